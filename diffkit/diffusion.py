@@ -1,0 +1,214 @@
+"""What every diffusion method here has in common (Process), and the first method: masked diffusion (MDLM)."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from typing import Any, NamedTuple, Protocol
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from diffkit.draws import categorical
+from diffkit.noise import Schedule, corrupt, corrupt_count, get_schedule
+
+Denoise = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> raw, (B, L, head): a network or any function
+
+
+class LossTerms(NamedTuple):
+    """Parts of a bound on -log p(x_0), each (B, L) nats; their sum over positions and parts is the bound of a row."""
+
+    diffusion: Tensor
+    reconstruction: Tensor
+    prior: Tensor
+
+
+class Step(NamedTuple):
+    """One step back in time."""
+
+    zs: Tensor  # the state at the earlier time s
+    probs: Tensor  # (B, L, V), the belief about each clean token that led there
+
+
+class Process(Protocol):
+    """A way to destroy text and the matching way back. Each is also an nn.Module (buffers, embeddings)."""
+
+    head: int  # channels it needs from the denoiser
+    T: int
+
+    def prior(self, B: int, L: int, rng: Generator) -> Tensor:
+        """The state at t = T: (B, L) ids, or (B, L, E) vectors."""
+        ...
+
+    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """Draw z_t ~ q(z_t | x_0), and say which tokens were hit, (B, L) bool."""
+        ...
+
+    def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
+        """One-sample estimate of the bound at times t ~ U(0, T], unbiased when averaged over t."""
+        ...
+
+    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
+        """Draw z_s ~ p(z_s | z_t) for s < t."""
+        ...
+
+    def decode(self, z: Tensor) -> Tensor:
+        """(B, L) ids to print."""
+        ...
+
+    def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
+        """log q(z_t[i] | x_0[i] = v) up to a constant per position, (B, L, V): what an exact posterior needs."""
+        ...
+
+    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        """What a perfect denoiser would output, given log p(x_0[i] = v | z_t), (B, L, V) -> (B, L, head)."""
+        ...
+
+
+def logits_at(denoise: Denoise, zt: Tensor, t: Tensor, where: Tensor) -> Tensor:
+    """The denoiser's output at the chosen positions only: (B, L) bool -> (N, head), rows in reading order.
+
+    A network of ours (`selects_positions`) computes its head there and nowhere else, which is most of the cost when the
+    vocabulary is large; any other function is called in full.
+    """
+    network = getattr(denoise, "module", denoise)  # unwrap a network split over several devices
+    if getattr(network, "selects_positions", False):
+        return denoise(zt, t, where)  # type: ignore[call-arg]
+    return denoise(zt, t)[where]
+
+
+def discrete_weight(schedule: Schedule, t: Tensor) -> Tensor:
+    """T (gamma_t - gamma_{t-1}) / gamma_t, for whole t in 1..T: the weight of a masked token's loss in the T-step bound."""
+    if not torch.equal(t, t.round()) or (t < 1).any():
+        raise ValueError(f"discrete_weight: t must be whole numbers in 1..{schedule.T}; use weight='continuous' for others.")
+    gamma = schedule.gamma(t)
+    return schedule.T * (gamma - schedule.gamma(t - 1)) / gamma
+
+
+def continuous_weight(schedule: Schedule, t: Tensor) -> Tensor:
+    """T gamma'(t) / gamma(t) for t in (0, T]: the same weight in the limit of infinitely many steps."""
+    if (t <= 0).any():
+        raise ValueError("continuous_weight: t must be positive; at t = 0 nothing is masked and the weight is infinite.")
+    return schedule.T * schedule.dgamma(t) / schedule.gamma(t)
+
+
+WEIGHTS = {"discrete": discrete_weight, "continuous": continuous_weight}
+
+
+class MaskedDiffusion(nn.Module):
+    """Absorbing-state diffusion: tokens turn into MASK one by one; the way back reveals them.
+
+    Args:    vocab_size: V, special tokens included; mask_id: id of MASK; schedule: a Schedule or its name (T = 1000);
+             weight: "discrete" for the bound of the T-step chain, "continuous" for its limit.
+    Source:  arXiv:2406.07524 (MDLM), sections 3.1-3.4; the same objective in arXiv:2406.04329 (MD4).
+    """
+
+    def __init__(self, vocab_size: int, mask_id: int, schedule: Schedule | str = "cosine", weight: str = "discrete"):
+        super().__init__()
+        if not 0 <= mask_id < vocab_size:
+            raise ValueError(f"MaskedDiffusion: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
+        if weight not in WEIGHTS:
+            raise ValueError(f"MaskedDiffusion: weight must be one of {sorted(WEIGHTS)}, got {weight!r}.")
+        self.vocab_size = self.head = vocab_size
+        self.mask_id, self.weight = mask_id, weight
+        self.schedule = get_schedule(schedule) if isinstance(schedule, str) else schedule
+        self.T = self.schedule.T
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> MaskedDiffusion:
+        """Build from plain numbers and names: vocab_size, mask_id, schedule, T, weight (what `settings` returns)."""
+        schedule = get_schedule(settings["schedule"], settings["T"])
+        return cls(settings["vocab_size"], settings["mask_id"], schedule, settings["weight"])
+
+    def settings(self) -> dict[str, Any]:
+        """What `from_settings` needs to build this process again; JSON can hold it."""
+        return {
+            "name": "mdlm", "vocab_size": self.vocab_size, "mask_id": self.mask_id,
+            "schedule": self.schedule.name, "T": self.T, "weight": self.weight,
+        }  # fmt: skip
+
+    def prior(self, B: int, L: int, rng: Generator) -> Tensor:
+        return torch.full((B, L), self.mask_id)
+
+    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        return corrupt(x0, t, schedule=self.schedule, mask_id=self.mask_id, rng=rng)
+
+    def log_probs(self, logits: Tensor, zt: Tensor) -> Tensor:
+        """Beliefs about the clean tokens: never MASK, and what is visible is certain. (B, L, V) -> (B, L, V).
+
+        Source: arXiv:2406.07524, section 3.2.3 (SUBS).
+        """
+        never = torch.zeros(self.vocab_size, device=logits.device)
+        never[self.mask_id] = -torch.inf
+        certain = F.one_hot(zt, self.vocab_size).to(logits.dtype).log()
+        return torch.where((zt == self.mask_id)[..., None], (logits + never).log_softmax(-1), certain)
+
+    def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
+        """The bound on -log p(x_0), estimated at one time per row. Nothing is added for t = 0: step 1 reveals everything.
+
+        Source: arXiv:2406.07524, section 3.4; arXiv:2406.04329, section 3.
+        """
+        xt, _ = self.corrupt(x0, t, rng)
+        nats = self.token_loss(denoise, x0, xt, t)
+        weight = WEIGHTS[self.weight](self.schedule, t).to(nats)
+        return LossTerms(weight[:, None] * nats, torch.zeros_like(nats), torch.zeros_like(nats))
+
+    def token_loss(self, denoise: Denoise, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
+        """-log p(x_0[i] | x_t) at masked positions, (B, L) nats; 0 where the token is visible."""
+        is_masked = xt == self.mask_id
+        logits = logits_at(denoise, xt, t, is_masked)
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        logits[:, self.mask_id] = -torch.inf
+        nats = F.cross_entropy(logits, x0[is_masked], reduction="none")
+        return nats.new_zeros(x0.shape).masked_scatter(is_masked, nats)
+
+    def count_loss(self, denoise: Denoise, x0: Tensor, count: Tensor, rng: Generator) -> Tensor:
+        """The bound with exactly `count` (B,) tokens masked: (L / count) times their loss, (B, L) nats.
+
+        Averaged over count ~ U{1..L} this equals the continuous-time bound of a denoiser that ignores t, whatever the
+        schedule, with a far smaller variance than a draw of t. A denoiser with time is shown the t whose rate is count / L.
+        Source: arXiv:2406.03736 and arXiv:2502.09992.
+        """
+        L = x0.shape[1]
+        if (count < 1).any():
+            raise ValueError(f"count_loss: mask at least one token of each row (1..{L}), got {int(count.min())}.")
+        xt, _ = corrupt_count(x0, count, mask_id=self.mask_id, rng=rng)
+        t = self.schedule.time_of(count / L).to(x0.device)
+        return (L / count)[:, None].to(x0.device) * self.token_loss(denoise, x0, xt, t)
+
+    def stay_masked(self, t: Tensor, s: Tensor) -> Tensor:
+        """Chance that a token masked at t is still masked at the earlier time s: gamma(s) / gamma(t), (B,) float64.
+
+        Raises: ValueError if some s >= t.
+        Source: arXiv:2406.07524, reverse posterior of a masked token; it holds for any s < t, so steps may be skipped.
+        """
+        if (s >= t).any():
+            bad = int((s >= t).reshape(-1).nonzero()[0])
+            raise ValueError(
+                f"stay_masked: time must run back (s < t), but row {bad} has t={t.reshape(-1)[bad]:g}, "
+                f"s={s.reshape(-1)[bad]:g}. Swap them?"
+            )
+        return self.schedule.gamma(s) / self.schedule.gamma(t)
+
+    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
+        """Reveal each masked token with chance 1 - gamma(s) / gamma(t), drawing it from the denoiser's belief.
+
+        Two draws, first whether, then what: one draw over V + 1 outcomes would need probabilities that floats cannot hold.
+        """
+        u = torch.rand(zt.shape, generator=rng, dtype=torch.float64, device=rng.device).to(zt.device)
+        reveal = (zt == self.mask_id) & (u >= self.stay_masked(t, s).to(zt.device)[:, None])
+        probs = self.log_probs(denoise(zt, t).double(), zt).exp()
+        return Step(torch.where(reveal, categorical(probs, rng), zt), probs)
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
+
+    def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
+        seen = F.one_hot(zt, self.vocab_size).double().log()
+        return seen.masked_fill((zt == self.mask_id)[..., None], 0.0)
+
+    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        return log_posterior
+
+
+PROCESSES = {"mdlm": MaskedDiffusion}

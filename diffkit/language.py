@@ -1,0 +1,315 @@
+"""A story language whose every answer is known exactly: probability, entropy, posterior, best possible denoiser.
+
+A story is a template whose positions are literal words or slots (stories.py). Given the template the slots are independent,
+so anything we may observe about a story, one piece of evidence per position, can be turned into exact posteriors by sums.
+"""
+
+from __future__ import annotations
+
+import re
+from collections import defaultdict
+from collections.abc import Callable, Iterator
+from functools import cached_property, lru_cache
+from typing import NamedTuple, Protocol
+
+import torch
+from torch import Generator, Tensor
+
+from diffkit.draws import categorical
+from diffkit.stories import GRAMMARS, Grammar
+from diffkit.tokenizer import word_level_tokenizer
+
+STORIES_AT_ONCE = 256  # keeps the memory of exact inference under a gigabyte
+FAINT = -14.0  # nats: how surely a visible token is trusted when the canvas fits no story at all
+
+
+class GivesEvidence(Protocol):
+    """What the exact denoiser needs of a diffusion process (diffusion.py)."""
+
+    def evidence(self, zt: Tensor, t: Tensor) -> Tensor: ...  # log q(z_t[i] | x_0[i] = v), (B, L, V)
+
+    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor: ...  # what its denoiser should output
+
+
+class Bucket(NamedTuple):
+    """Slot groups of one shape, so that they are computed together. A group is one slot at one set of positions."""
+
+    group: Tensor  # (G,) number of the group
+    log_p: Tensor  # (G, U) log-probability of each value
+    cells: Tensor  # (G, U, P) where each value shows: position * V + word
+
+
+class Forward(NamedTuple):
+    """Log-likelihoods on the way from evidence to posterior; the last axis is the batch."""
+
+    evidence: Tensor  # (L * V + 1, B); the last row is zero, for padded tables to point at
+    slots: list[Tensor]  # per bucket: (G, U, B)
+    groups: Tensor  # (all groups + 1, B), values summed out; the last row is zero
+    templates: Tensor  # (K, B), all slots summed out
+
+
+class StoryLanguage:
+    """The distribution over canvases (story, EOS, then PAD) that a grammar defines, with exact inference.
+
+    Attributes: length (L); labels, the ways a story can end; tokenizer; mask_id, pad_id, eos_id; template_probs (K,).
+    """
+
+    def __init__(self, grammar: Grammar):
+        self.grammar, self.length = grammar, grammar.length
+        self.labels = list(dict.fromkeys(template.label for template in grammar.templates))
+        self.tokenizer = word_level_tokenizer(list(dict.fromkeys(_words(grammar))))
+        self.vocab_size = len(self.tokenizer)
+        self.mask_id, self.pad_id, self.eos_id = (
+            self.tokenizer.convert_tokens_to_ids(token) for token in ("[MASK]", "[PAD]", "[EOS]")
+        )
+        probs = torch.tensor([template.prob for template in grammar.templates], dtype=torch.float64)
+        self.template_probs = probs / probs.sum()
+        self.template_labels = torch.tensor([self.labels.index(template.label) for template in grammar.templates])
+        self._build_tables()
+
+    # ------------------------------------------------------------------------------------------------------- building
+
+    def _build_tables(self) -> None:
+        """Number the slot groups, and note for every template its literal cells and its groups."""
+        groups: dict[tuple, int] = {}
+        literals, members, shapes = [], [], defaultdict(list)
+        for template in self.grammar.templates:
+            canvas = self._canvas(template.text)
+            literals.append([i * self.vocab_size + self._id(part) for i, part in enumerate(canvas) if isinstance(part, str)])
+            shown = defaultdict(list)
+            for i, part in enumerate(canvas):
+                if not isinstance(part, str):
+                    shown[part[0]].append((i, part[1]))
+            for slot, places in shown.items():
+                key = (slot, tuple(places))
+                if key not in groups:
+                    groups[key] = len(groups)
+                    log_p, cells = self._visible_values(slot, places)
+                    shapes[len(log_p), len(places)].append((groups[key], log_p, cells))
+            members.append([groups[slot, tuple(places)] for slot, places in shown.items()])
+        self.buckets = [
+            Bucket(torch.tensor([g for g, _, _ in same]), torch.stack([p for _, p, _ in same]),
+                   torch.stack([c for _, _, c in same]))
+            for same in shapes.values()
+        ]  # fmt: skip
+        self.template_literals = _padded(literals, self.length * self.vocab_size)  # (K, most literals)
+        self.template_groups = _padded(members, len(groups))  # (K, most groups)
+        self._members = torch.zeros(len(groups) + 1, len(literals), dtype=torch.float64)
+        self._members[self.template_groups, torch.arange(len(literals))[:, None]] = 1  # (groups + 1, K)
+
+    def _canvas(self, text: str) -> list[str | tuple[str, str]]:
+        """A template's L positions: a literal token, or the pair (slot, form)."""
+        parts: list[str | tuple[str, str]] = [_slot_and_form(word) or word for word in text.split()]
+        if len(parts) >= self.length:
+            raise ValueError(
+                f"StoryLanguage: a story and its EOS must fit {self.length} positions; {text!r} has {len(parts)} words. "
+                "Shorten the template or lengthen the canvas."
+            )
+        return [*parts, "[EOS]", *["[PAD]"] * (self.length - len(parts) - 1)]
+
+    def _id(self, word: str) -> int:
+        return self.tokenizer.convert_tokens_to_ids(word)
+
+    def _visible_values(self, slot: str, places: list[tuple[int, str]]) -> tuple[Tensor, Tensor]:
+        """Values of a slot as these places show them: equal-looking ones are merged. (U,) log p and (U, P) cells."""
+        total: dict[tuple[int, ...], float] = defaultdict(float)
+        for value, p in zip(*self.grammar.slots[slot], strict=True):
+            total[tuple(i * self.vocab_size + self._id(value[form]) for i, form in places)] += p
+        probs = torch.tensor(list(total.values()), dtype=torch.float64)
+        return (probs / probs.sum()).log(), torch.tensor(list(total))
+
+    # ------------------------------------------------------------------------------------------------------- sampling
+
+    @cached_property
+    def _script(self) -> tuple[Tensor, list[tuple[str, str]]]:
+        """(K, L) table of what stands where: a token id, or -1 - f for the f-th (slot, form) of the list beside it."""
+        forms: dict[tuple[str, str], int] = {}
+        rows = [
+            [self._id(part) if isinstance(part, str) else -1 - forms.setdefault(part, len(forms)) for part in canvas]
+            for canvas in (self._canvas(template.text) for template in self.grammar.templates)
+        ]
+        return torch.tensor(rows), list(forms)
+
+    def sample(self, n: int, rng: Generator, label: str | None = None) -> Tensor:
+        """Draw n stories.
+
+        Args:    label: one of `labels` to draw only stories that end that way, None for any.
+        Returns: (n, L) int64 canvases: the story, EOS, then PAD.
+        Raises:  ValueError for an unknown label.
+        """
+        table, forms = self._script
+        script = table[categorical(self._template_prior(label).exp().expand(n, -1), rng)]  # (n, L)
+        values = {
+            name: categorical(torch.tensor(slot.probs).expand(n, -1), rng) for name, slot in self.grammar.slots.items()
+        }
+        words = [
+            torch.tensor([self._id(value.get(form, "[UNK]")) for value in self.grammar.slots[name].values])[values[name]]
+            for name, form in forms
+        ]
+        return torch.where(script >= 0, script, torch.stack(words, 1).gather(1, (-1 - script).clamp(min=0)))
+
+    def _template_prior(self, label: str | None) -> Tensor:
+        """(K,) log p(template | label)."""
+        if label is None:
+            return self.template_probs.log()
+        if label not in self.labels:
+            raise ValueError(f"StoryLanguage: label must be one of {self.labels}, got {label!r}.")
+        kept = self.template_probs * (self.template_labels == self.labels.index(label))
+        return (kept / kept.sum()).log()
+
+    # ------------------------------------------------------------------------------------------------ exact inference
+
+    def _forward(self, log_evidence: Tensor, label: str | None) -> Forward:
+        """Sum the slots out, group by group, then the templates' parts."""
+        B = log_evidence.shape[0]
+        evidence = torch.cat([log_evidence.double().reshape(B, -1).T, torch.zeros(1, B, dtype=torch.float64)])
+        groups = torch.zeros(len(self._members), B, dtype=torch.float64)
+        slots = []
+        for bucket in self.buckets:
+            slots.append(bucket.log_p[..., None] + sum(evidence[cells] for cells in bucket.cells.unbind(-1)))
+            groups[bucket.group] = slots[-1].logsumexp(1)
+        templates = self._template_prior(label)[:, None] + sum(groups[column] for column in self.template_groups.T)
+        templates = templates + sum(evidence[column] for column in self.template_literals.T)
+        return Forward(evidence, slots, groups, templates)
+
+    def posterior(self, log_evidence: Tensor, label: str | None = None) -> tuple[Tensor, Tensor]:
+        """Exact posterior of every token, given independent evidence about each position.
+
+        Args:    log_evidence: (B, L, V), entry [b, i, v] the log-likelihood of what was observed at position i of story b
+                     if its clean token were v. Hidden: all 0. Seen to be w: 0 at w, -inf elsewhere. Noisy: anything between.
+                 label: condition on the way the story ends.
+        Returns: log_p (B,) float64, log-likelihood in nats of all the evidence, and
+                 probs (B, L, V) float64, p(x_0[i] = v | evidence); all zero where log_p is -inf.
+        Raises:  ValueError for a wrong shape, NaN or +inf.
+        """
+        self._check_evidence(log_evidence)
+        parts = [self._posterior(rows, label) for rows in log_evidence.split(STORIES_AT_ONCE)]
+        log_p, probs = (torch.cat(part) for part in zip(*parts, strict=True))
+        return log_p.to(log_evidence.device), probs.to(log_evidence.device)
+
+    def _posterior(self, log_evidence: Tensor, label: str | None) -> tuple[Tensor, Tensor]:
+        forward = self._forward(log_evidence.cpu(), label)
+        log_p, templates = _normalise(forward.templates, 0)  # (B,), (K, B)
+        group_weight = self._members @ templates  # (groups + 1, B)
+        cells, weights = [self.template_literals.T.flatten()], [templates.repeat(self.template_literals.shape[1], 1)]
+        for bucket, slots in zip(self.buckets, forward.slots, strict=True):
+            weight = _normalise(slots, 1)[1] * group_weight[bucket.group][:, None]  # (G, U, B)
+            for column in bucket.cells.unbind(-1):
+                cells.append(column.flatten())
+                weights.append(weight.flatten(0, 1))
+        probs = torch.zeros_like(forward.evidence)
+        for cell, weight in zip(cells, weights, strict=True):
+            probs.index_add_(0, cell, weight)
+        return log_p, probs[:-1].T.reshape(log_evidence.shape)
+
+    def _check_evidence(self, log_evidence: Tensor) -> None:
+        want = (self.length, self.vocab_size)
+        if log_evidence.ndim != 3 or log_evidence.shape[1:] != want or log_evidence.shape[0] == 0:
+            raise ValueError(f"posterior: log_evidence must be (B, {want[0]}, {want[1]}), got {tuple(log_evidence.shape)}.")
+        if torch.isnan(log_evidence).any() or (log_evidence == torch.inf).any():
+            raise ValueError("posterior: log_evidence must be finite or -inf; it holds NaN or +inf. Was log taken of NaN?")
+
+    def seen(self, ids: Tensor) -> Tensor:
+        """Evidence of looking at tokens, (B, L) ids to (B, L, V): 0 at the token seen, -inf elsewhere; all 0 at MASK."""
+        if ids.ndim != 2 or ids.shape[1] != self.length or ids.is_floating_point():
+            raise ValueError(
+                f"StoryLanguage: ids must be (n, {self.length}) integers, got {tuple(ids.shape)} {ids.dtype}. Pad each "
+                f"story to the canvas with id {self.pad_id}."
+            )
+        if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < self.vocab_size):
+            raise ValueError(f"StoryLanguage: ids must lie in 0..{self.vocab_size - 1}; got {int(ids.min())}..{int(ids.max())}.")
+        hidden = (ids == self.mask_id)[..., None]
+        is_word = torch.nn.functional.one_hot(ids.long(), self.vocab_size).bool()
+        return torch.zeros(is_word.shape, dtype=torch.float64).masked_fill_(~(is_word | hidden), -torch.inf)
+
+    def _templates_of(self, ids: Tensor) -> Iterator[Tensor]:
+        """log p(visible tokens, template), (K, b) at a time."""
+        for rows in ids.cpu().split(STORIES_AT_ONCE):
+            yield self._forward(self.seen(rows), None).templates
+
+    def log_prob(self, ids: Tensor) -> Tensor:
+        """Exact log-probability of canvases, (n, L) ids to (n,) float64 nats; PAD and EOS count, -inf outside the language.
+
+        A MASK is summed over, so a canvas with masks gets the log-probability of its visible tokens.
+        """
+        parts = [templates.logsumexp(0) for templates in self._templates_of(ids)]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+
+    def parse(self, ids: Tensor) -> Tensor:
+        """Which template each canvas was made from, (n,) int64; -1 outside the language."""
+        parts = [
+            templates.argmax(0).where(templates.amax(0) > -torch.inf, -1) for templates in self._templates_of(ids)
+        ]
+        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+
+    def entropy(self) -> float:
+        """Entropy of a story in nats, in closed form: H(template) + expected H(visible slots), as each text has one derivation."""
+        per_group = torch.zeros(len(self._members), dtype=torch.float64)
+        for bucket in self.buckets:
+            per_group[bucket.group] = torch.special.entr(bucket.log_p.exp()).sum(-1)
+        templates = torch.special.entr(self.template_probs).sum()
+        return float(templates + self.template_probs @ per_group[self.template_groups].sum(1))
+
+    # ---------------------------------------------------------------------------------------------------- as a denoiser
+
+    def denoiser(self, process: GivesEvidence, label: str | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+        """The best denoiser there can be for this language: call it like a model, (z_t, t) -> what the process expects.
+
+        A state that no story fits (samplers that reveal several tokens at once make them) has no posterior. Such a row is
+        answered as if each token had been misread with a chance of about one in a million: it completes the nearest stories.
+        """
+
+        def exact(zt: Tensor, t: Tensor) -> Tensor:
+            evidence = process.evidence(zt, t)
+            log_p, probs = self.posterior(evidence, label)
+            lost = log_p == -torch.inf
+            if lost.any():
+                faint = evidence[lost] - evidence[lost].amax(-1, keepdim=True)
+                probs[lost] = self.posterior(faint.clamp(min=FAINT), label)[1]
+            return process.raw_from(probs.log(), zt, t)
+
+        return exact
+
+    def decode(self, ids: Tensor) -> list[str]:
+        """Canvases to texts: (n, L) ids to n strings, cut at EOS or PAD; a MASK shows as [MASK]."""
+        texts = []
+        for row in ids.tolist():
+            ends = [i for i, token in enumerate(row) if token in (self.eos_id, self.pad_id)]
+            texts.append(self.tokenizer.decode(row[: ends[0] if ends else None]))
+        return texts
+
+
+def _normalise(log_weights: Tensor, axis: int) -> tuple[Tensor, Tensor]:
+    """logsumexp over an axis, and the softmax along it, with zeros where every weight is -inf."""
+    total = log_weights.logsumexp(axis, keepdim=True)
+    return total.squeeze(axis), (log_weights - total.clamp(min=torch.finfo(total.dtype).min)).exp()
+
+
+def _padded(rows: list[list[int]], filler: int) -> Tensor:
+    most = max(map(len, rows))
+    return torch.tensor([row + [filler] * (most - len(row)) for row in rows])
+
+
+def _slot_and_form(word: str) -> tuple[str, str] | None:
+    """'{hero.she}' -> ('hero', 'she'); a literal word -> None."""
+    match = re.fullmatch(r"\{(\w+)(?:\.(\w+))?\}", word)
+    return (match[1], match[2] or "") if match else None
+
+
+def _words(grammar: Grammar) -> Iterator[str]:
+    """Every word that the grammar can show, in the order of its templates."""
+    for template in grammar.templates:
+        for word in template.text.split():
+            place = _slot_and_form(word)
+            yield from [word] if place is None else (value[place[1]] for value in grammar.slots[place[0]].values)
+
+
+@lru_cache
+def load_language(name: str) -> StoryLanguage:
+    """The language "tales" (small stories, the default corpus) or "micro" (16 texts, to enumerate everything).
+
+    Raises: ValueError for any other name.
+    """
+    if name not in GRAMMARS:
+        raise ValueError(f"load_language: the languages are {sorted(GRAMMARS)}, got {name!r}.")
+    return StoryLanguage(GRAMMARS[name])

@@ -1,0 +1,176 @@
+"""The house rules that a machine can check: which way imports point, how long things are, what is never called."""
+
+import ast
+from pathlib import Path
+
+import pytest
+
+PACKAGE = Path(__file__).resolve().parent.parent / "diffkit"
+FILES = sorted(path for path in PACKAGE.glob("*.py") if path.name != "__init__.py")
+
+# A file imports only from files before it. A new file gets a place here.
+ORDER = (
+    "draws stories tokenizer language data noise diffusion model train sample evaluate "
+    "plot widgets exercises doctor cli"
+).split()
+STRANGERS = {("sample", "train")}  # in order, and still not allowed: how text is made does not depend on how we train
+ONLY_IN = {"matplotlib": "plot", "ipywidgets": "widgets", "wandb": "", "tensorboard": "", "trackio": ""}
+NEVER_IMPORTED = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "utils", "helpers"}
+MAX_FILE_LINES, MAX_FUNCTION_LINES = 330, 50
+
+each_file = pytest.mark.parametrize("path", FILES, ids=lambda path: path.stem)
+
+
+def read(path):
+    return ast.parse(path.read_text(encoding="utf-8"), filename=path.name)
+
+
+def imported(tree):
+    """Yield (line, dotted name) of every import, also inside functions; `from . import x` counts as diffkit.x."""
+    for node in ast.walk(tree):
+        if isinstance(node, ast.Import):
+            for alias in node.names:
+                yield node.lineno, alias.name
+        elif isinstance(node, ast.ImportFrom):
+            module = ".".join(part for part in ("diffkit" if node.level else "", node.module or "") if part)
+            if module == "diffkit":
+                for alias in node.names:
+                    yield node.lineno, f"diffkit.{alias.name}"
+            else:
+                yield node.lineno, module
+
+
+def wrong_arrows(name, tree):
+    """List the imports of a file that point at itself, at a later file, at a stranger or at the package as a whole."""
+    wrong = []
+    for line, module in imported(tree):
+        if module.split(".")[0] != "diffkit":
+            continue
+        target = module.split(".")[1] if "." in module else "the whole package"
+        if target == "__version__":
+            continue
+        if target not in ORDER or ORDER.index(target) >= ORDER.index(name) or (name, target) in STRANGERS:
+            wrong.append(f"{name}.py:{line} imports {target}")
+    return wrong
+
+
+@each_file
+def test_every_file_has_a_place_in_the_order(path):
+    assert path.stem in ORDER, f"{path.name} has no place in ORDER of {Path(__file__).name}: put it where it belongs"
+
+
+@each_file
+def test_imports_point_one_way(path):
+    assert not wrong_arrows(path.stem, read(path)), "a file imports only from files before it in ORDER"
+
+
+@pytest.mark.parametrize(
+    "source",
+    [
+        "from diffkit.model import Denoiser",
+        "from .model import Denoiser",
+        "from . import model",
+        "from diffkit import DiffusionModel",
+        "import diffkit",
+        "def late():\n    import diffkit.model",
+    ],
+)
+def test_a_wrong_arrow_is_seen(source):
+    """The checker itself: noise.py may not import the model, however the import is written."""
+    assert wrong_arrows("noise", ast.parse(source))
+
+
+def test_right_arrows_are_let_through():
+    assert not wrong_arrows(
+        "model", ast.parse("import torch\nfrom diffkit.noise import corrupt\nfrom . import diffusion")
+    )
+    assert wrong_arrows("sample", ast.parse("from diffkit.train import fit"))
+
+
+@each_file
+def test_heavy_libraries_stay_in_their_file(path):
+    for line, module in imported(read(path)):
+        top = module.split(".")[0]
+        assert ONLY_IN.get(top, path.stem) == path.stem, (
+            f"{path.name}:{line}: {top} belongs in {ONLY_IN[top] or 'no'}.py"
+        )
+        assert not NEVER_IMPORTED & set(module.split(".")[:2]), f"{path.name}:{line}: {module} is not used in diffkit"
+
+
+@each_file
+def test_nothing_is_unpickled_or_evaluated(path):
+    """A checkpoint from a stranger must not be able to run code."""
+    for call in (node for node in ast.walk(read(path)) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func)
+        assert name not in {"eval", "exec", "compile", "__import__"}, f"{path.name}:{call.lineno} calls {name}"
+        if name == "torch.load":
+            options = {keyword.arg: ast.unparse(keyword.value) for keyword in call.keywords}
+            assert options.get("weights_only") == "True", (
+                f"{path.name}:{call.lineno}: torch.load needs weights_only=True"
+            )
+        if name in {"np.load", "numpy.load"}:
+            assert "allow_pickle=True" not in ast.unparse(call), f"{path.name}:{call.lineno} lets numpy unpickle"
+        assert "trust_remote_code=True" not in ast.unparse(call), f"{path.name}:{call.lineno} runs code from a hub"
+
+
+@each_file
+def test_files_and_functions_are_short(path):
+    lines = len(path.read_text(encoding="utf-8").splitlines())
+    assert lines <= MAX_FILE_LINES, f"{path.name} has {lines} lines; split it by what it does"
+    for node in ast.walk(read(path)):
+        if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef):
+            length = node.end_lineno - node.lineno + 1
+            assert length <= MAX_FUNCTION_LINES, f"{path.name}:{node.lineno}: {node.name} has {length} lines"
+
+
+def public_definitions(tree):
+    """Public functions and classes of a file, and the public methods of its public classes."""
+    for node in tree.body:
+        if isinstance(node, ast.FunctionDef | ast.ClassDef) and not node.name.startswith("_"):
+            yield node
+            if isinstance(node, ast.ClassDef) and not is_protocol(node):
+                methods = (item for item in node.body if isinstance(item, ast.FunctionDef))
+                yield from (
+                    item for item in methods if not item.name.startswith("_") and not is_overload_of_torch(item)
+                )
+
+
+def is_protocol(node):
+    return any(ast.unparse(base).startswith("Protocol") for base in node.bases)
+
+
+def is_overload_of_torch(node):
+    """A module's forward is described by its class; a property or setter by its name and type."""
+    return node.name == "forward" or any("setter" in ast.unparse(decorator) for decorator in node.decorator_list)
+
+
+@each_file
+def test_files_and_public_names_have_docstrings(path):
+    tree = read(path)
+    assert ast.get_docstring(tree), f"{path.name} does not say what it is for"
+    bare = [
+        f"{path.name}:{node.lineno} {node.name}" for node in public_definitions(tree) if not ast.get_docstring(node)
+    ]
+    assert not bare, f"no docstring: {', '.join(bare)}"
+
+
+@each_file
+def test_text_files_name_their_encoding(path):
+    """Windows reads text in another encoding unless told."""
+    for call in (node for node in ast.walk(read(path)) if isinstance(node, ast.Call)):
+        name = ast.unparse(call.func).split(".")[-1]
+        keywords = {keyword.arg for keyword in call.keywords}
+        if name in {"read_text", "write_text"}:
+            assert "encoding" in keywords, f"{path.name}:{call.lineno}: {name} without encoding='utf-8'"
+        if ast.unparse(call.func) == "open":
+            mode = ast.unparse(call.args[1]) if len(call.args) > 1 else "'r'"
+            assert "b" in mode or "encoding" in keywords, f"{path.name}:{call.lineno}: open without encoding='utf-8'"
+
+
+def test_package_root_runs_nothing():
+    """diffkit/__init__.py holds the version, imports and __all__: importing the package has no effects."""
+    allowed = (ast.Import, ast.ImportFrom, ast.Assign, ast.Expr, ast.FunctionDef)
+    for node in read(PACKAGE / "__init__.py").body:
+        assert isinstance(node, allowed), f"__init__.py:{node.lineno} does more than import"
+        if isinstance(node, ast.Expr):
+            assert isinstance(node.value, ast.Constant), f"__init__.py:{node.lineno} calls something at import"

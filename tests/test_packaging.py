@@ -1,0 +1,137 @@
+"""The files around the code agree with each other: ranges, lock, conda environment, commands, what is in git."""
+
+import ast
+import re
+import subprocess
+import sys
+import tomllib
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import diffkit
+
+ROOT = Path(__file__).resolve().parent.parent
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+LOCKED_GROUPS = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["test"]]
+EVERYTHING = [*LOCKED_GROUPS, *EXTRAS["track"]]
+MAX_BYTES = 1_000_000
+
+
+def lock_lines():
+    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+LOCK = {canonicalize_name(pin.name): pin for pin in map(Requirement, lock_lines())}
+
+
+@pytest.mark.parametrize("line", EVERYTHING)
+def test_every_dependency_has_a_lower_and_an_upper_bound(line):
+    operators = {specifier.operator for specifier in Requirement(line).specifier}
+    assert ">=" in operators and "<" in operators, f"{line}: say from which version, and below which"
+
+
+@pytest.mark.parametrize("line", LOCKED_GROUPS)
+def test_lock_lies_within_every_range(line):
+    wanted = Requirement(line)
+    pin = LOCK.get(canonicalize_name(wanted.name))
+    assert pin is not None, f"{wanted.name} is not in requirements.lock; run `make lock`"
+    assert wanted.specifier.contains(version_of(pin)), f"requirements.lock has {pin}, pyproject.toml wants {line}"
+
+
+def version_of(pin):
+    (specifier,) = pin.specifier
+    assert specifier.operator == "==" and "*" not in specifier.version, f"{pin} is not an exact pin"
+    return Version(specifier.version)
+
+
+def test_lock_holds_exact_portable_pins_only():
+    """Plain `name==version`, no paths, no indexes, no build of torch for one sort of GPU."""
+    assert len(LOCK) == len(lock_lines()), "a package is pinned twice"
+    for name, pin in LOCK.items():
+        assert version_of(pin).local is None, f"{pin}: a local version cannot be installed elsewhere"
+        assert pin.url is None and not name.startswith(("nvidia-", "triton", "cuda-")), f"{pin} is not portable"
+    assert str(LOCK["torch"]) == "torch==2.13.0"
+    assert "setuptools" in LOCK, "the package is installed without build isolation, so the lock brings setuptools"
+    assert not {"diffkit", "pip"} & set(LOCK)
+
+
+def test_conda_environment_equals_pyproject():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    (pip_section,) = [item["pip"] for item in conda if isinstance(item, dict)]
+    assert pip_section == LOCKED_GROUPS
+    assert f"python{PROJECT['requires-python']}" in conda
+
+
+def test_package_imports_only_what_it_declares():
+    declared = {canonicalize_name(Requirement(line).name) for line in [*PROJECT["dependencies"], *EXTRAS["notebooks"]]}
+    declared |= {"ipython", "diffkit"}  # IPython comes with ipykernel
+    owners = packages_distributions()
+    for path in (ROOT / "diffkit").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names):
+                owner = {canonicalize_name(name) for name in owners.get(top, [top])}
+                assert owner & declared, f"{path.name} imports {top}, which pyproject.toml does not list"
+
+
+def test_version_is_the_same_everywhere():
+    assert diffkit.__version__ == PROJECT["version"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def targets():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z]+):", makefile, re.M)), set(re.findall(r"^([a-z]+):.*## ", makefile, re.M))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_documents_name_only_commands_that_exist(name):
+    every, _ = targets()
+    text = (ROOT / name).read_text(encoding="utf-8")
+    quoted = " ".join(re.findall(r"`([^`]+)`", text)) + "".join(re.findall(r"```\w*\n(.*?)```", text, re.S))
+    assert set(re.findall(r"\bmake ([a-z]+)", quoted)) <= every
+
+
+def test_readme_names_every_command_that_help_lists():
+    _, documented = targets()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [target for target in sorted(documented) if f"make {target}" not in text]
+    assert not missing, f"README.md does not mention: {missing}"
+    assert {"help", "lab", "test", "demo", "notebooks", "check", "clean"} <= documented
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md"])
+def test_documents_exist_and_their_links_resolve(name):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    assert len(text) > 200
+    for link in re.findall(r"\]\(([^)#\s]+)[^)]*\)", text):
+        if "://" not in link:
+            assert ((ROOT / name).parent / link).exists(), f"{name} links to {link}, which is not there"
+
+
+def test_no_tracked_file_is_large():
+    """Trained models excepted; everything else must stay quick to clone."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name and not name.startswith("data/pretrained/")]
+    large = {path.name: path.stat().st_size for path in paths if path.is_file() and path.stat().st_size > MAX_BYTES}
+    assert not large, f"over {MAX_BYTES} bytes: {large}"
+
+
+def test_scripts_can_be_started():
+    for name in ("scripts/train.sh", "scripts/sample.sh", ".ci/run"):
+        path = ROOT / name
+        assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
+        assert path.stat().st_mode & 0o111, f"{name} is not executable"
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
