@@ -78,9 +78,11 @@ def logits_at(denoise: Denoise, zt: Tensor, t: Tensor, where: Tensor) -> Tensor:
 
 
 def discrete_weight(schedule: Schedule, t: Tensor) -> Tensor:
-    """T (gamma_t - gamma_{t-1}) / gamma_t, for whole t in 1..T: the weight of a masked token's loss in the T-step bound."""
+    """T (gamma_t - gamma_{t-1}) / gamma_t, t whole in 1..T: the weight of a masked token's loss in the T-step bound."""
     if not torch.equal(t, t.round()) or (t < 1).any():
-        raise ValueError(f"discrete_weight: t must be whole numbers in 1..{schedule.T}; use weight='continuous' for others.")
+        raise ValueError(
+            f"discrete_weight: t must be whole numbers in 1..{schedule.T}; use weight='continuous' for others."
+        )
     gamma = schedule.gamma(t)
     return schedule.T * (gamma - schedule.gamma(t - 1)) / gamma
 
@@ -88,7 +90,9 @@ def discrete_weight(schedule: Schedule, t: Tensor) -> Tensor:
 def continuous_weight(schedule: Schedule, t: Tensor) -> Tensor:
     """T gamma'(t) / gamma(t) for t in (0, T]: the same weight in the limit of infinitely many steps."""
     if (t <= 0).any():
-        raise ValueError("continuous_weight: t must be positive; at t = 0 nothing is masked and the weight is infinite.")
+        raise ValueError(
+            "continuous_weight: t must be positive; at t = 0 nothing is masked and the weight is infinite."
+        )
     return schedule.T * schedule.dgamma(t) / schedule.gamma(t)
 
 
@@ -144,7 +148,7 @@ class MaskedDiffusion(nn.Module):
         return torch.where((zt == self.mask_id)[..., None], (logits + never).log_softmax(-1), certain)
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
-        """The bound on -log p(x_0), estimated at one time per row. Nothing is added for t = 0: step 1 reveals everything.
+        """The bound on -log p(x_0), estimated at one time per row; no term for t = 0, as step 1 reveals everything.
 
         Source: arXiv:2406.07524, section 3.4; arXiv:2406.04329, section 3.
         """
@@ -166,7 +170,7 @@ class MaskedDiffusion(nn.Module):
         """The bound with exactly `count` (B,) tokens masked: (L / count) times their loss, (B, L) nats.
 
         Averaged over count ~ U{1..L} this equals the continuous-time bound of a denoiser that ignores t, whatever the
-        schedule, with a far smaller variance than a draw of t. A denoiser with time is shown the t whose rate is count / L.
+        schedule, with a far smaller variance than a draw of t. A denoiser with time sees the t whose rate is count / L.
         Source: arXiv:2406.03736 and arXiv:2502.09992.
         """
         L = x0.shape[1]
@@ -193,7 +197,7 @@ class MaskedDiffusion(nn.Module):
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """Reveal each masked token with chance 1 - gamma(s) / gamma(t), drawing it from the denoiser's belief.
 
-        Two draws, first whether, then what: one draw over V + 1 outcomes would need probabilities that floats cannot hold.
+        Two draws, first whether, then what: one draw over V + 1 outcomes needs probabilities that floats cannot hold.
         """
         u = torch.rand(zt.shape, generator=rng, dtype=torch.float64, device=rng.device).to(zt.device)
         reveal = (zt == self.mask_id) & (u >= self.stay_masked(t, s).to(zt.device)[:, None])

@@ -21,8 +21,8 @@ def categorical(probs: Tensor, rng: Generator) -> Tensor:
     total = cdf[..., -1:]
     if not (torch.isfinite(total).all() and (total > 0).all() and (probs >= 0).all()):
         raise ValueError(
-            "categorical: every row needs non-negative finite weights with a positive sum; a row has a negative, infinite "
-            "or NaN entry or is all zeros. Did the denoiser return NaN, or forbid every token?"
+            "categorical: every row needs non-negative finite weights with a positive sum; a row has a negative, "
+            "infinite or NaN entry or is all zeros. Did the denoiser return NaN, or forbid every token?"
         )
     u = torch.rand(total.shape, generator=rng, dtype=torch.float64, device=rng.device).to(probs.device)
     index = torch.searchsorted(cdf.contiguous(), u * total, right=True).squeeze(-1)

@@ -1,7 +1,7 @@
 """A story language whose every answer is known exactly: probability, entropy, posterior, best possible denoiser.
 
-A story is a template whose positions are literal words or slots (stories.py). Given the template the slots are independent,
-so anything we may observe about a story, one piece of evidence per position, can be turned into exact posteriors by sums.
+A story is a template whose positions are literal words or slots (stories.py). Given the template the slots are
+independent, so whatever is observed about a story, position by position, becomes an exact posterior by sums.
 """
 
 from __future__ import annotations
@@ -75,7 +75,9 @@ class StoryLanguage:
         literals, members, shapes = [], [], defaultdict(list)
         for template in self.grammar.templates:
             canvas = self._canvas(template.text)
-            literals.append([i * self.vocab_size + self._id(part) for i, part in enumerate(canvas) if isinstance(part, str)])
+            literals.append(
+                [i * self.vocab_size + self._id(part) for i, part in enumerate(canvas) if isinstance(part, str)]
+            )
             shown = defaultdict(list)
             for i, part in enumerate(canvas):
                 if not isinstance(part, str):
@@ -102,8 +104,8 @@ class StoryLanguage:
         parts: list[str | tuple[str, str]] = [_slot_and_form(word) or word for word in text.split()]
         if len(parts) >= self.length:
             raise ValueError(
-                f"StoryLanguage: a story and its EOS must fit {self.length} positions; {text!r} has {len(parts)} words. "
-                "Shorten the template or lengthen the canvas."
+                f"StoryLanguage: a story and its EOS must fit {self.length} positions; {text!r} has {len(parts)} "
+                "words. Shorten the template or lengthen the canvas."
             )
         return [*parts, "[EOS]", *["[PAD]"] * (self.length - len(parts) - 1)]
 
@@ -143,7 +145,9 @@ class StoryLanguage:
             name: categorical(torch.tensor(slot.probs).expand(n, -1), rng) for name, slot in self.grammar.slots.items()
         }
         words = [
-            torch.tensor([self._id(value.get(form, "[UNK]")) for value in self.grammar.slots[name].values])[values[name]]
+            torch.tensor([self._id(value.get(form, "[UNK]")) for value in self.grammar.slots[name].values])[
+                values[name]
+            ]
             for name, form in forms
         ]
         return torch.where(script >= 0, script, torch.stack(words, 1).gather(1, (-1 - script).clamp(min=0)))
@@ -175,8 +179,9 @@ class StoryLanguage:
     def posterior(self, log_evidence: Tensor, label: str | None = None) -> tuple[Tensor, Tensor]:
         """Exact posterior of every token, given independent evidence about each position.
 
-        Args:    log_evidence: (B, L, V), entry [b, i, v] the log-likelihood of what was observed at position i of story b
-                     if its clean token were v. Hidden: all 0. Seen to be w: 0 at w, -inf elsewhere. Noisy: anything between.
+        Args:    log_evidence: (B, L, V), entry [b, i, v] the log-likelihood of what was observed at position i of
+                     story b if its clean token were v. Hidden: all 0. Seen to be w: 0 at w, -inf elsewhere. Noisy:
+                     anything between.
                  label: condition on the way the story ends.
         Returns: log_p (B,) float64, log-likelihood in nats of all the evidence, and
                  probs (B, L, V) float64, p(x_0[i] = v | evidence); all zero where log_p is -inf.
@@ -205,19 +210,25 @@ class StoryLanguage:
     def _check_evidence(self, log_evidence: Tensor) -> None:
         want = (self.length, self.vocab_size)
         if log_evidence.ndim != 3 or log_evidence.shape[1:] != want or log_evidence.shape[0] == 0:
-            raise ValueError(f"posterior: log_evidence must be (B, {want[0]}, {want[1]}), got {tuple(log_evidence.shape)}.")
+            raise ValueError(
+                f"posterior: log_evidence must be (B, {want[0]}, {want[1]}), got {tuple(log_evidence.shape)}."
+            )
         if torch.isnan(log_evidence).any() or (log_evidence == torch.inf).any():
-            raise ValueError("posterior: log_evidence must be finite or -inf; it holds NaN or +inf. Was log taken of NaN?")
+            raise ValueError(
+                "posterior: log_evidence must be finite or -inf; it holds NaN or +inf. Was log taken of NaN?"
+            )
 
     def seen(self, ids: Tensor) -> Tensor:
-        """Evidence of looking at tokens, (B, L) ids to (B, L, V): 0 at the token seen, -inf elsewhere; all 0 at MASK."""
+        """Evidence of looking at tokens, (B, L) ids to (B, L, V): 0 at what is seen, -inf elsewhere; all 0 at MASK."""
         if ids.ndim != 2 or ids.shape[1] != self.length or ids.is_floating_point():
             raise ValueError(
                 f"StoryLanguage: ids must be (n, {self.length}) integers, got {tuple(ids.shape)} {ids.dtype}. Pad each "
                 f"story to the canvas with id {self.pad_id}."
             )
         if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < self.vocab_size):
-            raise ValueError(f"StoryLanguage: ids must lie in 0..{self.vocab_size - 1}; got {int(ids.min())}..{int(ids.max())}.")
+            raise ValueError(
+                f"StoryLanguage: ids must lie in 0..{self.vocab_size - 1}; got {int(ids.min())}..{int(ids.max())}."
+            )
         hidden = (ids == self.mask_id)[..., None]
         is_word = torch.nn.functional.one_hot(ids.long(), self.vocab_size).bool()
         return torch.zeros(is_word.shape, dtype=torch.float64).masked_fill_(~(is_word | hidden), -torch.inf)
@@ -228,22 +239,20 @@ class StoryLanguage:
             yield self._forward(self.seen(rows), None).templates
 
     def log_prob(self, ids: Tensor) -> Tensor:
-        """Exact log-probability of canvases, (n, L) ids to (n,) float64 nats; PAD and EOS count, -inf outside the language.
+        """Exact log-probability of canvases, (n, L) ids to (n,) float64 nats; -inf outside the language.
 
-        A MASK is summed over, so a canvas with masks gets the log-probability of its visible tokens.
+        PAD and EOS count. A MASK is summed over: a canvas with masks gets the log-probability of its visible tokens.
         """
         parts = [templates.logsumexp(0) for templates in self._templates_of(ids)]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
 
     def parse(self, ids: Tensor) -> Tensor:
         """Which template each canvas was made from, (n,) int64; -1 outside the language."""
-        parts = [
-            templates.argmax(0).where(templates.amax(0) > -torch.inf, -1) for templates in self._templates_of(ids)
-        ]
+        parts = [templates.argmax(0).where(templates.amax(0) > -torch.inf, -1) for templates in self._templates_of(ids)]
         return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
 
     def entropy(self) -> float:
-        """Entropy of a story in nats, in closed form: H(template) + expected H(visible slots), as each text has one derivation."""
+        """Entropy of a story in nats: H(template) + expected H(visible slots), as each text has one derivation."""
         per_group = torch.zeros(len(self._members), dtype=torch.float64)
         for bucket in self.buckets:
             per_group[bucket.group] = torch.special.entr(bucket.log_p.exp()).sum(-1)
@@ -255,8 +264,9 @@ class StoryLanguage:
     def denoiser(self, process: GivesEvidence, label: str | None = None) -> Callable[[Tensor, Tensor], Tensor]:
         """The best denoiser there can be for this language: call it like a model, (z_t, t) -> what the process expects.
 
-        A state that no story fits (samplers that reveal several tokens at once make them) has no posterior. Such a row is
-        answered as if each token had been misread with a chance of about one in a million: it completes the nearest stories.
+        A state that no story fits (samplers that reveal several tokens at once make them) has no posterior. Such a
+        row is answered as if each token had been misread with a chance of about one in a million: it completes the
+        nearest stories.
         """
 
         def exact(zt: Tensor, t: Tensor) -> Tensor:

@@ -2,17 +2,23 @@
 
 from __future__ import annotations
 
+import json
 import math
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers.utils import logging as transformers_logging
 
 from diffkit.diffusion import PROCESSES
 
 INIT_STD = 0.02  # of every matrix and embedding; a tied head started at unit variance saturates the softmax
+SHARPEST = 12.0  # attention logit of a query and a key that agree fully, at the start: enough to pick one place of many
 
 
 class DenoiserConfig(PretrainedConfig):
@@ -25,6 +31,7 @@ class DenoiserConfig(PretrainedConfig):
         max_length: longest sequence; rotary: rotate queries and keys by position, beside the position embeddings.
         time: how t enters: "none", "sinusoidal" or "table" (added to the tokens), "adaln" (scales and shifts each layer).
         T: length of the time axis; dropout; causal: look left only (the autoregressive twin).
+        tied: the head reads with the matrix that wrote, which saves V x D numbers where the vocabulary is large.
     Raises: ValueError for an unknown `time`, or a width that the heads do not divide.
     """
 
@@ -45,6 +52,7 @@ class DenoiserConfig(PretrainedConfig):
         T: int = 1000,
         dropout: float = 0.0,
         causal: bool = False,
+        tied: bool = True,
         **kwargs: Any,
     ):
         if time not in TIME_EMBEDDINGS and time not in ("none", "adaln"):
@@ -58,13 +66,13 @@ class DenoiserConfig(PretrainedConfig):
         self.hidden_size, self.num_layers, self.num_heads = hidden_size, num_layers, num_heads
         self.intermediate_size = intermediate_size or 4 * hidden_size
         self.max_length, self.rotary, self.time, self.T = max_length, rotary, time, T
-        self.dropout, self.causal = dropout, causal
+        self.dropout, self.causal, self.tied = dropout, causal, tied and self.head_size == vocab_size
         super().__init__(**kwargs)
 
 
 # Sizes of the course. The first three take BERT's vocabulary (30,522 words), nano the language `tales`.
-SIZES: dict[str, dict[str, int]] = {
-    "nano": {"hidden_size": 128, "num_layers": 4, "num_heads": 4},
+SIZES: dict[str, dict[str, Any]] = {
+    "nano": {"hidden_size": 128, "num_layers": 4, "num_heads": 4, "tied": False},
     "tiny": {"hidden_size": 256, "num_layers": 6, "num_heads": 4},
     "small": {"hidden_size": 512, "num_layers": 8, "num_heads": 8},
     "medium": {"hidden_size": 512, "num_layers": 12, "num_heads": 8},
@@ -128,7 +136,8 @@ class Attention(nn.Module):
         if angles is not None:
             q, k = rotate(q, *angles), rotate(k, *angles)
         dropout = self.dropout if self.training else 0.0
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=self.causal)
+        scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=self.causal, scale=scale)
         return self.out(mixed.transpose(1, 2).reshape(B, L, D))
 
 
@@ -176,8 +185,7 @@ class Denoiser(PreTrainedModel):
         self.time = TIME_EMBEDDINGS.get(config.time.replace("adaln", "sinusoidal"), lambda _: None)(config)
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(D, bias=False)
-        self.tied = config.head_size == config.vocab_size  # then the head reads with the matrix that wrote
-        self.head = None if self.tied else nn.Linear(D, config.head_size, bias=False)
+        self.head = None if config.tied else nn.Linear(D, config.head_size, bias=False)
         self.head_bias = nn.Parameter(torch.zeros(config.head_size))
         self.post_init()
 
@@ -241,12 +249,21 @@ class Denoiser(PreTrainedModel):
 
 
 class DiffusionConfig(PretrainedConfig):
-    """A process and a network: `process` holds the settings of a Process, `denoiser` those of a DenoiserConfig."""
+    """A process and a network: `process` holds the settings of a Process, `denoiser` those of a DenoiserConfig.
+
+    `language` names the story language (language.py) that the model was trained on, None for real text.
+    """
 
     model_type = "diffkit-diffusion"
 
-    def __init__(self, process: dict[str, Any] | None = None, denoiser: dict[str, Any] | None = None, **kwargs: Any):
-        self.process, self.denoiser = process or {}, denoiser or {}
+    def __init__(
+        self,
+        process: dict[str, Any] | None = None,
+        denoiser: dict[str, Any] | None = None,
+        language: str | None = None,
+        **kwargs: Any,
+    ):
+        self.process, self.denoiser, self.language = process or {}, denoiser or {}, language
         super().__init__(**kwargs)
 
 
@@ -278,10 +295,13 @@ class DiffusionModel(PreTrainedModel):
         return self.denoiser(xt, t, where)
 
 
-def build_model(process: nn.Module, size: str | dict[str, Any] = "nano", **settings: Any) -> DiffusionModel:
+def build_model(
+    process: nn.Module, size: str | dict[str, Any] = "nano", *, language: str | None = None, **settings: Any
+) -> DiffusionModel:
     """A fresh model for a process.
 
     Args:   size: a name from SIZES or a dict of DenoiserConfig settings; `settings` go to DenoiserConfig on top of it.
+            language: name of the story language it will be trained on, to be kept with the model.
     Raises: ValueError for an unknown size.
     """
     if isinstance(size, str) and size not in SIZES:
@@ -292,7 +312,44 @@ def build_model(process: nn.Module, size: str | dict[str, Any] = "nano", **setti
         "vocab_size": described["vocab_size"], "mask_token_id": described["mask_id"], "T": described["T"],
         **shape, **settings,
     }  # fmt: skip
-    return DiffusionModel(DiffusionConfig(process=described, denoiser=network))
+    return DiffusionModel(DiffusionConfig(process=described, denoiser=network, language=language))
+
+
+PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
+
+
+def load_model(name_or_folder: str | Path) -> DiffusionModel:
+    """A trained model, ready to sample: a folder, or the name of one that ships with the project, such as "tales-mdlm".
+
+    Only safetensors are read, never a pickle.
+    Raises: FileNotFoundError if there is no such folder; ValueError if it holds no model of ours.
+    """
+    folder = Path(name_or_folder) if Path(name_or_folder).is_dir() else PRETRAINED / name_or_folder
+    if not (folder / "config.json").is_file():
+        shipped = sorted(path.name for path in PRETRAINED.glob("*") if (path / "config.json").is_file())
+        raise FileNotFoundError(
+            f"load_model: {str(name_or_folder)!r} is no folder with a config.json, nor one of the shipped models {shipped}. "
+            "Check the path, or train one with `diffkit train`."
+        )
+    kind = json.loads((folder / "config.json").read_text(encoding="utf-8")).get("model_type")
+    if kind != DiffusionConfig.model_type:
+        raise ValueError(f"load_model: {folder} holds a {kind!r} model, expected {DiffusionConfig.model_type!r}.")
+    if not any(folder.glob("*.safetensors")):
+        raise ValueError(f"load_model: {folder} has no .safetensors weights; pickled weights are never loaded.")
+    with quiet():
+        return DiffusionModel.from_pretrained(folder, use_safetensors=True).eval()
+
+
+@contextmanager
+def quiet() -> Iterator[None]:
+    """No progress bars of transformers: they would be stored in notebooks."""
+    shown = transformers_logging.is_progress_bar_enabled()
+    transformers_logging.disable_progress_bar()
+    try:
+        yield
+    finally:
+        if shown:
+            transformers_logging.enable_progress_bar()
 
 
 def parameter_count(model: nn.Module) -> int:

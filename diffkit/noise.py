@@ -133,13 +133,13 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
                 loglinear (eps), geometric and vp_linear (sigma_min, sigma_max), whose parameters are keywords.
             T: length of the time axis in steps.
     Raises: ValueError for an unknown name, an unknown or non-positive parameter, or T < 1.
-    Source: arXiv:2406.07524 and its code; arXiv:2406.04329 (maskgit_cosine is its cosine); arXiv:2310.16834 (geometric).
+    Source: arXiv:2406.07524 and its code; arXiv:2406.04329 (its cosine is maskgit_cosine); arXiv:2310.16834 (geometric).
     """
     if T < 1 or T != int(T):
         raise ValueError(f"get_schedule: T counts steps and must be a whole number >= 1, got {T}.")
     if name == "log-linear":
         warnings.warn(
-            'get_schedule: "log-linear" has two meanings. Here it is gamma = 1 - (1 - tau)^2, whose name is "quadratic"; '
+            'get_schedule: "log-linear" has two meanings. Here it is gamma = 1 - (1 - tau)^2, better called "quadratic"; '
             'in the SEDD and MDLM papers it is gamma = (1 - eps) tau, whose name here is "loglinear" (or "linear").',
             stacklevel=2,
         )
@@ -171,7 +171,8 @@ def corrupt(
     Args:    x0: (B, L) ids without MASK; t: one time for all rows, or (B,) times in [0, T];
              frozen: (B, L) bool, positions that are never masked (a prompt, or padding that is not to be learned).
     Returns: xt (B, L), and is_masked (B, L) bool, true exactly where xt is MASK. x0 is left as it is.
-    Raises:  ValueError for shapes that do not fit, times outside [0, T], or a MASK in x0; TypeError for ids that are not integers.
+    Raises:  ValueError for shapes that do not fit, times outside [0, T], or a MASK in x0; TypeError for ids that are
+             not integers.
     Source:  arXiv:2406.07524, forward process.
     """
     _check_clean(x0, mask_id, frozen)
@@ -203,7 +204,9 @@ def corrupt_count(
     free = (u < 2).sum(1)
     if (count < 0).any() or (count > free).any():
         bad = int(((count < 0) | (count > free)).nonzero()[0])
-        raise ValueError(f"corrupt_count: row {bad} has {int(free[bad])} free positions, cannot mask {int(count[bad])}.")
+        raise ValueError(
+            f"corrupt_count: row {bad} has {int(free[bad])} free positions, cannot mask {int(count[bad])}."
+        )
     is_masked = u.argsort(1).argsort(1) < count[:, None]
     return torch.where(is_masked, mask_id, x0), is_masked
 
@@ -214,6 +217,8 @@ def _check_clean(x0: Tensor, mask_id: int, frozen: Tensor | None) -> None:
     if x0.ndim != 2:
         raise ValueError(f"corrupt: x0 must be (B, L), got {tuple(x0.shape)}. Add a batch axis with x0[None]?")
     if frozen is not None and (frozen.shape != x0.shape or frozen.dtype != torch.bool):
-        raise ValueError(f"corrupt: frozen must be bool of shape {tuple(x0.shape)}, got {frozen.dtype} {tuple(frozen.shape)}.")
+        raise ValueError(
+            f"corrupt: frozen must be bool of shape {tuple(x0.shape)}, got {frozen.dtype} {tuple(frozen.shape)}."
+        )
     if (x0 == mask_id).any():
         raise ValueError(f"corrupt: x0 is clean text, but it holds MASK (id {mask_id}). Was it corrupted already?")

@@ -1,8 +1,8 @@
 """The words of the two story languages: slots, sentences, plots. No mathematics here; language.py makes it exact.
 
-A slot is one random choice of a story (the hero, the thing she finds). A position of a story shows one *form* of a slot:
-`{hero}` the name, `{hero.she}` the pronoun. `{hero.She}` is the pronoun at the start of a sentence. Slots are independent of
-each other, so what must differ (the hero and the friend) is one slot with two names in it.
+A slot is one random choice of a story (the hero, the thing she finds). A position of a story shows one *form* of a
+slot: `{hero}` the name, `{hero.she}` the pronoun. `{hero.She}` is the pronoun at the start of a sentence. Slots are
+independent of each other, so what must differ (the hero and the friend) is one slot with two names in it.
 """
 
 from __future__ import annotations
@@ -55,17 +55,23 @@ CHILDREN = {"Mia": GIRL, "Lily": GIRL, "Anna": GIRL, "Rosa": GIRL, "Tom": BOY, "
 
 
 def article(word: str) -> Forms:
+    """A word and the article that it takes: {"": "old", "a": "an"}."""
     a = "an" if word[0] in "aeiou" else "a"
     return {"": word, "a": a}
 
 
 def hiding_place(preposition: str, noun: str) -> Forms:
+    """A place and the preposition that leads there, plain and at the start of a sentence."""
     return {"": noun, "under": preposition, "Under": preposition.capitalize()}
 
 
 TALES_SLOTS = {
     "hero": uniform(
-        *({"": hero, **CHILDREN[hero], "friend": friend} for hero, friend in product(CHILDREN, repeat=2) if hero != friend)
+        *(
+            {"": hero, **CHILDREN[hero], "friend": friend}
+            for hero, friend in product(CHILDREN, repeat=2)
+            if hero != friend
+        )
     ),
     "weather": paired(
         "rain", {"sunny": "sun", "rainy": "rain", "windy": "wind", "snowy": "snow", "foggy": "fog", "stormy": "storm"}
@@ -74,9 +80,7 @@ TALES_SLOTS = {
     "walked": uniform("walked", "ran", "hurried", "skipped", "marched", "strolled"),
     "park": uniform("park", "garden", "forest", "farm", "beach", "hill", "lake", "market"),
     "red": uniform(*map(article, ["red", "blue", "green", "yellow", "orange", "old", "tiny", "shiny"])),
-    "kite": uniform(
-        "kite", "ball", "drum", "shell", "hat", "cup", "bell", "book", "lamp", "spoon", "feather", "ring"
-    ),
+    "kite": uniform("kite", "ball", "drum", "shell", "hat", "cup", "bell", "book", "lamp", "spoon", "feather", "ring"),
     "bench": uniform(
         hiding_place("under", "bench"),
         hiding_place("under", "tree"),
@@ -151,6 +155,7 @@ def closings(label: str, ending: str) -> list[tuple[str, float]]:
 
 
 def tales_templates() -> list[Template]:
+    """Every plot of `tales`: an opening, a find (or nothing), a middle, an ending, a closing; the probabilities multiply."""
     plots = [
         (f"{opening} {NOTHING} {closing}", SEARCHED_IN_VAIN * p * q, "lost")
         for opening, p in OPENINGS

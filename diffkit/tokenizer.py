@@ -3,10 +3,13 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
 
+from huggingface_hub import HfApi
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import WordLevel
-from transformers import PreTrainedTokenizerFast
+from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[EOS]", "[UNK]")
 
@@ -58,3 +61,80 @@ def word_level_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+class SpecialIds(NamedTuple):
+    """The three ids that a diffusion language model needs beside the words."""
+
+    mask: int
+    pad: int
+    eos: int
+
+
+def special_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialIds:
+    """Look up the ids of MASK, PAD and EOS.
+
+    Raises:  ValueError if one is missing, lies outside the vocabulary, or if MASK doubles as PAD or EOS (PAD and EOS
+             may share an id: a model that pads with EOS knows no difference).
+    """
+    ids = {role: getattr(tokenizer, f"{role}_token_id") for role in SpecialIds._fields}
+    missing = [role.upper() for role, i in ids.items() if i is None]
+    if missing:
+        raise ValueError(
+            f"special_ids: the tokenizer needs MASK, PAD and EOS, but has no {' and no '.join(missing)}. "
+            "Load it with load_tokenizer, which adds what is missing."
+        )
+    outside = {role: i for role, i in ids.items() if not 0 <= i < len(tokenizer)}
+    if outside or ids["mask"] in (ids["pad"], ids["eos"]):
+        raise ValueError(
+            f"special_ids: ids must lie in 0..{len(tokenizer) - 1} and MASK must be a token of its own, but the "
+            f"tokenizer has {ids}. Set tokenizer.mask_token to a token that nothing else uses."
+        )
+    return SpecialIds(**ids)
+
+
+def load_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
+    """Load any pretrained tokenizer and make sure that it has MASK, PAD and EOS.
+
+    Where EOS is missing and there is a separator, the separator serves as EOS (BERT: [SEP]). Whatever is still missing
+    is added as a new special token, [MASK], [PAD] or [EOS]; the vocabulary grows by it (GPT-2: from 50,257 to 50,259),
+    so take V = len(tokenizer) afterwards. The cache on disk is asked first, the network only if that fails.
+
+    Args:    name_or_folder: a name on the Hugging Face Hub, or a folder written by save_pretrained.
+    Raises:  OSError if there is no such tokenizer, or no network; ValueError if what is there is not usable.
+    """
+    tokenizer = _pretrained(str(name_or_folder))
+    # From a model's config.json without a vocabulary, transformers makes a tokenizer that knows only special tokens.
+    if len(tokenizer) <= len(tokenizer.all_special_tokens):
+        raise ValueError(
+            f"load_tokenizer: {str(name_or_folder)!r} gave {len(tokenizer)} special tokens and no words. "
+            "Is tokenizer.json (or the vocabulary file) missing?"
+        )
+    if tokenizer.eos_token is None and tokenizer.sep_token is not None:
+        tokenizer.eos_token = tokenizer.sep_token
+    missing = {f"{role}_token": f"[{role.upper()}]" for role in SpecialIds._fields}
+    missing = {role: token for role, token in missing.items() if getattr(tokenizer, role) is None}
+    tokenizer.add_special_tokens(missing)
+    special_ids(tokenizer)
+    return tokenizer
+
+
+def _pretrained(name: str) -> PreTrainedTokenizerBase:
+    try:
+        return AutoTokenizer.from_pretrained(name, local_files_only=True)
+    except Exception as error:  # a broken tokenizer can fail in any way, and each way means the same here
+        if Path(name).is_dir():
+            raise ValueError(
+                f"load_tokenizer: the folder {name!r} holds no tokenizer that can be read. It needs the files that "
+                f"save_pretrained writes (tokenizer.json, tokenizer_config.json). Cause: {error}"
+            ) from error
+    try:
+        HfApi().model_info(name, timeout=10)  # fails at once where from_pretrained would retry for most of a minute
+        return AutoTokenizer.from_pretrained(name)
+    except Exception as error:
+        raise OSError(
+            f"load_tokenizer: {name!r} is not a folder here, not in the cache, and could not be fetched from the "
+            f"Hub ({type(error).__name__}: {error}). Ways out: check the spelling; give a local folder that "
+            "save_pretrained wrote; use the built-in language 'tales', which needs no download; or load it once "
+            "with a network, after which the cache serves it."
+        ) from error

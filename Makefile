@@ -1,0 +1,92 @@
+# Two commands matter: `make lab` to read the course, `make test` to check everything.
+# All paths are relative to this file, so a folder name with spaces is fine.
+
+PYTHON ?= python3
+LAB_ARGS ?=
+TORCH := 2.13.0
+SHELL := /bin/bash
+.SHELLFLAGS := -eu -o pipefail -c
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+
+VENV := .venv
+PY := $(VENV)/bin/python
+READY := $(VENV)/.ready
+PIP_INSTALL = -m pip install --disable-pip-version-check
+
+# A finished set-up leaves $(READY), which names the folder it was made in. An interrupted one leaves nothing new,
+# and a folder that was moved or copied no longer matches: in both cases the set-up runs again.
+ifneq ($(shell cat $(READY) 2>/dev/null),$(shell pwd))
+$(READY): always
+endif
+
+.PHONY: help lab test demo notebooks check lint types size clean lock always
+
+help: ## list these commands
+	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
+	@echo "Settings: PYTHON=python3.12 picks the interpreter; LAB_ARGS='--port 9999' goes to JupyterLab."
+
+$(READY): requirements.lock pyproject.toml
+	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
+	  echo "diffkit needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is: $$("$(PYTHON)" --version 2>&1 || true)"; \
+	  echo "Name another one, for example:  make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12"; exit 1; } >&2
+	@"$(PYTHON)" -c 'import venv, ensurepip' 2>/dev/null || { \
+	  echo "'$(PYTHON)' cannot make virtual environments (no venv or ensurepip)."; \
+	  echo "On Debian and Ubuntu:  apt install python3-venv"; exit 1; } >&2
+	@rm -f $(READY)
+	@$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
+	@echo "Installing the locked dependencies into $(VENV) (once; a few minutes)"
+	$(PY) $(PIP_INSTALL) -r requirements.lock
+	$(PY) $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@pwd > $(READY)
+
+lab: $(READY) ## set up once, then open the course in JupyterLab
+	@root=(); if [ "$$(id -u)" = 0 ]; then root=(--allow-root --no-browser); fi; \
+	JUPYTER_CONFIG_PATH="$$PWD/.jupyter" exec $(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$$PWD" \
+	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb "$${root[@]}" $(LAB_ARGS)
+
+demo: $(READY) ## watch a story unmask in the terminal, from the shipped model
+	@$(VENV)/bin/diffkit sample --model data/pretrained/tales-mdlm --animate
+
+lint: $(READY)
+	@echo "== format and lint"
+	@$(PY) -m ruff format --check .
+	@$(PY) -m ruff check .
+
+types: $(READY)
+	@echo "== types"
+	@$(PY) -m mypy
+
+size:
+	@echo "== size of the package, in lines"
+	@wc -l diffkit/*.py
+
+check: $(READY) lint types ## the fast part: format, lint, types, quick tests, size report
+	@echo "== quick tests"
+	@$(PY) -m pytest -q -m "not slow and not browser"
+	@$(MAKE) --no-print-directory size
+
+test: $(READY) lint types ## everything: format, lint, types, all tests, and every notebook against its stored output
+	@echo "== tests"
+	@$(PY) -m pytest -q --durations=10
+	@echo "== notebooks"
+	@$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 --durations=5 notebooks
+	@echo
+	@echo "All passed: format, lint, types, tests, and $$(ls notebooks/[0-9]*.ipynb | wc -l | tr -d ' ') notebooks."
+
+notebooks: $(READY) ## run all notebooks again in place and normalise them
+	@$(PY) scripts/run_notebooks.py
+
+lock: ## rebuild requirements.lock from the ranges in pyproject.toml
+	rm -rf .cache/lock && mkdir -p .cache && "$(PYTHON)" -m venv .cache/lock
+	.cache/lock/bin/python $(PIP_INSTALL) torch==$(TORCH)
+	.cache/lock/bin/python $(PIP_INSTALL) -e '.[notebooks,test]' torch==$(TORCH)
+	{ sed '/^[^#]/,$$d' requirements.lock; .cache/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
+	  | grep -viE '^(nvidia-|cuda-|triton|wheel)' | sed -E -e 's/\+[a-z0-9.]+$$//' \
+	    -e 's/^(pexpect|ptyprocess)==.*/&; sys_platform != "win32"/'; } > .cache/requirements.lock
+	mv .cache/requirements.lock requirements.lock
+
+clean: ## remove caches (keeps .venv, runs/ and downloaded data)
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info screenshots .cache/lock
+	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
+	find . -name .ipynb_checkpoints -not -path './$(VENV)/*' -prune -exec rm -rf {} +

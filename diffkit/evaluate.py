@@ -1,0 +1,150 @@
+"""How good is it: bounds with their standard errors, and samples held against a language that is known exactly."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterable
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor
+
+from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.language import StoryLanguage
+from diffkit.noise import corrupt_count
+
+
+class Estimate(NamedTuple):
+    """A mean and its standard error."""
+
+    mean: float
+    standard_error: float
+
+    def __truediv__(self, scale: float) -> Estimate:
+        return Estimate(self.mean / scale, self.standard_error / abs(scale))
+
+    def __str__(self) -> str:
+        return f"{self.mean:.4f} ± {self.standard_error:.4f}"
+
+
+def mean_of(values: Tensor) -> Estimate:
+    """Mean of independent values (n,) and its standard error (NaN for a single value)."""
+    return Estimate(values.double().mean().item(), values.double().std().item() / math.sqrt(len(values)))
+
+
+@torch.no_grad()
+def sequence_bounds(
+    process: MaskedDiffusion, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = 64
+) -> Tensor:
+    """Unbiased estimate of each sequence's bound on -log p(x_0), (N,) float64 nats; exact-count estimator.
+
+    Each row is masked `draws` times, the numbers of masks spread evenly over 1..L, one from each of `draws` slices.
+    Source: arXiv:2406.03736 and arXiv:2502.09992.
+    """
+    N, L = x0.shape
+    u = (torch.arange(draws) + torch.rand(N, draws, generator=rng, dtype=torch.float64)) / draws
+    counts = (u * L).long().clamp(max=L - 1) + 1  # (N, draws)
+    bounds = []
+    for rows, row_counts in zip(x0.split(batch_size), counts.split(batch_size), strict=True):
+        nats = [process.count_loss(denoise, rows, count, rng).double().sum(1).cpu() for count in row_counts.T]
+        bounds.append(torch.stack(nats).mean(0))
+    return torch.cat(bounds)
+
+
+def nelbo(
+    process: MaskedDiffusion, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = 64
+) -> Estimate:
+    """Mean bound on the negative log-likelihood, nats per sequence, its standard error over sequences.
+
+    Args:    x0: (N, L) clean sequences, PAD and EOS counted like any token; draws: maskings per sequence.
+    Raises:  ValueError if x0 is empty.
+    """
+    if len(x0) == 0:
+        raise ValueError("nelbo: x0 holds no sequences. Is the validation split empty?")
+    return mean_of(sequence_bounds(process, denoise, x0, rng=rng, draws=draws, batch_size=batch_size))
+
+
+@torch.no_grad()
+def gap_to_entropy(
+    process: MaskedDiffusion, denoise: Denoise, language: StoryLanguage, n: int, *, rng: Generator, draws: int = 4
+) -> Estimate:
+    """How far a model's bound is above the truth, nats per sequence: mean over n fresh stories of bound + exact log p.
+
+    Paired story by story and mask by mask: the exact denoiser sees the same masks, so that chance in stories and
+    masks, which dwarfs the gap, cancels. At zero the model is the language.
+    """
+    x0 = language.sample(n, rng)
+    seed = int(torch.randint(2**31, (), generator=rng))
+    bounds = [
+        sequence_bounds(process, who, x0, rng=Generator().manual_seed(seed), draws=draws)
+        for who in (denoise, language.denoiser(process))
+    ]
+    return mean_of(bounds[0] - bounds[1])
+
+
+class CountError(NamedTuple):
+    """Loss per hidden token, in nats, when `count` tokens are hidden."""
+
+    count: int
+    model: float
+    exact: float
+    gap: Estimate  # model minus exact, paired
+
+
+@torch.no_grad()
+def error_by_count(
+    process: MaskedDiffusion,
+    denoise: Denoise,
+    language: StoryLanguage,
+    *,
+    counts: Iterable[int],
+    n: int,
+    rng: Generator,
+) -> list[CountError]:
+    """Where a model goes wrong: its loss per hidden token beside the exact one, by how many tokens are hidden.
+
+    Few hidden: does it copy what a distant sentence says? All hidden: does it know how a blank page starts?
+    """
+    x0, exact, rows = language.sample(n, rng), language.denoiser(process), []
+    for count in counts:
+        xt, _ = corrupt_count(x0, count, mask_id=process.mask_id, rng=rng)
+        t = process.schedule.time_of(count / x0.shape[1]).expand(n)
+        nats = [process.token_loss(who, x0, xt, t).double().sum(1).cpu() / count for who in (denoise, exact)]
+        rows.append(CountError(count, nats[0].mean().item(), nats[1].mean().item(), mean_of(nats[0] - nats[1])))
+    return rows
+
+
+class Quality(NamedTuple):
+    """Samples against the truth."""
+
+    valid: float  # share of samples that are stories of the language
+    low: float  # 95 % interval of that share (Wilson)
+    high: float
+    log_prob: float  # mean exact log-probability of the valid ones, nats; the truth has -entropy
+    plot_kl: float  # KL(plots of the valid samples || plots of the language), nats
+    plot_kl_floor: float  # what a perfect sampler of this many samples would show on average
+
+
+def quality(language: StoryLanguage, ids: Tensor) -> Quality:
+    """Judge samples (n, L) exactly. The plot is the template a story follows, the ending included.
+
+    A perfect sampler has plot_kl near its floor, (templates - 1) / (2 n): counts are noisy.
+    """
+    log_p, plots = language.log_prob(ids), language.parse(ids)
+    valid = plots >= 0
+    low, high = wilson(int(valid.sum()), len(ids))
+    counts = torch.bincount(plots[valid], minlength=len(language.template_probs)).double()
+    share = counts / counts.sum().clamp(min=1)
+    kl = (torch.special.xlogy(share, share) - torch.special.xlogy(share, language.template_probs)).sum().item()
+    floor = (len(share) - 1) / (2 * max(1, int(valid.sum())))
+    mean_log_p = log_p[valid].mean().item() if valid.any() else -math.inf
+    return Quality(valid.double().mean().item(), low, high, mean_log_p, kl if valid.any() else math.inf, floor)
+
+
+def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
+    """95 % interval for a share, from hits out of n (Wilson 1927); sensible at 0 and at n, unlike plus-minus."""
+    if n < 1 or not 0 <= hits <= n:
+        raise ValueError(f"wilson: needs 0 <= hits <= n and n >= 1, got {hits} of {n}.")
+    middle = (hits + z * z / 2) / (n + z * z)
+    half = z * math.sqrt(hits * (n - hits) / n + z * z / 4) / (n + z * z)
+    return max(0.0, middle - half), min(1.0, middle + half)

@@ -1,0 +1,248 @@
+"""How text is made: from masks to words, as a stream of frames. Reveal rules, filters, prompts and infilling."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from typing import NamedTuple
+
+import torch
+from torch import Generator, Tensor, nn
+from transformers import PreTrainedTokenizerBase
+
+from diffkit.diffusion import Denoise, MaskedDiffusion, Process, Step
+from diffkit.draws import categorical
+from diffkit.noise import Schedule, get_schedule
+
+
+class Frame(NamedTuple):
+    """One picture of a text on its way."""
+
+    step: int  # 0 is the start
+    t: float
+    z: Tensor  # the state
+    tokens: Tensor  # (B, L) ids to print
+    probs: Tensor | None  # (B, L, V), the belief that led here; None at the start
+
+
+# ------------------------------------------------------------------- which positions to reveal: scores, high goes first
+
+Score = Callable[[Tensor, Generator], Tensor]  # probs (B, L, V) -> (B, L)
+
+
+def _round(score: Tensor) -> Tensor:
+    """Saturated beliefs differ by rounding noise, not the same on every machine: ties go to the lower position."""
+    return (score * 1e4).round()
+
+
+def random_order(probs: Tensor, rng: Generator) -> Tensor:
+    """Any position, all equally likely."""
+    return torch.rand(probs.shape[:2], generator=rng, dtype=torch.float64, device=rng.device).to(probs.device)
+
+
+def confidence(probs: Tensor, rng: Generator) -> Tensor:
+    """Where the most likely token is most likely (arXiv:2202.04200, choosing before drawing)."""
+    return _round(probs.amax(-1))
+
+
+def margin(probs: Tensor, rng: Generator) -> Tensor:
+    """Where the best token beats the second best by most (arXiv:2502.06768)."""
+    best = probs.topk(2, dim=-1).values
+    return _round(best[..., 0] - best[..., 1])
+
+
+def entropy(probs: Tensor, rng: Generator) -> Tensor:
+    """Where the belief has the lowest entropy (arXiv:2505.24857)."""
+    return _round(-torch.special.entr(probs).sum(-1))
+
+
+def left_to_right(probs: Tensor, rng: Generator) -> Tensor:
+    """In reading order."""
+    return -torch.arange(probs.shape[1], device=probs.device).expand(probs.shape[:2]).double()
+
+
+RULES: dict[str, Score] = {
+    "random": random_order,
+    "confidence": confidence,
+    "margin": margin,
+    "entropy": entropy,
+    "left_to_right": left_to_right,
+}
+
+
+class Reveal:
+    """A step that reveals a planned number of tokens, at the positions a rule puts first; for masked diffusion.
+
+    Positions are chosen before tokens are drawn: one token at a time is exact under every rule when the denoiser is.
+
+    Args:   rule: a name from RULES; counts: the schedule whose gamma says which share of the starting masks is left
+                at each time; linear reveals the same number at every step.
+    Raises: ValueError for an unknown rule.
+    """
+
+    def __init__(self, process: MaskedDiffusion, rule: str, counts: Schedule | None = None):
+        if rule not in RULES:
+            raise ValueError(f"Reveal: the rules are {sorted(['ancestral', *RULES])}, got {rule!r}.")
+        self.process, self.score = process, RULES[rule]
+        self.counts = counts or get_schedule("linear", process.T)
+
+    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
+        """One step from t back to s; same call as the process's own step."""
+        probs = self.process.log_probs(denoise(zt, t).double(), zt).exp()
+        is_masked = zt == self.process.mask_id
+        share = (self.counts.gamma(s) / self.counts.gamma(t)).to(zt.device)
+        left = (is_masked.sum(1) * share + 1e-9).floor()  # masks to keep, (B,)
+        score = self.score(probs, rng).masked_fill(~is_masked, -torch.inf)
+        rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
+        reveal = is_masked & (rank < (is_masked.sum(1) - left)[:, None])
+        return Step(torch.where(reveal, categorical(probs, rng), zt), probs)
+
+
+# ------------------------------------------------------------------------------- filters: a denoiser in, a denoiser out
+
+
+def cooler(denoise: Denoise, temperature: float) -> Denoise:
+    """Sharpen (below 1) or flatten (above 1) the beliefs; 0 leaves only the most likely token."""
+    if temperature < 0:
+        raise ValueError(f"cooler: the temperature must be 0 or more, got {temperature}.")
+    if temperature == 0:
+        return keep_top_k(denoise, 1)
+    return lambda zt, t: denoise(zt, t) / temperature
+
+
+def keep_top_k(denoise: Denoise, k: int) -> Denoise:
+    """Keep the k most likely tokens of each position; among equals the lower id."""
+    if k < 1:
+        raise ValueError(f"keep_top_k: keep at least one token, got k={k}.")
+
+    def filtered(zt: Tensor, t: Tensor) -> Tensor:
+        logits = denoise(zt, t)
+        rank = logits.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1, stable=True)
+        return logits.masked_fill(rank >= k, -torch.inf)
+
+    return filtered
+
+
+def keep_top_p(denoise: Denoise, p: float) -> Denoise:
+    """Keep the smallest set of tokens whose probability reaches p, the token that crosses the line included."""
+    if not 0 < p <= 1:
+        raise ValueError(f"keep_top_p: p is a share of probability in (0, 1], got {p}.")
+
+    def filtered(zt: Tensor, t: Tensor) -> Tensor:
+        logits = denoise(zt, t)
+        order = logits.argsort(dim=-1, descending=True, stable=True)
+        probs = logits.double().softmax(-1).gather(-1, order)
+        beyond = probs.cumsum(-1) - probs >= p
+        return logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
+
+    return filtered
+
+
+def filtered(
+    denoise: Denoise, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
+) -> Denoise:
+    """Temperature first, then top-k, then top-p."""
+    if temperature != 1:
+        denoise = cooler(denoise, temperature)
+    if top_k is not None:
+        denoise = keep_top_k(denoise, top_k)
+    return denoise if top_p is None else keep_top_p(denoise, top_p)
+
+
+# ------------------------------------------------------------------------------------------------------------ sampling
+
+
+@contextmanager
+def _evaluating(denoise: Denoise) -> Iterator[None]:
+    """No dropout while sampling; a network goes back to the mode it was in."""
+    networks = [denoise] if isinstance(denoise, nn.Module) and denoise.training else []
+    try:
+        for network in networks:
+            network.eval()
+        yield
+    finally:
+        for network in networks:
+            network.train()
+
+
+def denoise_frames(
+    process: Process,
+    denoise: Denoise,
+    *,
+    shape: tuple[int, int] | None = None,
+    start: Tensor | None = None,
+    steps: int,
+    rng: Generator,
+    rule: str = "ancestral",
+    counts: Schedule | None = None,
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+) -> Iterator[Frame]:
+    """Yield the start and then every state on the way to text. Stop early by leaving the loop.
+
+    Args:   shape: (B, L) to start from the prior; or start: (B, L) ids, MASK marks what to fill, the rest is kept.
+            steps: network calls, 1 to T; rule: "ancestral" (the process's own step) or one of RULES, with `counts`.
+            temperature, top_k, top_p: filters on the beliefs, in this order.
+    Raises: ValueError unless exactly one of shape and start is given, or for steps outside 1..T.
+    """
+    if (shape is None) == (start is None):
+        raise ValueError("denoise_frames: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
+    if not 1 <= steps <= process.T or steps != int(steps):
+        raise ValueError(f"denoise_frames: steps must be a whole number in 1..{process.T}, got {steps}.")
+    mover = process if rule == "ancestral" else Reveal(process, rule, counts)  # type: ignore[arg-type]
+    believe = filtered(denoise, temperature, top_k, top_p)
+    with _evaluating(denoise), torch.no_grad():
+        z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc]
+        yield Frame(0, float(process.T), z, process.decode(z), None)
+        times = torch.linspace(process.T, 0, steps + 1, dtype=torch.float64)
+        for i in range(steps):
+            z, probs = mover.step(believe, z, times[i].expand(len(z)), times[i + 1].expand(len(z)), rng)
+            yield Frame(i + 1, times[i + 1].item(), z, process.decode(z), probs)
+
+
+def last_frame(frames: Iterator[Frame]) -> Frame:
+    """Run a sampler to its end."""
+    frame = next(frames)
+    for frame in frames:  # noqa: B007
+        pass
+    return frame
+
+
+def sample(
+    process: Process, denoise: Denoise, *, shape: tuple[int, int], steps: int, rng: Generator, **how: object
+) -> Tensor:
+    """New texts, (B, L) ids. `how`: rule, counts, temperature, top_k, top_p as in `denoise_frames`."""
+    return last_frame(denoise_frames(process, denoise, shape=shape, steps=steps, rng=rng, **how)).tokens  # type: ignore[arg-type]
+
+
+def infill(process: Process, denoise: Denoise, start: Tensor, *, steps: int, rng: Generator, **how: object) -> Tensor:
+    """Fill every MASK of `start` (B, L) and keep all else: a prompt, an ending, a middle; `how` as in `sample`."""
+    return last_frame(denoise_frames(process, denoise, start=start, steps=steps, rng=rng, **how)).tokens  # type: ignore[arg-type]
+
+
+def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int, *, complete: bool = False) -> Tensor:
+    """A text with blanks (`___`, one token each) as a (1, length) canvas with MASK in the blanks.
+
+    Args:    complete: the text is a whole one, so EOS and PAD follow it; otherwise the rest of the canvas is MASK.
+    Raises:  ValueError if the text does not fit, or holds a word that the tokenizer does not know.
+    """
+    pieces = re.split(r"_{2,}", text)
+    ids: list[int] = []
+    for i, piece in enumerate(pieces):
+        ids += [] if i == 0 else [tokenizer.mask_token_id]
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        words = [w for w in re.findall(r"\w+|[^\w\s]", text.replace("_", " ")) if tokenizer.unk_token_id in tokenizer(
+            w, add_special_tokens=False)["input_ids"]]  # fmt: skip
+        raise ValueError(
+            f"canvas_from_text: the model's vocabulary lacks {', '.join(map(repr, words))}; use other words."
+        )
+    ids += [tokenizer.eos_token_id] if complete else []
+    if len(ids) > length:
+        raise ValueError(
+            f"canvas_from_text: the text has {len(ids)} tokens, the canvas holds {length}. Shorten the text."
+        )
+    filler = tokenizer.pad_token_id if complete else tokenizer.mask_token_id
+    return torch.tensor([ids + [filler] * (length - len(ids))])
