@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import shutil
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -11,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 import torch
+from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
@@ -19,7 +21,11 @@ FORMAT = 1  # of a checkpoint folder; raised when an older diffkit could not rea
 
 @contextmanager
 def whole_or_absent(folder: Path) -> Iterator[Path]:
-    """A temporary folder to fill; it becomes `folder` only if the block ends well, replacing what was there."""
+    """A temporary folder to fill; it becomes `folder` only if the block ends well, replacing what was there.
+
+    Killed at any moment, it leaves `folder` as it was, whole and new, or (for the instant between two renames, and only
+    where `folder` was there before) whole under the name `.<folder>.old`. Names with a leading dot are never read.
+    """
     folder.parent.mkdir(parents=True, exist_ok=True)
     draft = folder.with_name(f".{folder.name}.part")
     shutil.rmtree(draft, ignore_errors=True)
@@ -51,26 +57,43 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], numbers: dict[str,
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save_checkpoint` wrote.
 
-    Raises: ValueError if a file is missing, damaged, or of a newer format.
+    Raises: ValueError if a file is missing, cut short or no checkpoint of ours, or of a newer format. Weights that were
+            altered without changing the file's length are not noticed.
     """
     try:
         numbers = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        tensors = load_file(folder / "state.safetensors")
-    except Exception as error:
+        found = numbers["format"]
+        tensors = load_file(folder / "state.safetensors") if found == FORMAT else {}
+    except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(
-            f"load_checkpoint: {folder} is not a whole checkpoint ({error}). Delete that folder to go on from the one before it."
+            f"load_checkpoint: {folder} is not a whole checkpoint ({error}). Delete that folder to go on from the one "
+            "before it."
         ) from error
-    if numbers.get("format") != FORMAT:
+    if found != FORMAT:
         raise ValueError(
-            f"load_checkpoint: {folder} has format {numbers.get('format')}, this diffkit reads {FORMAT}. Update diffkit?"
+            f"load_checkpoint: {folder} has format {found}, this diffkit reads {FORMAT}. Resume with the diffkit that "
+            "wrote it."
         )
     return tensors, numbers
 
 
+def checkpoints(folder: Path) -> list[Path]:
+    """A run's checkpoints, step-<number>, fewest steps first; what an interruption left half-written is passed over."""
+    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*") if path.is_dir()}
+    return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[len("step-") :]))
+
+
 def latest_checkpoint(folder: Path) -> Path | None:
     """The checkpoint with the most steps under a run's folder, None if there is none."""
-    found = sorted(folder.glob("step-*"))
-    return found[-1] if found else None
+    return next(reversed(checkpoints(folder)), None)
+
+
+def drop_checkpoints(folder: Path, keep: int) -> None:
+    """Delete all but the newest `keep` checkpoints of a run; renamed first, so that none is seen half-deleted."""
+    for path in checkpoints(folder)[:-keep]:
+        gone = path.with_name(f".{path.name}.old")
+        shutil.rmtree(gone, ignore_errors=True)
+        shutil.rmtree(path.rename(gone))
 
 
 def optimizer_state(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:

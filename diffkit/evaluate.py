@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, MaskedDiffusion
 from diffkit.language import StoryLanguage
-from diffkit.noise import corrupt_count
+from diffkit.noise import Schedule, corrupt_count
 
 
 class Estimate(NamedTuple):
@@ -114,6 +114,40 @@ def error_by_count(
     return rows
 
 
+# ------------------------------------------------------------------------- every mask pattern of a canvas of few tokens
+
+
+def mask_patterns(L: int) -> Tensor:
+    """Every choice of hidden positions, none and all included: (2^L, L) bool; the second hides position 0 alone.
+
+    Raises: ValueError if L is over 12: nobody waits for more.
+    """
+    if not 1 <= L <= 12:
+        raise ValueError(f"mask_patterns: L must lie in 1..12, or the table of 2^L patterns is too large; got {L}.")
+    return (torch.arange(2**L)[:, None] >> torch.arange(L)) % 2 == 1
+
+
+@torch.no_grad()
+def pattern_losses(process: MaskedDiffusion, denoise: Denoise, x0: Tensor) -> Tensor:
+    """Loss of every text under every mask pattern, summed over the hidden tokens: (N, L) ids to (N, 2^L) float64 nats.
+
+    Columns are in the order of `mask_patterns`. A denoiser with time sees the t whose rate is the hidden share.
+    """
+    N, L = x0.shape
+    hidden = mask_patterns(L).repeat(N, 1)
+    clean = x0.repeat_interleave(2**L, 0)
+    xt = torch.where(hidden, process.mask_id, clean)
+    t = process.schedule.time_of(hidden.double().mean(1))
+    return process.token_loss(denoise, clean, xt, t).double().sum(1).reshape(N, -1)
+
+
+def pattern_chances(schedule: Schedule, t: Tensor, L: int) -> Tensor:
+    """Chance of every mask pattern at each time: (n,) times to (n, 2^L) float64, columns as in `mask_patterns`."""
+    count = mask_patterns(L).sum(1)
+    gamma = schedule.gamma(t)[:, None]
+    return gamma**count * (1 - gamma) ** (L - count)
+
+
 class Quality(NamedTuple):
     """Samples against the truth."""
 
@@ -128,7 +162,7 @@ class Quality(NamedTuple):
 def quality(language: StoryLanguage, ids: Tensor) -> Quality:
     """Judge samples (n, L) exactly. The plot is the template a story follows, the ending included.
 
-    A perfect sampler has plot_kl near its floor, (templates - 1) / (2 n): counts are noisy.
+    A perfect sampler has plot_kl near its floor: counts are noisy.
     """
     log_p, plots = language.log_prob(ids), language.parse(ids)
     valid = plots >= 0
@@ -136,9 +170,19 @@ def quality(language: StoryLanguage, ids: Tensor) -> Quality:
     counts = torch.bincount(plots[valid], minlength=len(language.template_probs)).double()
     share = counts / counts.sum().clamp(min=1)
     kl = (torch.special.xlogy(share, share) - torch.special.xlogy(share, language.template_probs)).sum().item()
-    floor = (len(share) - 1) / (2 * max(1, int(valid.sum())))
+    floor = plot_kl_floor(language, int(valid.sum()))
     mean_log_p = log_p[valid].mean().item() if valid.any() else -math.inf
     return Quality(valid.double().mean().item(), low, high, mean_log_p, kl if valid.any() else math.inf, floor)
+
+
+def plot_kl_floor(language: StoryLanguage, n: int) -> float:
+    """Mean plot_kl of n true stories, nats: near (plots - 1) / (2 n) for many, exact for few; infinite for none."""
+    if n < 1:
+        return math.inf
+    p, k = language.template_probs[:, None], torch.arange(n + 1, dtype=torch.float64)
+    ways = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    chance = (ways + torch.special.xlogy(k, p) + torch.special.xlogy(n - k, 1 - p)).exp()  # of k stories of a plot
+    return float((chance @ torch.special.xlogy(k / n, k / n)).sum() + torch.special.entr(p).sum())
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:

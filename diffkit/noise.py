@@ -133,13 +133,13 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
                 loglinear (eps), geometric and vp_linear (sigma_min, sigma_max), whose parameters are keywords.
             T: length of the time axis in steps.
     Raises: ValueError for an unknown name, an unknown or non-positive parameter, or T < 1.
-    Source: arXiv:2406.07524 and its code; arXiv:2406.04329 (its cosine is maskgit_cosine); arXiv:2310.16834 (geometric).
+    Source: arXiv:2406.07524 and its code; arXiv:2406.04329 (maskgit_cosine); arXiv:2310.16834 (geometric).
     """
     if T < 1 or T != int(T):
         raise ValueError(f"get_schedule: T counts steps and must be a whole number >= 1, got {T}.")
     if name == "log-linear":
         warnings.warn(
-            'get_schedule: "log-linear" has two meanings. Here it is gamma = 1 - (1 - tau)^2, better called "quadratic"; '
+            'get_schedule: "log-linear" has two meanings. Here it is gamma = 1 - (1 - tau)^2, also called "quadratic"; '
             'in the SEDD and MDLM papers it is gamma = (1 - eps) tau, whose name here is "loglinear" (or "linear").',
             stacklevel=2,
         )

@@ -8,10 +8,13 @@ from collections.abc import Mapping, Sequence
 from io import BytesIO
 
 import matplotlib.pyplot as plt
+import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from torch import Tensor
+from matplotlib.ticker import MaxNLocator
+from torch import Tensor, nn
 
+from diffkit.backbone import SHARPEST, Attention, rotate
 from diffkit.evaluate import CountError
 from diffkit.noise import Schedule
 from diffkit.train import Record
@@ -62,9 +65,17 @@ def lines(
     level: tuple[str, float] | None = None,
     markers: bool = False,
     log_x: bool = False,
+    log_y: bool = False,
+    spans: Mapping[str, tuple[float, float]] | None = None,
 ) -> Picture:
-    """One line for each named curve over the same x; `level` is a named horizontal line, such as the exact entropy."""
+    """One line for each named curve over the same x; `level` is a named horizontal line, such as the exact entropy.
+
+    `spans` are stretches of x, each shaded and named at the top, such as the phases of a run.
+    """
     figure, ax = axes(title, x_label, y_label)
+    for i, (name, (left, right)) in enumerate((spans or {}).items()):
+        ax.axvspan(left, right, color="black", alpha=(0.1, 0.03)[i % 2], linewidth=0)
+        ax.text((left + right) / 2, 0.97, name, transform=ax.get_xaxis_transform(), ha="center", va="top")
     for i, (name, values) in enumerate(curves.items()):
         style = {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
         ax.plot(x, values, label=name, marker="osv^D"[i % 5] if markers else None, **style)
@@ -72,6 +83,8 @@ def lines(
         ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
     if log_x:
         ax.set_xscale("log", base=2)
+    if log_y:
+        ax.set_yscale("log")
     if len(curves) > 1 or level is not None:
         ax.legend(frameon=False, fontsize=9)
     return Picture(figure, alt)
@@ -98,11 +111,28 @@ def bars(values: Mapping[str, float], *, title: str, x_label: str, alt: str) -> 
     return Picture(figure, alt)
 
 
+def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_label: str, alt: str) -> Picture:
+    """Upright bars: for every name on the x axis one bar of each group, side by side, such as exact and model."""
+    names = list(dict.fromkeys(name for values in groups.values() for name in values))
+    figure, ax = axes(title, "", y_label)
+    width = 0.8 / len(groups)
+    for i, (group, values) in enumerate(groups.items()):
+        places = [place + (i - (len(groups) - 1) / 2) * width for place in range(len(names))]
+        heights = [values.get(name, 0.0) for name in names]
+        style = {"color": PALETTE[i], "hatch": ("", "//", "..", "xx")[i % 4], "edgecolor": "white"}
+        ax.bar(places, heights, width, label=group, **style)
+    ax.set_xticks(range(len(names)), names, rotation=0 if len(names) < 9 else 45)
+    ax.legend(frameon=False, fontsize=9)
+    return Picture(figure, alt)
+
+
 def heatmap(values: Tensor, *, title: str, x_label: str, y_label: str, alt: str, colour_label: str = "") -> Picture:
     """A (rows, columns) table as shades."""
     figure, ax = axes(title, x_label, y_label)
     ax.grid(visible=False)
     image = ax.imshow(values.tolist(), cmap="cividis", aspect="auto", interpolation="nearest")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, label=colour_label)
     return Picture(figure, alt)
 
@@ -135,3 +165,46 @@ def error_by_count(rows: Sequence[CountError], *, title: str = "Loss by number o
         markers=True,
         alt=f"Loss per hidden token, model and exact denoiser; the model is furthest off with {worst.count} hidden.",
     )  # fmt: skip
+
+
+@torch.no_grad()
+def attention_weights(model: nn.Module, xt: Tensor, t: float = 0.0) -> Tensor:
+    """How much each position looks at each other one, (layers, heads, L, L); every row sums to 1.
+
+    The network computes these inside one fused call, so they are computed again from what goes into each Attention.
+
+    Args:   xt: (1, L) ids; t: one time.
+    Raises: ValueError for more than one row.
+    """
+    if len(xt) != 1:
+        raise ValueError(f"attention_weights: one row at a time, got xt {tuple(xt.shape)}. Take xt[:1].")
+    weights: list[Tensor] = []
+
+    def look(layer: nn.Module, given: tuple[Tensor, tuple[Tensor, Tensor] | None]) -> None:
+        assert isinstance(layer, Attention)
+        q, k = (f(given[0]).view(*xt.shape, layer.heads, -1).transpose(1, 2) for f in (layer.query, layer.key))
+        q, k = layer.norm_query(q), layer.norm_key(k)
+        if given[1] is not None:
+            q, k = rotate(q, *given[1]), rotate(k, *given[1])
+        scores = SHARPEST / q.shape[-1] * q @ k.transpose(-1, -2)  # (1, H, L, L)
+        future = torch.ones_like(scores).triu(1).bool() if layer.causal else torch.zeros_like(scores).bool()
+        weights.append(scores.masked_fill(future, -torch.inf).softmax(-1)[0])
+
+    hooks = [layer.register_forward_pre_hook(look) for layer in model.modules() if isinstance(layer, Attention)]
+    try:
+        model(xt, t)
+    finally:
+        for hook in hooks:
+            hook.remove()
+    return torch.stack(weights)
+
+
+def attention_map(weights: Tensor, words: Sequence[str], *, title: str, alt: str) -> Picture:
+    """One head's attention, (L, L): each row is a position that looks, each column one that is looked at."""
+    figure, ax = axes(title, "looked at", "looks", size=(0.8 + 0.2 * len(words), 0.2 * len(words)))
+    ax.grid(visible=False)
+    image = ax.imshow(weights.tolist(), cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    ax.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
+    ax.set_yticks(range(len(words)), words, fontsize=8)
+    figure.colorbar(image, label="weight (each row sums to 1)")
+    return Picture(figure, alt)

@@ -194,7 +194,7 @@ def denoise_frames(
     mover = process if rule == "ancestral" else Reveal(process, rule, counts)  # type: ignore[arg-type]
     believe = filtered(denoise, temperature, top_k, top_p)
     with _evaluating(denoise), torch.no_grad():
-        z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc]
+        z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]
         yield Frame(0, float(process.T), z, process.decode(z), None)
         times = torch.linspace(process.T, 0, steps + 1, dtype=torch.float64)
         for i in range(steps):

@@ -155,7 +155,7 @@ def closings(label: str, ending: str) -> list[tuple[str, float]]:
 
 
 def tales_templates() -> list[Template]:
-    """Every plot of `tales`: an opening, a find (or nothing), a middle, an ending, a closing; the probabilities multiply."""
+    """Every plot of `tales`: opening, find (or nothing), middle, ending, closing; the probabilities multiply."""
     plots = [
         (f"{opening} {NOTHING} {closing}", SEARCHED_IN_VAIN * p * q, "lost")
         for opening, p in OPENINGS

@@ -1,4 +1,4 @@
-"""The training loop, in the open: `fit` yields a record after every step, and whoever calls it prints, plots or stops."""
+"""The training loop, in the open: `fit` yields a record after every step; its caller prints, plots or stops."""
 
 from __future__ import annotations
 
@@ -9,8 +9,9 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import asdict, dataclass, field
+from itertools import chain
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, Protocol
+from typing import TYPE_CHECKING, Any, Literal, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -18,80 +19,21 @@ from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
-from diffkit.checkpoint import latest_checkpoint, load_checkpoint, optimizer_state, restore_optimizers, save_checkpoint
-from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.checkpoint import (
+    drop_checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    optimizer_state,
+    restore_optimizers,
+    save_checkpoint,
+)
 from diffkit.model import DiffusionModel
-from diffkit.noise import corrupt_count
+from diffkit.objectives import OBJECTIVES, TIME_LAWS
+
+if TYPE_CHECKING:
+    from diffkit.data import Batches  # its libraries take seconds to import
 
 KEPT_CHECKPOINTS = 2
-
-
-class Batches(Protocol):
-    """An endless iterator of (B, L) int64 ids whose place can be saved (data.py)."""
-
-    def __iter__(self) -> Iterator[Tensor]: ...
-    def __next__(self) -> Tensor: ...
-    def state_dict(self) -> dict[str, Any]: ...
-    def load_state_dict(self, state: dict[str, Any]) -> None: ...
-
-
-# ------------------------------------------------------------------------------------------------------- which times, which loss
-
-
-def low_discrepancy(B: int, T: int, rng: Generator) -> Tensor:
-    """(B,) whole times in 1..T, one from each of B equal slices of the axis: each is uniform, and the batch is spread evenly.
-
-    Source: arXiv:2107.00630, appendix on low-discrepancy sampling; the MDLM code calls this form "antithetic".
-    """
-    u = (torch.arange(B) + torch.rand(B, generator=rng, dtype=torch.float64)) / B
-    return (u * T).long().clamp(max=T - 1) + 1
-
-
-def uniform(B: int, T: int, rng: Generator) -> Tensor:
-    """(B,) whole times in 1..T, independent."""
-    return torch.randint(1, T + 1, (B,), generator=rng)
-
-
-TIME_LAWS = {"low_discrepancy": low_discrepancy, "uniform": uniform}
-
-
-def cross_entropy(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """Mean cross-entropy of the masked tokens of the whole batch: the simplest objective; not a bound, and not to be reported."""
-    xt, is_masked = process.corrupt(x0, t, rng)
-    return process.token_loss(denoise, x0, xt, t).sum() / is_masked.sum().clamp(min=1)
-
-
-def sequence_mean(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """Mean within each sequence, then over sequences: with the linear schedule its mean is the bound per token (up to 1/T)."""
-    xt, is_masked = process.corrupt(x0, t, rng)
-    return (process.token_loss(denoise, x0, xt, t).sum(1) / is_masked.sum(1).clamp(min=1)).mean()
-
-
-def bound(process: Any, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """The bound on the negative log-likelihood, nats per token: every part, weighted as the mathematics says."""
-    return torch.stack(process.loss(denoise, x0, t, rng)).sum(0).mean()
-
-
-def _counts(process: MaskedDiffusion, x0: Tensor, t: Tensor) -> Tensor:
-    """How many tokens to mask at time t: the expected number, rounded up, (B,)."""
-    return (process.schedule.gamma(t) * x0.shape[1]).ceil().long().clamp(min=1)
-
-
-def count_cross_entropy(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """As cross_entropy, with the number of masks fixed to its expectation: the same gradient on average, with less noise."""
-    count = _counts(process, x0, t)
-    xt, _ = corrupt_count(x0, count.to(x0.device), mask_id=process.mask_id, rng=rng)
-    return process.token_loss(denoise, x0, xt, t).sum() / count.sum()
-
-
-def count_bound(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """The exact-count bound, nats per token: unbiased for the bound when the schedule is linear (counts then are uniform)."""
-    return process.count_loss(denoise, x0, _counts(process, x0, t), rng).mean()
-
-
-OBJECTIVES = {
-    objective.__name__: objective for objective in (cross_entropy, sequence_mean, bound, count_cross_entropy, count_bound)
-}
 
 
 @dataclass(frozen=True)
@@ -105,6 +47,12 @@ class Curriculum:
     start: float = 1.0
     hold: float = 0.0
     ramp: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not (0 < self.start <= 1 and 0 <= self.hold and 0 <= self.ramp and self.hold + self.ramp <= 1):
+            raise ValueError(
+                f"Curriculum: start must be in (0, 1], hold and ramp shares of the run with a sum up to 1; got {self}"
+            )
 
     def reach(self, progress: float) -> float:
         """Largest t / T to draw after this share of the run."""
@@ -130,17 +78,22 @@ class TrainSettings:
     clip: float = 1.0  # largest gradient norm
     accumulate: int = 1
     ema: float = 0.999  # weight of the past in the averaged weights; 0 turns averaging off
-    precision: Literal["no", "bf16", "fp16"] = "no"
+    precision: Literal["no", "bf16"] = "no"  # bf16: the network computes in bfloat16, weights stay float32
     save_every: int = 500  # steps
     validate_every: int = 500  # steps
     seed: int = 0
 
     def __post_init__(self) -> None:
-        for name, table in (("objective", OBJECTIVES), ("times", TIME_LAWS)):
-            if getattr(self, name) not in table:
-                raise ValueError(f"TrainSettings: {name} must be one of {sorted(table)}, got {getattr(self, name)!r}.")
-        if min(self.steps, self.accumulate, self.save_every, self.validate_every) < 1 or self.lr <= 0:
-            raise ValueError("TrainSettings: steps, accumulate, save_every, validate_every and lr must be positive.")
+        known = {"objective": [*OBJECTIVES], "times": [*TIME_LAWS]}
+        known |= {"optimizer": ["adamw", "muon"], "precision": ["no", "bf16"]}
+        for name, names in known.items():
+            if getattr(self, name) not in names:
+                raise ValueError(f"TrainSettings: {name} must be one of {names}, got {getattr(self, name)!r}.")
+        for name in ("steps", "accumulate", "save_every", "validate_every", "lr", "muon_lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"TrainSettings: {name} must be positive, got {getattr(self, name)}.")
+        if min(self.warmup, self.weight_decay) < 0 or not (0 <= self.decay <= 1 and 0 <= self.ema < 1):
+            raise ValueError("TrainSettings: warmup and weight_decay must be >= 0, decay in [0, 1] and ema in [0, 1).")
 
     def warmth(self, step: int) -> float:
         """Share of the full learning rate at a step (0 is the first): linear warm-up, constant, cosine decay."""
@@ -164,13 +117,14 @@ class TrainingDiverged(RuntimeError):
 
 
 def make_optimizers(model: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
-    """AdamW for all, or Muon for the matrices inside the network and AdamW for embeddings, biases and norms.
+    """AdamW for all, or Muon for the matrices (an untied head too) and AdamW for embeddings, biases and norms.
 
     Source: arXiv:1711.05101 (AdamW); Jordan et al. 2024 and arXiv:2502.16982 (Muon, with its step scaled like AdamW's).
     """
-    named = [(name, p) for name, p in model.named_parameters() if p.requires_grad]
-    inner = [p for name, p in named if settings.optimizer == "muon" and p.ndim == 2 and "embedding" not in name]
-    outer = [p for _, p in named if all(p is not q for q in inner)]
+    trained = [p for p in model.parameters() if p.requires_grad]
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    is_inner = {id(p): settings.optimizer == "muon" and p.ndim == 2 and id(p) not in tables for p in trained}
+    inner, outer = [p for p in trained if is_inner[id(p)]], [p for p in trained if not is_inner[id(p)]]
     decayed, kept = [p for p in outer if p.ndim > 1], [p for p in outer if p.ndim < 2]
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98))]
@@ -189,44 +143,56 @@ class TrainState:
     def __init__(self, model: DiffusionModel, batches: Batches, settings: TrainSettings, accelerator: Accelerator):
         self.settings, self.accelerator, self.batches = settings, accelerator, batches
         self.model = model.to(accelerator.device)
+        self.model.zero_grad(set_to_none=True)  # what an earlier run may have left
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
         self.network, *self.optimizers = accelerator.prepare(self.model, *make_optimizers(self.model, settings))
         self.rng = Generator().manual_seed(settings.seed + accelerator.process_index)
         self.step = self.tokens = 0  # steps done; tokens of the last one
 
     def advance(self) -> tuple[float, float]:
-        """One optimiser step; returns (loss in nats per token, gradient norm)."""
-        settings, process = self.settings, self.model.process
-        reach = settings.curriculum.reach(self.step / settings.steps)
+        """One optimiser step; returns (loss in nats per token, gradient norm).
+
+        Raises: TrainingDiverged, with the weights as they were before the step.
+        """
         self.network.train()
-        losses, self.tokens = [], 0
-        for _ in range(settings.accumulate):
-            x0 = next(self.batches).to(self.accelerator.device)
-            t = TIME_LAWS[settings.times](len(x0), max(1, round(reach * process.T)), self.rng).to(x0.device)
-            with self.accelerator.autocast():
-                loss = OBJECTIVES[settings.objective](process, self.network, x0, t, self.rng)
-            self.accelerator.backward(loss / settings.accumulate)
-            losses.append(loss.detach())
-            self.tokens += x0.numel() * self.accelerator.num_processes
-        loss = torch.stack(losses).mean()
-        if not torch.isfinite(loss):
+        self.tokens = 0
+        loss = torch.stack([self._learn_from_batch() for _ in range(self.settings.accumulate)]).mean().item()
+        norm = float(self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip))
+        if not math.isfinite(loss + norm):
             raise TrainingDiverged(
-                f"fit: the loss became {loss.item()} at step {self.step + 1}. The weights before it are in the last "
-                "checkpoint; lower the learning rate, lengthen the warm-up or clip harder, and resume."
+                f"fit: loss {loss:g} and gradient norm {norm:g} at step {self.step + 1}. The last checkpoint is sound: "
+                "lower the learning rate, lengthen the warm-up or clip harder, and resume."
             )
-        norm = self.accelerator.clip_grad_norm_(self.network.parameters(), settings.clip)
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["full_lr"] * settings.warmth(self.step)
+                group["lr"] = group["full_lr"] * self.settings.warmth(self.step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.model)
         self.step += 1
-        return loss.item(), float(norm)
+        return loss, norm
+
+    def _learn_from_batch(self) -> Tensor:
+        """Add the gradient of one batch, or of this process's part of it; returns its loss."""
+        settings, process, device = self.settings, self.model.process, self.accelerator.device
+        x0 = next(self.batches)
+        self.tokens += x0.numel()
+        x0 = x0[self.accelerator.process_index :: self.accelerator.num_processes].to(device)
+        reach = settings.curriculum.reach(self.step / settings.steps)
+        t = TIME_LAWS[settings.times](len(x0), max(1, round(reach * process.T)), self.rng).to(device)
+        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
+            loss = OBJECTIVES[settings.objective](process, self.network, x0, t, self.rng)
+        self.accelerator.backward(loss / settings.accumulate)
+        return loss.detach()
 
     def best(self) -> DiffusionModel:
         """The model to judge and to ship: averaged weights, or the current ones where averaging is off."""
         return self.average.module if self.settings.ema else self.model  # type: ignore[return-value]
+
+    def kind(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that resumes it."""
+        config = self.model.config
+        return {"process": config.process, "denoiser": config.denoiser, "optimizer": self.settings.optimizer}
 
     def save(self, folder: Path) -> Path:
         """Write a checkpoint under a run's folder and drop all but the newest two."""
@@ -234,40 +200,52 @@ class TrainState:
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
         tensors |= optimizer_state(self.optimizers)
         tensors |= {"rng": self.rng.get_state(), "rng_torch": torch.get_rng_state()}
+        if self.accelerator.device.type == "cuda":
+            tensors["rng_cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
         path = folder / f"step-{self.step:07d}"
         numbers = {"step": self.step, "batches": self.batches.state_dict(), "settings": asdict(self.settings)}
-        save_checkpoint(path, tensors, numbers)
-        for old in sorted(folder.glob("step-*"))[:-KEPT_CHECKPOINTS]:
-            for file in old.iterdir():
-                file.unlink()
-            old.rmdir()
+        save_checkpoint(path, tensors, numbers | {"kind": self.kind()})
+        drop_checkpoints(folder, KEPT_CHECKPOINTS)
         return path
 
     def load(self, path: Path) -> None:
-        """Go back to a checkpoint. Raises ValueError if it belongs to another model."""
+        """Go back to a checkpoint. Raises ValueError if it belongs to another model, optimizer or data."""
         tensors, numbers = load_checkpoint(path)
+        own, kept = self.kind(), numbers.get("kind", {})
+        differing = [f"{key}: {kept[key]} there, {own[key]} here" for key in own if kept.get(key, own[key]) != own[key]]
+        if differing:
+            raise ValueError(
+                f"fit: the checkpoint {path} is of another run ({'; '.join(differing)}). Resume with the config it was "
+                "made with, or start in a new folder."
+            )
+        self.batches.load_state_dict(numbers["batches"])
         for prefix, module in (("model.", self.model), ("average.", self.average)):
-            weights = {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
-            try:
-                module.load_state_dict(weights)
-            except RuntimeError as error:
-                raise ValueError(
-                    f"fit: the checkpoint {path} is of another model ({str(error).splitlines()[0]}). Resume with the "
-                    "config it was made with, or start in a new folder."
-                ) from error
+            module.load_state_dict(
+                {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
+            )
         restore_optimizers(self.optimizers, tensors)
         self.rng.set_state(tensors["rng"])
         torch.set_rng_state(tensors["rng_torch"])
-        self.batches.load_state_dict(numbers["batches"])
+        if "rng_cuda" in tensors and self.accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng_cuda"], self.accelerator.device)
         self.step = numbers["step"]
 
 
 @contextmanager
 def asked_to_stop() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or a request to terminate sets, instead of breaking off in the middle of a step."""
+    """An event that Ctrl-C or a request to terminate sets, instead of breaking off in the middle of a step.
+
+    The second request breaks off at once.
+    """
     stop = threading.Event()
+
+    def ask(*_: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
     signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, lambda *_: stop.set()) for number in signals}
+    before = {number: signal.signal(number, ask) for number in signals}
     try:
         yield stop
     finally:
@@ -285,41 +263,63 @@ def fit(
     validate: Callable[[DiffusionModel], float] | None = None,
     accelerator: Accelerator | None = None,
 ) -> Iterator[Record]:
-    """Train a model, yielding a Record after every step; leave the loop to stop. At the end the model holds the averaged weights.
+    """Train a model, yielding a Record after every step; leave the loop to stop.
+
+    However the loop ends, the model then holds the averaged weights. Ctrl-C or a request to terminate ends the run
+    after the current step, saved; a second one ends it at once.
 
     Args:    folder: where checkpoints go, every `save_every` steps and at the end; None keeps nothing.
-             resume: go on from the newest checkpoint in `folder`, if there is one.
+             resume: go on from the newest checkpoint in `folder`, if there is one; on the same CPU, bit for bit.
              validate: called with the averaged model every `validate_every` steps and at the end.
-    Raises:  TrainingDiverged when the loss is NaN or infinite, the last checkpoint kept; ValueError for a checkpoint of another
-             model, or a folder that holds a run and resume is off.
-    Ctrl-C or a terminate signal ends the run after the current step, saved.
+             accelerator: what to run on; whatever accelerate finds if None.
+    Raises:  TrainingDiverged when a loss or gradient is NaN or infinite, the last checkpoint kept; ValueError for a
+             checkpoint of another run, or a folder that holds a run and resume is off.
     """
-    torch.set_flush_denormal(True)  # CPUs multiply denormal gradients many times slower
-    state = TrainState(model, batches, settings, accelerator or Accelerator(mixed_precision=settings.precision))
     newest = latest_checkpoint(folder) if folder else None
     if newest and not resume:
         raise ValueError(f"fit: {folder} already holds a run ({newest.name}). Resume it, or choose another folder.")
+    torch.set_flush_denormal(True)  # CPUs multiply denormal gradients many times slower
+    state = TrainState(model, batches, settings, accelerator or Accelerator(mixed_precision="no"))
     if newest:
         state.load(newest)
-    with asked_to_stop() as stop:
-        while state.step < settings.steps and not stop.is_set():
-            started = time.perf_counter()
-            loss, norm = state.advance()
-            speed = state.tokens / (time.perf_counter() - started)
-            last = state.step == settings.steps or stop.is_set()
-            if folder and state.accelerator.is_main_process and (last or state.step % settings.save_every == 0):
-                state.save(folder)
-            judge = validate and (last or state.step % settings.validate_every == 0)
-            value = validate(state.best().eval()) if judge and validate else None
-            yield Record(state.step, loss, norm, settings.lr * settings.warmth(state.step - 1), speed, value)
-    model.load_state_dict(state.best().state_dict())
-    model.eval()
+    try:
+        with asked_to_stop() as stop:
+            yield from _steps(state, stop, folder if state.accelerator.is_main_process else None, validate)
+    finally:
+        model.load_state_dict(state.best().state_dict())
+        model.eval()
 
 
-def with_progress(records: Iterator[Record], settings: TrainSettings, done: int = 0) -> Iterator[Record]:
-    """The same records, with a progress bar: loss, tokens per second, time left."""
-    with tqdm(total=settings.steps, initial=done, unit="step", dynamic_ncols=True) as bar:
-        for record in records:
-            bar.update(record.step - bar.n)
-            bar.set_postfix(loss=f"{record.loss:.3f}", tokens_per_s=f"{record.tokens_per_second:,.0f}")
-            yield record
+def _steps(
+    state: TrainState,
+    stop: threading.Event,
+    folder: Path | None,
+    validate: Callable[[DiffusionModel], float] | None,
+) -> Iterator[Record]:
+    """The loop itself: step, validate, save, tell."""
+    settings, saved = state.settings, state.step
+    while state.step < settings.steps and not stop.is_set():
+        started = time.perf_counter()
+        loss, norm = state.advance()
+        speed = state.tokens / (time.perf_counter() - started)
+        last = state.step == settings.steps
+        if folder and (last or state.step % settings.save_every == 0):
+            state.save(folder)
+            saved = state.step
+        value = None
+        if validate and (last or state.step % settings.validate_every == 0):
+            with torch.random.fork_rng(devices=[]):  # what it draws must not differ between a whole and a resumed run
+                value = validate(state.best().eval())
+        yield Record(state.step, loss, norm, settings.lr * settings.warmth(state.step - 1), speed, value)
+    if folder and saved < state.step:  # asked to stop, perhaps while the caller held the record
+        state.save(folder)
+
+
+def with_progress(records: Iterator[Record], settings: TrainSettings) -> Iterator[Record]:
+    """The same records, with a progress bar: loss, tokens per second, time left. A resumed run starts where it was."""
+    for first in records:
+        with tqdm(total=settings.steps, initial=first.step - 1, unit="step", dynamic_ncols=True) as bar:
+            for record in chain([first], records):
+                bar.set_postfix_str(f"loss {record.loss:.3f}, {record.tokens_per_second:,.0f} tokens/s", refresh=False)
+                bar.update()
+                yield record

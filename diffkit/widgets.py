@@ -57,7 +57,8 @@ class Player(DisplayObject):
 
     Buttons and slider are linked in the browser. Where widgets cannot run, a strip of four frames shows instead.
 
-    Args: frames: from `denoise_frames`; fixed: (L,) bool, tokens that were given; row: which text of the batch.
+    Args: frames: from `denoise_frames`; fixed: (L,) bool, tokens that were given; row: which text of the batch;
+          captions: one line for each frame, in place of its step, time and count of hidden tokens.
     """
 
     def __init__(
@@ -69,10 +70,14 @@ class Player(DisplayObject):
         fixed: Tensor | None = None,
         row: int = 0,
         interval_ms: int = 350,
+        captions: Sequence[str] | None = None,
     ):
         self.frames, self.title, self.interval_ms = list(frames), title, interval_ms
         if not self.frames:
             raise ValueError("Player: there are no frames to play. Was the generator used up before?")
+        if captions is not None and len(captions) != len(self.frames):
+            raise ValueError(f"Player: one caption for each of {len(self.frames)} frames, got {len(captions)}.")
+        self.captions = captions
         L = self.frames[0].tokens.shape[1]
         fixed = torch.zeros(L, dtype=torch.bool) if fixed is None else fixed
         self.texts = [
@@ -83,6 +88,8 @@ class Player(DisplayObject):
 
     def caption(self, i: int) -> str:
         """What a screen reader and the line below the text say."""
+        if self.captions is not None:
+            return html.escape(self.captions[i])
         return f"Step {i} of {len(self.frames) - 1}, t = {self.frames[i].t:.0f}, {self.hidden[i]} tokens hidden"
 
     def page(self, i: int) -> str:

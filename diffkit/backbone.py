@@ -1,0 +1,257 @@
+"""The one backbone: a small transformer that looks both ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PretrainedConfig, PreTrainedModel
+
+INIT_STD = 0.02  # of every matrix and embedding; a tied head started at unit variance saturates the softmax
+SHARPEST = 12.0  # attention logit of a query and a key that agree fully, at the start: enough to pick one place of many
+
+
+class DenoiserConfig(PretrainedConfig):
+    """Shape of a Denoiser.
+
+    Args:
+        vocab_size: V, special tokens included; mask_token_id: its output column is -inf (None: no such column).
+        head_size: output channels, V if None.
+        hidden_size, num_layers, num_heads: width D, depth, attention heads; intermediate_size: 4 D if None.
+        max_length: longest sequence; rotary: rotate queries and keys by position, beside the position embeddings.
+        time: how t enters: "none"; "sinusoidal" or "table", added to the tokens; "adaln", scales and shifts each layer.
+        T: length of the time axis; dropout; causal: look left only (the autoregressive twin).
+        tied: the head reads with the matrix that wrote, which saves V x D numbers where the vocabulary is large.
+    Raises: ValueError for an unknown `time`, or a width that the heads do not divide.
+    """
+
+    model_type = "diffkit-denoiser"
+
+    def __init__(
+        self,
+        vocab_size: int = 165,
+        mask_token_id: int | None = None,
+        head_size: int | None = None,
+        hidden_size: int = 128,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        intermediate_size: int | None = None,
+        max_length: int = 48,
+        rotary: bool = True,
+        time: str = "none",
+        T: int = 1000,
+        dropout: float = 0.0,
+        causal: bool = False,
+        tied: bool = True,
+        **kwargs: Any,
+    ):
+        if time not in TIMES:
+            raise ValueError(f"DenoiserConfig: time must be one of {list(TIMES)}, got {time!r}.")
+        if hidden_size % (2 * num_heads):
+            raise ValueError(
+                f"DenoiserConfig: hidden_size must be num_heads times an even number, got {hidden_size} for "
+                f"{num_heads} heads."
+            )
+        self.vocab_size, self.mask_token_id, self.head_size = vocab_size, mask_token_id, head_size or vocab_size
+        self.hidden_size, self.num_layers, self.num_heads = hidden_size, num_layers, num_heads
+        self.intermediate_size = intermediate_size or 4 * hidden_size
+        self.max_length, self.rotary, self.time, self.T = max_length, rotary, time, T
+        self.dropout, self.causal, self.tied = dropout, causal, tied and self.head_size == vocab_size
+        super().__init__(**kwargs)
+
+
+# Sizes of the course. The first three take BERT's vocabulary (30,522 words), nano the language `tales`.
+SIZES: dict[str, dict[str, Any]] = {
+    "nano": {"hidden_size": 128, "num_layers": 4, "num_heads": 4, "tied": False},
+    "tiny": {"hidden_size": 256, "num_layers": 6, "num_heads": 4},
+    "small": {"hidden_size": 512, "num_layers": 8, "num_heads": 8},
+    "medium": {"hidden_size": 512, "num_layers": 12, "num_heads": 8},
+}
+
+
+def sinusoids(values: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
+    """Sines and cosines of each value at `width` / 2 wavelengths from 2 pi to 2 pi `longest`: (N,) -> (N, width)."""
+    frequencies = torch.exp(-math.log(longest) * torch.arange(width // 2, device=values.device) / (width // 2))
+    angles = values.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+class SinusoidalTime(nn.Module):
+    """(B,) times to (B, D): fixed waves, then a small network that says what they mean."""
+
+    def __init__(self, config: DenoiserConfig):
+        super().__init__()
+        D = config.hidden_size
+        self.width, self.net = D, nn.Sequential(nn.Linear(D, D), nn.SiLU(), nn.Linear(D, D))
+        self.scale = 1000 / config.T  # the waves expect times up to about a thousand
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.net(sinusoids(t * self.scale, self.width))
+
+
+class TableTime(nn.Module):
+    """(B,) times to (B, D): one learned row for each whole step, the nearest above for times between."""
+
+    def __init__(self, config: DenoiserConfig):
+        super().__init__()
+        self.table = nn.Embedding(config.T + 1, config.hidden_size)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.table(t.ceil().long())
+
+
+TIMES: dict[str, Callable[[DenoiserConfig], nn.Module | None]] = {
+    "none": lambda _: None, "sinusoidal": SinusoidalTime, "table": TableTime, "adaln": SinusoidalTime
+}  # fmt: skip
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of channels of (B, H, L, K) by an angle that grows with position (arXiv:2104.09864)."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+class Attention(nn.Module):
+    """Multi-head attention over all positions; queries and keys are normalised, which keeps high rates calm."""
+
+    def __init__(self, config: DenoiserConfig):
+        super().__init__()
+        D, K = config.hidden_size, config.hidden_size // config.num_heads
+        self.heads, self.causal, self.dropout = config.num_heads, config.causal, config.dropout
+        self.query, self.key, self.value, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
+        self.norm_query, self.norm_key = nn.LayerNorm(K, bias=False), nn.LayerNorm(K, bias=False)
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, ...] | None) -> Tensor:
+        B, L, D = x.shape
+        q, k, v = (f(x).view(B, L, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+        q, k = self.norm_query(q), self.norm_key(k)  # (B, H, L, K)
+        if angles is not None:
+            q, k = rotate(q, *angles), rotate(k, *angles)
+        dropout = self.dropout if self.training else 0.0
+        scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)
+        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=self.causal, scale=scale)
+        return self.out(mixed.transpose(1, 2).reshape(B, L, D))
+
+
+class Block(nn.Module):
+    """Attention, then a two-layer network, each on normalised input and added back."""
+
+    def __init__(self, config: DenoiserConfig):
+        super().__init__()
+        D = config.hidden_size
+        self.norm_attention, self.norm_network = nn.LayerNorm(D, bias=False), nn.LayerNorm(D, bias=False)
+        self.attention = Attention(config)
+        self.network = nn.Sequential(
+            nn.Linear(D, config.intermediate_size), nn.GELU(), nn.Linear(config.intermediate_size, D)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        # AdaLN-zero (arXiv:2212.09748): time sets shift, scale and gate; at the start every gate is 0.
+        self.modulation = nn.Linear(D, 6 * D) if config.time == "adaln" else None
+
+    def forward(self, x: Tensor, time: Tensor | None, angles: tuple[Tensor, ...] | None) -> Tensor:
+        if self.modulation is None or time is None:
+            x = x + self.dropout(self.attention(self.norm_attention(x), angles))
+            return x + self.dropout(self.network(self.norm_network(x)))
+        shift_a, scale_a, gate_a, shift_n, scale_n, gate_n = self.modulation(F.silu(time))[:, None].chunk(6, -1)
+        x = x + gate_a * self.dropout(self.attention(self.norm_attention(x) * (1 + scale_a) + shift_a, angles))
+        return x + gate_n * self.dropout(self.network(self.norm_network(x) * (1 + scale_n) + shift_n))
+
+
+class Denoiser(PreTrainedModel):
+    """The backbone: noisy tokens and a time in, one vector of `head_size` numbers per position out.
+
+    Positions come as learned embeddings, with rotary angles beside them if asked: on a canvas of masks all tokens look
+    alike, so relative positions alone would leave every place with the same prediction.
+    """
+
+    config_class = DenoiserConfig
+    config: DenoiserConfig
+    base_model_prefix = "denoiser"
+    selects_positions = True  # forward takes `where`
+
+    def __init__(self, config: DenoiserConfig):
+        super().__init__(config)
+        D = config.hidden_size
+        self.token_embedding = nn.Embedding(config.vocab_size, D)
+        self.position_embedding = nn.Embedding(config.max_length, D)
+        self.time = TIMES[config.time](config)
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(D, bias=False)
+        self.head = None if config.tied else nn.Linear(D, config.head_size, bias=False)
+        self.head_bias = nn.Parameter(torch.zeros(config.head_size))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=INIT_STD)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+        if isinstance(module, Denoiser):  # not by Block: transformers passes over modules without weights of their own
+            for part in module.modules():
+                if isinstance(part, Block) and part.modulation is not None:
+                    nn.init.zeros_(part.modulation.weight)
+
+    def forward(self, xt: Tensor, t: Tensor | float, where: Tensor | None = None) -> Tensor:
+        """Denoise.
+
+        Args:    xt: (B, L) ids; t: (B,) or one time in [0, T], ignored if the model has no time input;
+                 where: (B, L) bool, compute the head at these positions only.
+        Returns: (B, L, head_size), or (N, head_size) for the N positions of `where`; the MASK column is -inf.
+        Raises:  ValueError for a wrong shape, ids outside the vocabulary, a sequence longer than max_length, or a time
+                 outside [0, T].
+        """
+        self._check(xt)
+        L, K = xt.shape[1], self.config.hidden_size // self.config.num_heads
+        x = self.token_embedding(xt) + self.position_embedding.weight[:L]  # (B, L, D)
+        time = None if self.time is None else self.time(self._times(t, xt))  # (B, D)
+        if time is not None and self.config.time != "adaln":
+            x, time = x + time[:, None], None
+        waves = sinusoids(torch.arange(L, device=x.device), K).to(x.dtype)
+        angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (L, K / 2)
+        for block in self.blocks:
+            x = block(x, time, angles)
+        return self._output(x if where is None else x[where])
+
+    def _output(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., head_size)."""
+        weight = self.token_embedding.weight if self.head is None else self.head.weight
+        bias: Tensor = self.head_bias
+        if self.config.mask_token_id is not None:
+            never = torch.arange(len(bias), device=bias.device) == self.config.mask_token_id
+            bias = bias.masked_fill(never, -torch.inf)
+        return F.linear(self.norm(x), weight, bias)
+
+    def _times(self, t: Tensor | float, xt: Tensor) -> Tensor:
+        t = torch.as_tensor(t, device=xt.device)
+        if t.ndim > 1 or t.numel() not in (1, len(xt)):
+            raise ValueError(f"Denoiser: t must be one time or ({len(xt)},), one per row of xt, got {tuple(t.shape)}.")
+        if not ((t >= 0) & (t <= self.config.T)).all():
+            raise ValueError(f"Denoiser: t must lie in [0, {self.config.T}], got {t.min():g}..{t.max():g}.")
+        return t.expand(len(xt))
+
+    def _check(self, xt: Tensor) -> None:
+        V, longest = self.config.vocab_size, self.config.max_length
+        if xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel():
+            raise ValueError(f"Denoiser: xt must be (B, L) integer ids, got {xt.dtype} {tuple(xt.shape)}.")
+        if xt.shape[1] > longest:
+            raise ValueError(
+                f"Denoiser: sequences have at most {longest} tokens (max_length), got {xt.shape[1]}. Cut the text into "
+                "shorter chunks, or build the model with a larger max_length."
+            )
+        if xt.min() < 0 or xt.max() >= V:
+            raise ValueError(
+                f"Denoiser: ids lie in 0..{V - 1}, got {xt.min()}..{xt.max()}. Was the text made with another "
+                "tokenizer?"
+            )
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trained numbers in a model, shared ones once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

@@ -1,0 +1,155 @@
+"""A whole run as plain settings, and `build`, the one function that sees all of them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from datasets import Dataset, IterableDataset
+from torch import Generator, Tensor
+from transformers import PreTrainedTokenizerBase
+
+from diffkit.corpus import CORPORA, load_corpus, split_documents
+from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
+from diffkit.diffusion import PROCESSES
+from diffkit.evaluate import nelbo
+from diffkit.language import StoryLanguage, load_language
+from diffkit.model import DiffusionModel, build_model
+from diffkit.stories import GRAMMARS
+from diffkit.tokenizer import load_tokenizer, special_ids
+
+VALIDATION_SEED = 12345  # of the masks, and of the fresh stories: the same at every check, and in every run
+
+
+@dataclass(frozen=True)
+class DataSettings:
+    """What the model reads.
+
+    Args:
+        corpus: a built-in language ("tales", "micro"), a corpus by name ("tinystories", "wikitext-2", "openwebtext"), or a
+            local .txt, .jsonl or .parquet file or folder.
+        tokenizer: a name on the Hub or a local folder; the built-in languages bring their own.
+        length: tokens in a sequence; the built-in languages have their own.
+        batch_size: sequences in a batch.
+        validation_sequences: how many sequences the validation bound looks at.
+        validation_fraction: share of the documents held out; a corpus with a validation split uses that.
+        limit: read only the first so many documents (0: all).
+        workers: processes that tokenize.
+    """
+
+    corpus: str = "tales"
+    tokenizer: str = "bert-base-uncased"
+    length: int = 128
+    batch_size: int = 64
+    validation_sequences: int = 256
+    validation_fraction: float = 0.01
+    limit: int = 0
+    workers: int = 1
+
+
+@dataclass(frozen=True)
+class ModelSettings:
+    """What is trained.
+
+    Args:
+        process: the diffusion method ("mdlm").
+        schedule: masking rate over time (noise.py); T: steps of the time axis; weight: "discrete" or "continuous" bound.
+        size: "nano", "tiny", "small" or "medium".
+        time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
+        rotary: rotate queries and keys by position; dropout: share of activations dropped in training.
+    """
+
+    process: str = "mdlm"
+    schedule: str = "cosine"
+    T: int = 1000
+    weight: str = "discrete"
+    size: str = "nano"
+    time: str = "none"
+    rotary: bool = True
+    dropout: float = 0.0
+
+
+class Workshop(NamedTuple):
+    """Everything a run needs, built."""
+
+    model: DiffusionModel
+    tokenizer: PreTrainedTokenizerBase
+    batches: Batches
+    validate: Callable[[DiffusionModel], float]  # bound on held-out text, nats per token
+    language: StoryLanguage | None  # None for real text
+
+
+class Texts(NamedTuple):
+    """A corpus, ready to be read."""
+
+    tokenizer: PreTrainedTokenizerBase
+    batches: Batches
+    validation: Tensor  # (N, L)
+    length: int
+    language: StoryLanguage | None
+
+
+def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
+    """Build corpus, tokenizer, model and validation from settings; nothing is trained yet.
+
+    Raises: ValueError, OSError or ConnectionError that says which setting cannot be met.
+    """
+    if model.process not in PROCESSES:
+        raise ValueError(f"build: model.process must be one of {sorted(PROCESSES)}, got {model.process!r}.")
+    texts = read(data, seed)
+    settings = {
+        "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
+        "T": model.T, "weight": model.weight,
+    }  # fmt: skip
+    process = PROCESSES[model.process].from_settings(settings)
+    torch.manual_seed(seed)
+    network = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout, "max_length": texts.length}
+    name = data.corpus if texts.language else None
+    return Workshop(
+        build_model(process, model.size, language=name, **network), texts.tokenizer, texts.batches,
+        lambda trained: validation_bound(trained, texts.validation), texts.language,
+    )  # fmt: skip
+
+
+def validation_bound(model: DiffusionModel, x0: Tensor) -> float:
+    """Bound on held-out sequences (N, L), nats per token, with the same masks every time."""
+    rng = Generator().manual_seed(VALIDATION_SEED)
+    return nelbo(model.process, model, x0.to(model.device), rng=rng).mean / x0.shape[1]  # type: ignore[arg-type]
+
+
+def read(data: DataSettings, seed: int) -> Texts:
+    """Corpus and tokenizer, batches to train on, and sequences held out."""
+    if data.corpus in GRAMMARS:
+        language = load_language(data.corpus)
+        held_out = language.sample(data.validation_sequences, Generator().manual_seed(VALIDATION_SEED))
+        batches = StoryBatches(language, data.batch_size, seed)
+        return Texts(language.tokenizer, batches, held_out, language.length, language)
+    tokenizer = load_tokenizer(data.tokenizer)
+    train, validation = _split(data, seed)
+    if isinstance(train, IterableDataset):
+        stream = StreamBatches(train, tokenizer, data.length, data.batch_size, seed=seed)
+        ahead = StreamBatches(validation, tokenizer, data.length, data.validation_sequences, seed=seed)  # type: ignore[arg-type]
+        return Texts(tokenizer, stream, next(ahead), data.length, None)
+    chunks, held_out_chunks = (
+        tokenize_corpus(part, tokenizer, data.length, workers=data.workers) for part in (train, validation)
+    )
+    some = next(fixed_batches(held_out_chunks, data.validation_sequences))
+    return Texts(tokenizer, ChunkBatches(chunks, data.batch_size, seed), some, data.length, None)
+
+
+def _split(data: DataSettings, seed: int) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset]:
+    """The corpus's own validation split where it has one, else a share of its documents."""
+    limit = data.limit or None
+    corpus = CORPORA.get(data.corpus)
+    train = load_corpus(data.corpus, "train", limit=limit)
+    if corpus is not None and "validation" in corpus.splits:
+        return train, load_corpus(data.corpus, "validation", limit=limit)
+    return split_documents(train, validation_fraction=data.validation_fraction, seed=seed)
+
+
+def default_output(data: DataSettings, model: ModelSettings) -> Path:
+    """Where a run goes when nobody says: runs/CORPUS-PROCESS-SIZE."""
+    return Path("runs") / f"{Path(data.corpus).stem}-{model.process}-{model.size}"

@@ -1,0 +1,79 @@
+"""What training minimises: at which times, and which loss."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.noise import corrupt_count
+
+
+def low_discrepancy(B: int, T: int, rng: Generator) -> Tensor:
+    """(B,) whole times in 1..T, one from each of B equal slices of the axis, in random order.
+
+    Each of them is uniform, whatever its row, and the batch is spread evenly.
+
+    Source: arXiv:2107.00630, appendix on low-discrepancy sampling; the MDLM code calls this form "antithetic".
+    """
+    u = (torch.randperm(B, generator=rng) + torch.rand(B, generator=rng, dtype=torch.float64)) / B
+    return (u * T).long().clamp(max=T - 1) + 1
+
+
+def uniform(B: int, T: int, rng: Generator) -> Tensor:
+    """(B,) whole times in 1..T, independent."""
+    return torch.randint(1, T + 1, (B,), generator=rng)
+
+
+TIME_LAWS = {"low_discrepancy": low_discrepancy, "uniform": uniform}
+
+
+def cross_entropy(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    """Mean cross-entropy of all masked tokens of the batch: the simplest objective, but no bound; do not report it."""
+    xt, is_masked = process.corrupt(x0, t, rng)
+    return process.token_loss(denoise, x0, xt, t).sum() / is_masked.sum().clamp(min=1)
+
+
+def sequence_mean(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    """Mean within each sequence, then over the sequences that have a mask.
+
+    With the linear schedule its expectation is the bound per token, up to 1/T.
+    """
+    xt, is_masked = process.corrupt(x0, t, rng)
+    count = is_masked.sum(1)
+    means = process.token_loss(denoise, x0, xt, t).sum(1) / count.clamp(min=1)
+    return means.sum() / (count > 0).sum().clamp(min=1)
+
+
+def bound(process: Any, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    """The bound on the negative log-likelihood, nats per token: every part, weighted as the mathematics says."""
+    return torch.stack(process.loss(denoise, x0, t, rng)).sum(0).mean()
+
+
+def _counts(process: MaskedDiffusion, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    """How many tokens to mask in the step that ends at t, (B,): the expected number at a moment within it, rounded up.
+
+    With the linear schedule and t uniform on 1..T, the counts are uniform on 1..L.
+    """
+    moment = t - torch.rand(t.shape, generator=rng, dtype=torch.float64).to(t.device)
+    return (process.schedule.gamma(moment) * x0.shape[1]).ceil().long().clamp(1, x0.shape[1]).to(x0.device)
+
+
+def count_cross_entropy(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    """As cross_entropy, with the number of masks in a row set by its time, not drawn: less noise in the gradient."""
+    count = _counts(process, x0, t, rng)
+    xt, _ = corrupt_count(x0, count, mask_id=process.mask_id, rng=rng)
+    return process.token_loss(denoise, x0, xt, t).sum() / count.sum()
+
+
+def count_bound(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    """The exact-count bound, nats per token: unbiased with the linear schedule, where the counts are uniform."""
+    return process.count_loss(denoise, x0, _counts(process, x0, t, rng), rng).mean()
+
+
+OBJECTIVES = {
+    objective.__name__: objective
+    for objective in (cross_entropy, sequence_mean, bound, count_cross_entropy, count_bound)
+}
