@@ -1,11 +1,11 @@
 """Steps against quality, for the exact denoiser and the shipped model, under every reveal rule.
 
     python benchmarks/sampling_steps.py                       # 512 stories a cell, a few minutes on two cores
-    python benchmarks/sampling_steps.py --stories 16 --out /tmp/try.json
+    python benchmarks/sampling_steps.py --stories 16 --out try.json
 
 With the exact denoiser all that goes wrong is the sampler's doing: tokens revealed together are drawn independently.
 What the trained model loses beside it is the model's own. Prints one table, and writes JSON that notebook 06 reads.
-A batch of 64 stories is drawn from its own seed, so `--stories 64` gives the first of the eight batches of a full run.
+Every batch of 64 stories is drawn from a seed of its own, on one thread; there is one worker for each core.
 """
 
 from __future__ import annotations
@@ -13,39 +13,74 @@ from __future__ import annotations
 import argparse
 import hashlib
 import json
+import os
 import time
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
-from diffkit.diffusion import Denoise, MaskedDiffusion
 from diffkit.evaluate import Quality, quality
-from diffkit.language import StoryLanguage, load_language
+from diffkit.language import load_language
 from diffkit.model import PRETRAINED, load_model
 from diffkit.sample import RULES, sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sampling_steps.json"
 STEPS = (4, 8, 12, 16, 24, 48)
 BATCH = 64
+DENOISERS: dict[str, object] = {}  # of one worker: "exact" and "trained"
 
 
-def draw(process: MaskedDiffusion, denoise: Denoise, shape: tuple[int, int], steps: int, rule: str) -> Tensor:
-    """Stories (n, L), each batch of 64 from the seed that is its number."""
-    n, L = shape
-    return torch.cat(
-        [
-            sample(process, denoise, shape=(min(BATCH, n - first), L), steps=steps, rule=rule,
-                   rng=Generator().manual_seed(first // BATCH))
-            for first in range(0, n, BATCH)
-        ]
-    )  # fmt: skip
+class Cell(NamedTuple):
+    """One row of the table."""
+
+    denoiser: str
+    rule: str
+    steps: int
 
 
-def row(language: StoryLanguage, ids: Tensor, **cell: object) -> dict[str, object]:
-    """A cell of the table, rounded to four digits; a figure that does not exist (no valid story) is null."""
-    measured = quality(language, ids)._asdict()
-    return cell | {name: round(x, 4) if abs(x) < float("inf") else None for name, x in measured.items()}
+def prepare(model: str) -> None:
+    """What a worker does first."""
+    torch.set_num_threads(1)
+    trained = load_model(model)
+    DENOISERS.update(trained=trained, exact=load_language("tales").denoiser(trained.process))
+
+
+def draw(cell: Cell, seed: int, stories: int) -> Tensor:
+    """One batch of stories, (stories, L)."""
+    process, shape = DENOISERS["trained"].process, (stories, load_language("tales").length)  # type: ignore[attr-defined]
+    denoise, rng = DENOISERS[cell.denoiser], Generator().manual_seed(seed)
+    return sample(process, denoise, shape=shape, steps=cell.steps, rule=cell.rule, rng=rng)  # type: ignore[arg-type]
+
+
+def judged(cell: Cell, ids: Tensor) -> dict[str, object]:
+    """A row with its figures, four digits; a figure that does not exist (no story was valid) is null."""
+    figures = quality(load_language("tales"), ids)._asdict()
+    return cell._asdict() | {name: round(x, 4) if abs(x) < float("inf") else None for name, x in figures.items()}
+
+
+def fingerprint(model: str) -> str:
+    """SHA-256 of the weights, to tell later whether the table belongs to the model at hand."""
+    folder = Path(model) if Path(model).is_dir() else PRETRAINED / model
+    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
+
+
+def table(stories: int, model: str) -> list[dict[str, object]]:
+    """Draw and judge every cell, printing each as it is done."""
+    cells = [Cell(who, rule, n) for who in ("exact", "trained") for rule in ("ancestral", *RULES) for n in STEPS]
+    sizes = [min(BATCH, stories - first) for first in range(0, stories, BATCH)]
+    rows = []
+    print(f"{'denoiser':9}{'rule':15}{'steps':>5}" + "".join(f"{name:>15}" for name in Quality._fields))
+    with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), prepare, (model,)) as pool:
+        drawn = [[pool.submit(draw, cell, seed, size) for seed, size in enumerate(sizes)] for cell in cells]
+        for cell, batches in zip(cells, drawn, strict=True):
+            rows.append(judged(cell, torch.cat([batch.result() for batch in batches])))
+            figures = "".join(f"{'-' if rows[-1][name] is None else rows[-1][name]:>15}" for name in Quality._fields)
+            print(f"{cell.denoiser:9}{cell.rule:15}{cell.steps:5}{figures}", flush=True)
+    return rows
 
 
 def main() -> None:
@@ -53,28 +88,17 @@ def main() -> None:
     parser = argparse.ArgumentParser(description="Steps against quality for the exact denoiser and the shipped model.")
     parser.add_argument("--stories", type=int, default=512, help="stories a cell (default: 512)")
     parser.add_argument("--model", default="tales-mdlm", help="shipped name or folder (default: tales-mdlm)")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes (default: beside this file)")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes (default: results/)")
     arguments = parser.parse_args()
-    model, language = load_model(arguments.model), load_language("tales")
-    process, started = model.process, time.perf_counter()
-    folder = Path(arguments.model) if Path(arguments.model).is_dir() else PRETRAINED / arguments.model
-    cells = []
-    print(f"{'denoiser':9}{'rule':15}{'steps':>5}  " + "".join(f"{name:>15}" for name in Quality._fields))
-    for name, denoise in {"exact": language.denoiser(process), "trained": model}.items():
-        for rule in ("ancestral", *RULES):
-            for steps in STEPS:
-                ids = draw(process, denoise, (arguments.stories, language.length), steps, rule)
-                cells.append(row(language, ids, denoiser=name, rule=rule, steps=steps))
-                figures = "".join(f"{'-' if x is None else x:>15}" for x in list(cells[-1].values())[3:])
-                print(f"{name:9}{rule:15}{steps:5}  {figures}", flush=True)
+    started = time.perf_counter()
     settings = {
-        "stories": arguments.stories, "batch": BATCH, "seeds": "the number of the batch", "counts": "linear",
-        "schedule": process.schedule.name, "entropy_nats": round(language.entropy(), 4),
-        "model_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
-        "torch": torch.__version__,
+        "stories": arguments.stories, "batch": BATCH, "seeds": "the number of the batch, from 0", "counts": "linear",
+        "schedule": load_model(arguments.model).process.schedule.name, "torch": torch.__version__,
+        "entropy_nats": round(load_language("tales").entropy(), 4), "model_sha256": fingerprint(arguments.model),
     }  # fmt: skip
+    stored = {"settings": settings, "cells": table(arguments.stories, arguments.model)}
     arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps({"settings": settings, "cells": cells}, indent=1) + "\n", encoding="utf-8")
+    arguments.out.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
     print(f"{time.perf_counter() - started:.0f} s; wrote {arguments.out}")
 
 

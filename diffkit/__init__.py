@@ -9,6 +9,6 @@ from diffkit.sample import denoise_frames, infill, sample
 
 __version__ = "0.1.0"
 __all__ = [
-    "DiffusionModel", "MaskedDiffusion", "corrupt", "denoise_frames", "get_schedule", "infill", "load_language", "load_model",
-    "nelbo", "sample",
+    "DiffusionModel", "MaskedDiffusion", "corrupt", "denoise_frames", "get_schedule", "infill", "load_language",
+    "load_model", "nelbo", "sample",
 ]  # fmt: skip

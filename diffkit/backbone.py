@@ -30,10 +30,11 @@ class DenoiserConfig(PretrainedConfig):
     """
 
     model_type = "diffkit-denoiser"
+    max_length: int  # declared, or transformers takes it for a setting of its text generators and refuses to save it
 
     def __init__(
         self,
-        vocab_size: int = 165,
+        vocab_size: int = 166,
         mask_token_id: int | None = None,
         head_size: int | None = None,
         hidden_size: int = 128,

@@ -14,10 +14,12 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.corpus import CORPORA, load_corpus, split_documents
 from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
-from diffkit.diffusion import PROCESSES
+from diffkit.backbone import SIZES, TIMES
+from diffkit.diffusion import PROCESSES, WEIGHTS
 from diffkit.evaluate import nelbo
 from diffkit.language import StoryLanguage, load_language
 from diffkit.model import DiffusionModel, build_model
+from diffkit.noise import get_schedule
 from diffkit.stories import GRAMMARS
 from diffkit.tokenizer import load_tokenizer, special_ids
 
@@ -40,7 +42,7 @@ class DataSettings:
         workers: processes that tokenize.
     """
 
-    corpus: str = "tales"
+    corpus: str
     tokenizer: str = "bert-base-uncased"
     length: int = 128
     batch_size: int = 64
@@ -49,27 +51,48 @@ class DataSettings:
     limit: int = 0
     workers: int = 1
 
+    def __post_init__(self) -> None:
+        for name in ("length", "batch_size", "validation_sequences", "workers"):
+            if getattr(self, name) < 1:
+                raise ValueError(f"DataSettings: {name} must be at least 1, got {getattr(self, name)}.")
+        if self.limit < 0 or not 0 < self.validation_fraction <= 1:
+            raise ValueError(
+                "DataSettings: limit must be 0 or more and validation_fraction in (0, 1], "
+                f"got {self.limit} and {self.validation_fraction}."
+            )
+
 
 @dataclass(frozen=True)
 class ModelSettings:
     """What is trained.
 
     Args:
-        process: the diffusion method ("mdlm").
-        schedule: masking rate over time (noise.py); T: steps of the time axis; weight: "discrete" or "continuous" bound.
-        size: "nano", "tiny", "small" or "medium".
+        size: "nano", "tiny", "small" or "medium"; configs/ has one file for each.
+        process: the diffusion method ("mdlm": masked diffusion).
+        schedule: how the masking rate grows over time, a name from noise.py: "linear", "cosine", "quadratic", ...
+        T: steps of the time axis.
+        weight: the bound in "discrete" or "continuous" time.
         time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
-        rotary: rotate queries and keys by position; dropout: share of activations dropped in training.
+        rotary: rotate queries and keys by position.
+        dropout: share of activations dropped in training.
     """
 
+    size: str
     process: str = "mdlm"
     schedule: str = "cosine"
     T: int = 1000
     weight: str = "discrete"
-    size: str = "nano"
     time: str = "none"
     rotary: bool = True
     dropout: float = 0.0
+
+    def __post_init__(self) -> None:
+        for name, table in {"size": SIZES, "process": PROCESSES, "weight": WEIGHTS, "time": TIMES}.items():
+            if getattr(self, name) not in table:
+                raise ValueError(f"ModelSettings: {name} must be one of {list(table)}, got {getattr(self, name)!r}.")
+        get_schedule(self.schedule, self.T)
+        if not 0 <= self.dropout < 1:
+            raise ValueError(f"ModelSettings: dropout must lie in [0, 1), got {self.dropout}.")
 
 
 class Workshop(NamedTuple):
@@ -97,8 +120,6 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
 
     Raises: ValueError, OSError or ConnectionError that says which setting cannot be met.
     """
-    if model.process not in PROCESSES:
-        raise ValueError(f"build: model.process must be one of {sorted(PROCESSES)}, got {model.process!r}.")
     texts = read(data, seed)
     settings = {
         "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
@@ -124,20 +145,40 @@ def read(data: DataSettings, seed: int) -> Texts:
     """Corpus and tokenizer, batches to train on, and sequences held out."""
     if data.corpus in GRAMMARS:
         language = load_language(data.corpus)
-        held_out = language.sample(data.validation_sequences, Generator().manual_seed(VALIDATION_SEED))
         batches = StoryBatches(language, data.batch_size, seed)
-        return Texts(language.tokenizer, batches, held_out, language.length, language)
+        return Texts(language.tokenizer, batches, _fresh(language, data), language.length, language)
     tokenizer = load_tokenizer(data.tokenizer)
     train, validation = _split(data, seed)
+    held_out = _sequences(validation, tokenizer, data, seed)
     if isinstance(train, IterableDataset):
         stream = StreamBatches(train, tokenizer, data.length, data.batch_size, seed=seed)
-        ahead = StreamBatches(validation, tokenizer, data.length, data.validation_sequences, seed=seed)  # type: ignore[arg-type]
-        return Texts(tokenizer, stream, next(ahead), data.length, None)
-    chunks, held_out_chunks = (
-        tokenize_corpus(part, tokenizer, data.length, workers=data.workers) for part in (train, validation)
-    )
-    some = next(fixed_batches(held_out_chunks, data.validation_sequences))
-    return Texts(tokenizer, ChunkBatches(chunks, data.batch_size, seed), some, data.length, None)
+        return Texts(tokenizer, stream, held_out, data.length, None)
+    chunks = tokenize_corpus(train, tokenizer, data.length, workers=data.workers)
+    return Texts(tokenizer, ChunkBatches(chunks, data.batch_size, seed), held_out, data.length, None)
+
+
+def read_held_out(data: DataSettings, seed: int) -> Tensor:
+    """Only the sequences that `read` holds out, (N, L); all of the text if validation_fraction is 1."""
+    if data.corpus in GRAMMARS:
+        return _fresh(load_language(data.corpus), data)
+    tokenizer = load_tokenizer(data.tokenizer)
+    whole = data.validation_fraction == 1
+    texts = load_corpus(data.corpus, limit=data.limit or None) if whole else _split(data, seed)[1]
+    return _sequences(texts, tokenizer, data, seed)
+
+
+def _fresh(language: StoryLanguage, data: DataSettings) -> Tensor:
+    return language.sample(data.validation_sequences, Generator().manual_seed(VALIDATION_SEED))
+
+
+def _sequences(
+    dataset: Dataset | IterableDataset, tokenizer: PreTrainedTokenizerBase, data: DataSettings, seed: int
+) -> Tensor:
+    """The first sequences of a data set, `validation_sequences` of them if there are so many."""
+    if isinstance(dataset, IterableDataset):
+        return next(StreamBatches(dataset, tokenizer, data.length, data.validation_sequences, seed=seed))
+    chunks = tokenize_corpus(dataset, tokenizer, data.length, workers=data.workers)
+    return next(fixed_batches(chunks, data.validation_sequences))
 
 
 def _split(data: DataSettings, seed: int) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset]:

@@ -120,16 +120,17 @@ class MaskedDiffusion(nn.Module):
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> MaskedDiffusion:
-        """Build from plain numbers and names: vocab_size, mask_id, schedule, T, weight (what `settings` returns)."""
-        schedule = get_schedule(settings["schedule"], settings["T"])
+        """Build from plain numbers and names: what `settings` returns, schedule_parameters if any."""
+        schedule = get_schedule(settings["schedule"], settings["T"], **settings.get("schedule_parameters", {}))
         return cls(settings["vocab_size"], settings["mask_id"], schedule, settings["weight"])
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to build this process again; JSON can hold it."""
+        parameters = dict(self.schedule.parameters)
         return {
             "name": "mdlm", "vocab_size": self.vocab_size, "mask_id": self.mask_id,
             "schedule": self.schedule.name, "T": self.T, "weight": self.weight,
-        }  # fmt: skip
+        } | ({"schedule_parameters": parameters} if parameters else {})  # fmt: skip
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
         return torch.full((B, L), self.mask_id)
@@ -177,8 +178,9 @@ class MaskedDiffusion(nn.Module):
         if (count < 1).any():
             raise ValueError(f"count_loss: mask at least one token of each row (1..{L}), got {int(count.min())}.")
         xt, _ = corrupt_count(x0, count, mask_id=self.mask_id, rng=rng)
-        t = self.schedule.time_of(count / L).to(x0.device)
-        return (L / count)[:, None].to(x0.device) * self.token_loss(denoise, x0, xt, t)
+        share = count.double() / L
+        nats = self.token_loss(denoise, x0, xt, self.schedule.time_of(share).to(x0.device))
+        return nats / share[:, None].to(nats)
 
     def stay_masked(self, t: Tensor, s: Tensor) -> Tensor:
         """Chance that a token masked at t is still masked at the earlier time s: gamma(s) / gamma(t), (B,) float64.

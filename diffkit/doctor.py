@@ -1,4 +1,4 @@
-"""Does this machine work: what is installed, which device, how much memory, do the shipped models load, how fast is a step."""
+"""Does this machine work: versions, device, memory, whether the shipped models load, seconds for a training step."""
 
 from __future__ import annotations
 
@@ -95,7 +95,8 @@ def _models() -> Iterator[Finding]:
             load_model(folder)
             yield Finding(f"model {folder}", "loads", True)
         except (OSError, ValueError, RuntimeError) as error:
-            yield Finding(f"model {folder}", "does not load", False, f"{error} Fetch it again: git checkout data/pretrained.")
+            advice = f"{error} Fetch it again: git checkout data/pretrained."
+            yield Finding(f"model {folder}", "does not load", False, advice)
 
 
 def _speed() -> Iterator[Finding]:

@@ -235,7 +235,7 @@ class StoryLanguage:
 
     def _templates_of(self, ids: Tensor) -> Iterator[Tensor]:
         """log p(visible tokens, template), (K, b) at a time."""
-        for rows in ids.cpu().split(STORIES_AT_ONCE) if ids.numel() else ():
+        for rows in ids.cpu().split(STORIES_AT_ONCE) if len(ids) else ():
             yield self._forward(self.seen(rows), None).templates
 
     def log_prob(self, ids: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from typing import Any
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
-from transformers.utils import logging as transformers_logging
+from transformers import logging as transformers_logging
 
 from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, parameter_count
 from diffkit.diffusion import PROCESSES

@@ -25,6 +25,7 @@ class Schedule:
     rate: Curve
     slope_of: Curve
     T: int = 1000
+    parameters: tuple[tuple[str, float], ...] = ()  # of the family: get_schedule(name, T, **dict(parameters)) is this
 
     def gamma(self, t: Tensor | float) -> Tensor:
         """Masking rate, same shape as t, float64.
@@ -65,7 +66,7 @@ def _real(value: Tensor | float, where: str, name: str) -> Tensor:
     number = torch.as_tensor(value)
     if number.dtype == torch.bool or number.is_complex():
         raise TypeError(f"{where}: {name} must be an integer or a real number, got {number.dtype}.")
-    number = number.to(torch.float64)
+    number = torch.as_tensor(value, dtype=torch.float64)  # a Python float never passes through float32
     if torch.isnan(number).any():
         raise ValueError(f"{where}: {name} holds NaN.")
     return number
@@ -80,7 +81,8 @@ HALF_PI = math.pi / 2
 # name -> (gamma of tau, its slope in tau). Other names for the same curves are in the notebook 02_noise_schedules.
 CURVES: dict[str, tuple[Curve, Curve]] = {
     "linear": (lambda tau: tau, torch.ones_like),
-    "cosine": (lambda tau: 1 - (HALF_PI * tau).cos(), lambda tau: HALF_PI * (HALF_PI * tau).sin()),
+    # 1 - cos(x) as 2 sin(x / 2)^2, which does not round to 0 while its slope is still positive
+    "cosine": (lambda tau: 2 * (HALF_PI / 2 * tau).sin() ** 2, lambda tau: HALF_PI * (HALF_PI * tau).sin()),
     "quadratic": (lambda tau: tau * (2 - tau), lambda tau: 2 * (1 - tau)),
     "maskgit_cosine": (lambda tau: (HALF_PI * tau).sin(), lambda tau: HALF_PI * (HALF_PI * tau).cos()),
     "cosine_sq": (lambda tau: (HALF_PI * tau).sin() ** 2, lambda tau: HALF_PI * (math.pi * tau).sin()),
@@ -95,11 +97,14 @@ def polynomial(power: float) -> tuple[Curve, Curve]:
 
 def loglinear(eps: float) -> tuple[Curve, Curve]:
     """gamma = (1 - eps) tau, what MDLM, SEDD and RADD call log-linear: its total noise is -log(1 - (1 - eps) tau)."""
+    if eps >= 1:
+        raise ValueError(f"get_schedule: loglinear needs eps below 1, got eps={eps}.")
     return lambda tau: (1 - eps) * tau, lambda tau: torch.full_like(tau, 1 - eps)
 
 
 def geometric(sigma_min: float, sigma_max: float) -> tuple[Curve, Curve]:
     """gamma = 1 - exp(-sigma) with total noise sigma growing geometrically from sigma_min to sigma_max (SEDD)."""
+    _check_growth("geometric", sigma_min, sigma_max)
     ratio = math.log(sigma_max / sigma_min)
 
     def sigma(tau: Tensor) -> Tensor:
@@ -110,6 +115,7 @@ def geometric(sigma_min: float, sigma_max: float) -> tuple[Curve, Curve]:
 
 def vp_linear(sigma_min: float, sigma_max: float) -> tuple[Curve, Curve]:
     """gamma = 1 - exp(-sigma) with total noise sigma growing linearly (the MDLM code calls it linear)."""
+    _check_growth("vp_linear", sigma_min, sigma_max)
     growth = sigma_max - sigma_min
 
     def sigma(tau: Tensor) -> Tensor:
@@ -118,7 +124,12 @@ def vp_linear(sigma_min: float, sigma_max: float) -> tuple[Curve, Curve]:
     return lambda tau: -torch.expm1(-sigma(tau)), lambda tau: growth * (-sigma(tau)).exp()
 
 
-FAMILIES = {
+def _check_growth(name: str, sigma_min: float, sigma_max: float) -> None:
+    if sigma_min >= sigma_max:
+        raise ValueError(f"get_schedule: {name} needs sigma_min < sigma_max, got {sigma_min} and {sigma_max}. Swap them?")
+
+
+FAMILIES: dict[str, tuple[Callable[..., tuple[Curve, Curve]], dict[str, float]]] = {
     "poly": (polynomial, {"power": 2.0}),
     "loglinear": (loglinear, {"eps": 1e-3}),
     "geometric": (geometric, {"sigma_min": 1e-4, "sigma_max": 20.0}),
@@ -154,7 +165,7 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
     if any(not value > 0 for value in settings.values()):
         raise ValueError(f"get_schedule: the parameters of {name} must be positive, got {settings}.")
     rate, slope = CURVES[name] if family is None else family(**settings)
-    return Schedule(name, rate, slope, int(T))
+    return Schedule(name, rate, slope, int(T), tuple(settings.items()))
 
 
 def corrupt(

@@ -13,6 +13,7 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
+from transformers import PreTrainedTokenizerBase
 
 from diffkit.backbone import SHARPEST, Attention, rotate
 from diffkit.evaluate import CountError
@@ -124,6 +125,16 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_lab
     ax.set_xticks(range(len(names)), names, rotation=0 if len(names) < 9 else 45)
     ax.legend(frameon=False, fontsize=9)
     return Picture(figure, alt)
+
+
+def belief(
+    probs: Tensor, tokenizer: PreTrainedTokenizerBase, *, title: str, alt: str, most: int = 12, least: float = 1e-3
+) -> Picture:
+    """What could stand at one place: the likeliest tokens of (V,) probabilities, at most `most`, none below `least`."""
+    order = probs.round(decimals=9).argsort(descending=True, stable=True)[:most].tolist()
+    shown = [i for i in order if probs[i] >= least]
+    values = dict(zip(tokenizer.convert_ids_to_tokens(shown), probs[shown].tolist(), strict=True))
+    return bars(values, title=title, x_label="probability", alt=alt)
 
 
 def heatmap(values: Tensor, *, title: str, x_label: str, y_label: str, alt: str, colour_label: str = "") -> Picture:

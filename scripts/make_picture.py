@@ -65,7 +65,8 @@ def main() -> None:
     seed = parser.parse_args().seed
     language, model = load_language("tales"), load_model("tales-mdlm")
     rng = torch.Generator().manual_seed(seed)
-    run = denoise_frames(model.process, model, shape=(1, language.length), steps=language.length, rng=rng, rule="random")
+    L = language.length
+    run = denoise_frames(model.process, model, shape=(1, L), steps=L, rng=rng, rule="random")
     frames = [frame.tokens[0] for frame in run if frame.step % 3 == 0]
     target = ROOT / "docs" / "unmasking.svg"
     target.parent.mkdir(exist_ok=True)

@@ -1,4 +1,4 @@
-"""Evaluate a shipped model and write its card: README.md and evaluation.json beside the weights. Takes a few minutes."""
+"""Evaluate a shipped model and write its card: README.md and evaluation.json beside the weights. Takes minutes."""
 
 from __future__ import annotations
 
@@ -23,18 +23,19 @@ pipeline_tag: text-generation
 ---
 # {name}
 
-A masked diffusion model (MDLM) of the story language `{language}`: {parameters:,} parameters, {megabytes:.1f} MB. It ships with the course so that every
-notebook works offline. Load it with `diffkit.model.load_model("{name}")`; the tokenizer lies in the same folder.
+A masked diffusion model (MDLM) of the story language `{language}`: {parameters:,} parameters, {megabytes:.1f} MB. It
+ships with the course so that every notebook works offline. Load it with `diffkit.load_model("{name}")`; the tokenizer
+lies in the same folder.
 
 ## Data
 
-Fresh stories of `{language}`, drawn by `StoryBatches` with seed 0; no story is repeated on purpose, none was held back, since the
-distribution itself is known. {stories:,} stories, {tokens:,} tokens with padding.
+Fresh stories of `{language}`, drawn by `StoryBatches` with seed 0. None is held back: the distribution itself is known.
+{stories:,} stories, {tokens:,} tokens with padding.
 
 ## Training
 
-`{config}`: {steps:,} steps of 64 stories, {minutes:.0f} minutes on {machine}, shared with other work at times. The
-settings are in that file; what was tried before is in EXPERIMENTS.md; the curve is `training.jsonl` (one record a line). The weights are an
+`{config}`: {steps:,} steps of 64 stories, {minutes:.0f} minutes on {machine}. What was tried before,
+and how this run went, is in EXPERIMENTS.md; the curve is `training.jsonl` (one record a line). The weights are an
 exponential average (0.999).
 
 ## Evaluation
@@ -55,8 +56,8 @@ Loss per hidden token, nats:
 
 ## Limits
 
-It knows {words} words and stories of one shape; it is a teaching instrument, not a writer. A gap of g nats a *story* ({story_gap:.2f} here) still allows
-some stories to break a promise made a sentence earlier: the share of valid samples says how many.
+It knows {words} words and stories of one shape; it is a teaching instrument, not a writer. A gap of {story_gap:.2f} nats a
+*story* still allows some to break a promise made a sentence earlier: the share of valid samples says how many.
 """
 
 
@@ -69,7 +70,7 @@ def evaluate(name: str) -> dict:
     gap = gap_to_entropy(process, model, language, SEQUENCES, rng=rng) / L
     counts = error_by_count(process, model, language, counts=(1, 4, 8, 16, 24, 32, 40, 44, 47, 48), n=512, rng=rng)
     found = {
-        steps: quality(language, sample(process, model, shape=(SAMPLES, L), steps=steps, rng=rng, rule="random"))._asdict()
+        steps: quality(language, sample(process, model, shape=(SAMPLES, L), steps=steps, rng=rng, rule="random"))
         for steps in STEPS
     }
     return {
@@ -77,7 +78,9 @@ def evaluate(name: str) -> dict:
         "parameters": parameter_count(model), "entropy": language.entropy() / L,
         "megabytes": sum(file.stat().st_size for file in (PRETRAINED / name).iterdir()) / 1e6, "sequences": SEQUENCES,
         "bound": bound.mean, "bound_se": bound.standard_error, "gap": gap.mean, "gap_se": gap.standard_error,
-        "story_gap": gap.mean * L, "samples": SAMPLES, "quality": found, "by_count": [row._asdict() for row in counts],
+        "story_gap": gap.mean * L, "samples": SAMPLES,
+        "quality": {steps: q._asdict() for steps, q in found.items()},
+        "by_count": [row._asdict() for row in counts],
     }  # fmt: skip
 
 
@@ -86,8 +89,9 @@ def card(results: dict, config: str, machine: str) -> str:
     records = [json.loads(line) for line in (PRETRAINED / results["name"] / "training.jsonl").open(encoding="utf-8")]
     steps = records[-1]["step"]
     quality_rows = "\n".join(
-        f"| valid stories of {results['samples']}, {steps} steps, random order | {q['valid']:.1%} ({q['low']:.1%} to {q['high']:.1%}) | |"
-        for steps, q in results["quality"].items()
+        f"| valid stories of {results['samples']}, {n} steps, random order | "
+        f"{q['valid']:.1%} ({q['low']:.1%} to {q['high']:.1%}) | |"
+        for n, q in results["quality"].items()
     )
     error_rows = "\n".join(
         f"| {row['count']} | {row['model']:.4f} | {row['exact']:.4f} | {row['gap'][0]:.4f} ± {row['gap'][1]:.4f} |"

@@ -1,4 +1,4 @@
-"""A real Chromium opens the course in JupyterLab as a reader would: run all, play, use the keyboard, answer an exercise."""
+"""A real Chromium opens the course in JupyterLab as a reader would: run all, play, use the keyboard."""
 
 import os
 import shutil
@@ -18,7 +18,8 @@ pytestmark = [
     pytest.mark.browser,
     pytest.mark.slow,
     pytest.mark.skipif(
-        CHROMIUM is None, reason="no Chromium found; on Debian or Ubuntu: apt install chromium. Then run make test again"
+        CHROMIUM is None,
+        reason="no Chromium found; on Debian or Ubuntu: apt install chromium, then run make test again",
     ),
 ]
 MINUTES = 60_000  # milliseconds

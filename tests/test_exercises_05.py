@@ -89,7 +89,11 @@ WRONG = [
         "beyond T",
     ),
     (exercises.check_reach, lambda p, s, hold, ramp: s if p < hold else min(1.0, (p - hold) / ramp), "not from start"),
-    (exercises.check_reach, lambda p, s, hold, ramp: s if p < hold else min(1.0, s + (p - hold) / ramp), "only 1 - start"),
+    (
+        exercises.check_reach,
+        lambda p, s, hold, ramp: s if p < hold else min(1.0, s + (p - hold) / ramp),
+        "only 1 - start",
+    ),
     (exercises.check_reach, lambda p, start, hold, ramp: start if p <= hold else 1.0, "little by little"),
     (exercises.check_reach, lambda p, start, hold, ramp: start, "should be"),
 ]

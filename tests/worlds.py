@@ -7,9 +7,14 @@ import itertools
 import math
 
 import torch
+from hypothesis import settings
 
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.language import load_language
+
+# slow machines; the same examples each time
+settings.register_profile("diffkit", deadline=None, derandomize=True, max_examples=40)
+settings.load_profile("diffkit")
 
 MICRO = load_language("micro")
 TALES = load_language("tales")

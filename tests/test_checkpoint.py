@@ -1,0 +1,185 @@
+"""Checkpoints: whole or absent, refused with a reason when damaged, and complete enough to go on from."""
+
+import json
+
+import pytest
+import torch
+
+from diffkit import checkpoint
+from diffkit.checkpoint import (
+    FORMAT,
+    checkpoints,
+    drop_checkpoints,
+    latest_checkpoint,
+    load_checkpoint,
+    optimizer_state,
+    restore_optimizers,
+    save_checkpoint,
+    whole_or_absent,
+)
+
+TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3), "bytes": torch.arange(9).byte()}
+NUMBERS = {"step": 500, "batches": {"position": 7, "label": None}}
+
+
+def same(got, want):
+    return got.keys() == want.keys() and all(torch.equal(got[name], want[name]) for name in want)
+
+
+def saved(folder, step):
+    save_checkpoint(folder / f"step-{step:07d}", TENSORS, NUMBERS | {"step": step})
+    return folder / f"step-{step:07d}"
+
+
+def test_what_is_saved_comes_back(tmp_path):
+    tensors, numbers = load_checkpoint(saved(tmp_path, 500))
+    assert same(tensors, TENSORS) and all(tensors[name].dtype == TENSORS[name].dtype for name in TENSORS)
+    assert numbers == {"format": FORMAT, **NUMBERS}
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
+
+
+def test_only_safetensors_and_json_are_written(tmp_path):
+    assert {path.name for path in saved(tmp_path, 500).iterdir()} == {"state.safetensors", "state.json"}
+
+
+def test_views_and_shared_tensors_can_be_saved(tmp_path):
+    matrix = torch.arange(6.0, requires_grad=True).reshape(2, 3)
+    save_checkpoint(tmp_path / "step-1", {"a": matrix.T, "b": matrix, "c": matrix[0]}, {})
+    tensors, _ = load_checkpoint(tmp_path / "step-1")
+    assert same(tensors, {"a": matrix.T, "b": matrix, "c": matrix[0]})
+
+
+@pytest.mark.parametrize("when", ["weights", "numbers"])
+def test_a_write_broken_off_leaves_the_one_before(tmp_path, monkeypatch, when):
+    before = saved(tmp_path, 500)
+
+    def break_off(*_, **__):
+        raise OSError("no space left on device")
+
+    with monkeypatch.context() as broken, pytest.raises(OSError, match="no space"):
+        broken.setattr(*((checkpoint, "save_file") if when == "weights" else (json, "dumps")), break_off)
+        saved(tmp_path, 1000)
+    assert latest_checkpoint(tmp_path) == before and same(load_checkpoint(before)[0], TENSORS)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
+
+
+def test_replacing_is_all_or_nothing(tmp_path):
+    path = saved(tmp_path, 500)
+    with pytest.raises(RuntimeError), whole_or_absent(path) as draft:
+        (draft / "state.json").write_text("{", encoding="utf-8")
+        raise RuntimeError("broken off")
+    assert same(load_checkpoint(path)[0], TENSORS)
+    save_checkpoint(path, {"weight": torch.ones(1)}, {"step": 501})
+    assert load_checkpoint(path)[1]["step"] == 501
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
+
+
+def test_remains_of_a_killed_write_are_passed_over_and_cleared(tmp_path):
+    """kill -9 runs no clean-up, so drafts stay until the same checkpoint is written again."""
+    before = saved(tmp_path, 500)
+    for name in (".step-0001000.part", ".step-0001000.old", "step-latest", "step-0002000.part"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").write_text("{}", encoding="utf-8")
+    (tmp_path / "step-0003000").write_text("a file, not a folder", encoding="utf-8")
+    assert checkpoints(tmp_path) == [before] and latest_checkpoint(tmp_path) == before
+    after = saved(tmp_path, 1000)
+    assert latest_checkpoint(tmp_path) == after
+    assert not (tmp_path / ".step-0001000.part").exists()
+
+
+def test_the_latest_has_the_most_steps_however_many_digits(tmp_path):
+    for step in (999, 10_000_000, 9_999_999):
+        saved(tmp_path, step)
+    assert [path.name for path in checkpoints(tmp_path)] == ["step-0000999", "step-9999999", "step-10000000"]
+    assert latest_checkpoint(tmp_path / "no such folder") is None
+
+
+def test_dropping_keeps_the_newest(tmp_path):
+    paths = [saved(tmp_path, step) for step in (1, 2, 3, 4)]
+    drop_checkpoints(tmp_path, 2)
+    drop_checkpoints(tmp_path, 2)
+    assert sorted(tmp_path.iterdir()) == paths[2:]
+
+
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+@pytest.mark.parametrize("kept", [None, 0.0, 0.5, 0.99])
+def test_a_damaged_checkpoint_is_named_and_says_what_to_do(tmp_path, name, kept):
+    path = saved(tmp_path, 500)
+    whole = (path / name).read_bytes()
+    if kept is None:
+        (path / name).unlink()
+    else:
+        (path / name).write_bytes(whole[: int(kept * len(whole))])
+    with pytest.raises(ValueError, match="step-0000500 is not a whole checkpoint.*one before it"):
+        load_checkpoint(path)
+
+
+@pytest.mark.parametrize("text", ["[]", '"step"', '{"step": 3}', "\xff"])
+def test_json_of_another_kind_is_no_checkpoint(tmp_path, text):
+    path = saved(tmp_path, 500)
+    (path / "state.json").write_bytes(text.encode("latin-1"))
+    with pytest.raises(ValueError, match="not a whole checkpoint"):
+        load_checkpoint(path)
+
+
+def test_a_newer_format_is_named(tmp_path):
+    path = saved(tmp_path, 500)
+    (path / "state.json").write_text(json.dumps({"format": FORMAT + 1}), encoding="utf-8")
+    (path / "state.safetensors").unlink()  # it may keep its tensors elsewhere
+    with pytest.raises(ValueError, match=f"has format {FORMAT + 1}, this diffkit reads {FORMAT}"):
+        load_checkpoint(path)
+
+
+# ---------------------------------------------------------------------------------------------------------- optimisers
+
+
+def trained(steps, seed=0):
+    """A tiny problem under AdamW (for the vector) and Muon (for the matrix)."""
+    rng = torch.Generator().manual_seed(seed)
+    weights = [torch.randn(3, generator=rng), torch.randn(4, 3, generator=rng)]
+    weights = [w.requires_grad_() for w in weights]
+    optimizers = [torch.optim.AdamW(weights[:1], lr=0.1), torch.optim.Muon(weights[1:], lr=0.1)]
+    go_on(weights, optimizers, steps)
+    return weights, optimizers
+
+
+def go_on(weights, optimizers, steps):
+    for _ in range(steps):
+        loss = (weights[1] @ weights[0] - 1).square().sum()
+        for optimizer in optimizers:
+            optimizer.zero_grad()
+        loss.backward()
+        for optimizer in optimizers:
+            optimizer.step()
+
+
+def test_optimisers_go_on_bit_for_bit(tmp_path):
+    """Five steps, saved, loaded into new optimisers, five more: the same as ten, moments included."""
+    straight, straight_optimizers = trained(10)
+    weights, optimizers = trained(5)
+    save_checkpoint(tmp_path / "step-5", optimizer_state(optimizers), {})
+    again = [w.detach().clone().requires_grad_() for w in weights]
+    fresh = [torch.optim.AdamW(again[:1], lr=0.1), torch.optim.Muon(again[1:], lr=0.1)]
+    restore_optimizers(fresh, load_checkpoint(tmp_path / "step-5")[0])
+    assert same(optimizer_state(fresh), optimizer_state(optimizers))
+    go_on(again, fresh, 5)
+    assert all(torch.equal(a, b) for a, b in zip(again, straight, strict=True))
+    assert same(optimizer_state(fresh), optimizer_state(straight_optimizers))
+
+
+def test_optimizer_state_names_every_moment():
+    assert sorted(optimizer_state(trained(1)[1])) == [
+        "optimizer.0.0.exp_avg",
+        "optimizer.0.0.exp_avg_sq",
+        "optimizer.0.0.step",
+        "optimizer.1.0.momentum_buffer",
+    ]
+    assert optimizer_state(trained(0)[1]) == {}
+
+
+def test_restoring_leaves_rates_as_they_were_built():
+    _, optimizers = trained(2)
+    other = trained(0)[1]
+    other[0].param_groups[0]["lr"] = 0.5
+    restore_optimizers(other, optimizer_state(optimizers))
+    assert other[0].param_groups[0]["lr"] == 0.5
