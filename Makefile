@@ -59,16 +59,16 @@ types: $(READY)
 
 size:
 	@echo "== size of the package, in lines"
-	@wc -l diffkit/*.py
+	@wc -l diffkit/*.py diffkit/*/*.py
 
 check: $(READY) lint types ## the fast part: format, lint, types, quick tests, size report
 	@echo "== quick tests"
-	@$(PY) -m pytest -q -m "not slow and not browser"
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not slow and not browser"
 	@$(MAKE) --no-print-directory size
 
 test: $(READY) lint types ## everything: format, lint, types, all tests, and every notebook against its stored output
 	@echo "== tests"
-	@$(PY) -m pytest -q --durations=10
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q --durations=10
 	@echo "== notebooks"
 	@$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 --durations=5 notebooks
 	@echo

@@ -12,9 +12,9 @@ from datasets import Dataset, IterableDataset
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
+from diffkit.backbone import SIZES, TIMES
 from diffkit.corpus import CORPORA, load_corpus, split_documents
 from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
-from diffkit.backbone import SIZES, TIMES
 from diffkit.diffusion import PROCESSES, WEIGHTS
 from diffkit.evaluate import nelbo
 from diffkit.language import StoryLanguage, load_language
@@ -31,8 +31,8 @@ class DataSettings:
     """What the model reads.
 
     Args:
-        corpus: a built-in language ("tales", "micro"), a corpus by name ("tinystories", "wikitext-2", "openwebtext"), or a
-            local .txt, .jsonl or .parquet file or folder.
+        corpus: a built-in language ("tales", "micro"), a corpus by name ("tinystories", "wikitext-2", "openwebtext"),
+            or a local .txt, .jsonl or .parquet file or folder.
         tokenizer: a name on the Hub or a local folder; the built-in languages bring their own.
         length: tokens in a sequence; the built-in languages have their own.
         batch_size: sequences in a batch.
@@ -87,9 +87,10 @@ class ModelSettings:
     dropout: float = 0.0
 
     def __post_init__(self) -> None:
-        for name, table in {"size": SIZES, "process": PROCESSES, "weight": WEIGHTS, "time": TIMES}.items():
-            if getattr(self, name) not in table:
-                raise ValueError(f"ModelSettings: {name} must be one of {list(table)}, got {getattr(self, name)!r}.")
+        known = {"size": [*SIZES], "process": [*PROCESSES], "weight": [*WEIGHTS], "time": [*TIMES]}
+        for name, names in known.items():
+            if getattr(self, name) not in names:
+                raise ValueError(f"ModelSettings: {name} must be one of {names}, got {getattr(self, name)!r}.")
         get_schedule(self.schedule, self.T)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"ModelSettings: dropout must lie in [0, 1), got {self.dropout}.")
@@ -138,7 +139,7 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
 def validation_bound(model: DiffusionModel, x0: Tensor) -> float:
     """Bound on held-out sequences (N, L), nats per token, with the same masks every time."""
     rng = Generator().manual_seed(VALIDATION_SEED)
-    return nelbo(model.process, model, x0.to(model.device), rng=rng).mean / x0.shape[1]  # type: ignore[arg-type]
+    return nelbo(model.process, model, x0.to(model.device), rng=rng).mean / x0.shape[1]
 
 
 def read(data: DataSettings, seed: int) -> Texts:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import platform
+import sys
 import time
 from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
@@ -66,8 +67,8 @@ def seconds_per_step(batch_size: int = 64, repeats: int = 3) -> float:
 
 
 def _packages() -> Iterator[Finding]:
-    python = platform.python_version_tuple()
-    yield Finding("Python", platform.python_version(), int(python[1]) >= 11, "Install Python 3.11 to 3.13.")
+    works = (3, 11) <= sys.version_info[:2] < (3, 14)
+    yield Finding("Python", platform.python_version(), works, "Install Python 3.11, 3.12 or 3.13.")
     for name in PACKAGES:
         try:
             yield Finding(name, version(name), True)
@@ -92,7 +93,7 @@ def _models() -> Iterator[Finding]:
         yield Finding("shipped models", "none", False, f"Clone the whole repository; {PRETRAINED} is missing or empty.")
     for folder in folders:
         try:
-            load_model(folder)
+            load_model(PRETRAINED / folder)
             yield Finding(f"model {folder}", "loads", True)
         except (OSError, ValueError, RuntimeError) as error:
             advice = f"{error} Fetch it again: git checkout data/pretrained."

@@ -85,7 +85,7 @@ def gap_to_entropy(
 class CountError(NamedTuple):
     """Loss per hidden token, in nats, when `count` tokens are hidden."""
 
-    count: int
+    count: int  # type: ignore[assignment]  # tuple.count is not missed
     model: float
     exact: float
     gap: Estimate  # model minus exact, paired
@@ -165,7 +165,7 @@ def quality(language: StoryLanguage, ids: Tensor) -> Quality:
     A perfect sampler has plot_kl near its floor: counts are noisy.
     """
     log_p, plots = language.log_prob(ids), language.parse(ids)
-    valid = plots >= 0
+    valid = (plots >= 0) & (ids != language.mask_id).all(1)
     low, high = wilson(int(valid.sum()), len(ids))
     counts = torch.bincount(plots[valid], minlength=len(language.template_probs)).double()
     share = counts / counts.sum().clamp(min=1)

@@ -126,7 +126,9 @@ def vp_linear(sigma_min: float, sigma_max: float) -> tuple[Curve, Curve]:
 
 def _check_growth(name: str, sigma_min: float, sigma_max: float) -> None:
     if sigma_min >= sigma_max:
-        raise ValueError(f"get_schedule: {name} needs sigma_min < sigma_max, got {sigma_min} and {sigma_max}. Swap them?")
+        raise ValueError(
+            f"get_schedule: {name} needs sigma_min < sigma_max, got {sigma_min} and {sigma_max}. Swap them?"
+        )
 
 
 FAMILIES: dict[str, tuple[Callable[..., tuple[Curve, Curve]], dict[str, float]]] = {

@@ -6,6 +6,7 @@ import base64
 import html
 from collections.abc import Mapping, Sequence
 from io import BytesIO
+from typing import Any
 
 import matplotlib.pyplot as plt
 import torch
@@ -78,7 +79,10 @@ def lines(
         ax.axvspan(left, right, color="black", alpha=(0.1, 0.03)[i % 2], linewidth=0)
         ax.text((left + right) / 2, 0.97, name, transform=ax.get_xaxis_transform(), ha="center", va="top")
     for i, (name, values) in enumerate(curves.items()):
-        style = {"color": PALETTE[i % len(PALETTE)], "linestyle": DASHES[i // len(PALETTE) % len(DASHES)]}
+        style: dict[str, Any] = {
+            "color": PALETTE[i % len(PALETTE)],
+            "linestyle": DASHES[i // len(PALETTE) % len(DASHES)],
+        }
         ax.plot(x, values, label=name, marker="osv^D"[i % 5] if markers else None, **style)
     if level is not None:
         ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
@@ -120,7 +124,7 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_lab
     for i, (group, values) in enumerate(groups.items()):
         places = [place + (i - (len(groups) - 1) / 2) * width for place in range(len(names))]
         heights = [values.get(name, 0.0) for name in names]
-        style = {"color": PALETTE[i], "hatch": ("", "//", "..", "xx")[i % 4], "edgecolor": "white"}
+        style: dict[str, Any] = {"color": PALETTE[i], "hatch": ("", "//", "..", "xx")[i % 4], "edgecolor": "white"}
         ax.bar(places, heights, width, label=group, **style)
     ax.set_xticks(range(len(names)), names, rotation=0 if len(names) < 9 else 45)
     ax.legend(frameon=False, fontsize=9)

@@ -166,6 +166,17 @@ def _evaluating(denoise: Denoise) -> Iterator[None]:
             network.train()
 
 
+def _without_mask(denoise: Denoise, mask_id: int) -> Denoise:
+    """MASK is never an answer: filters must not count it among the likely tokens, whatever the network says of it."""
+
+    def words_only(zt: Tensor, t: Tensor) -> Tensor:
+        logits = denoise(zt, t)
+        return logits.index_fill(-1, torch.tensor([mask_id], device=logits.device), -torch.inf)
+
+    return words_only
+
+
+@torch.no_grad()  # as a decorator: around a yield, `with` would turn gradients off in the caller's loop too
 def denoise_frames(
     process: Process,
     denoise: Denoise,
@@ -192,8 +203,9 @@ def denoise_frames(
     if not 1 <= steps <= process.T or steps != int(steps):
         raise ValueError(f"denoise_frames: steps must be a whole number in 1..{process.T}, got {steps}.")
     mover = process if rule == "ancestral" else Reveal(process, rule, counts)  # type: ignore[arg-type]
-    believe = filtered(denoise, temperature, top_k, top_p)
-    with _evaluating(denoise), torch.no_grad():
+    words = _without_mask(denoise, process.mask_id) if isinstance(process, MaskedDiffusion) else denoise
+    believe = filtered(words, temperature, top_k, top_p)
+    with _evaluating(denoise):
         z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]
         yield Frame(0, float(process.T), z, process.decode(z), None)
         times = torch.linspace(process.T, 0, steps + 1, dtype=torch.float64)

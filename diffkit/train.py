@@ -44,9 +44,9 @@ class Curriculum:
     Shares of the whole run: `hold` at the starting range, then `ramp` to widen it. The default is no curriculum.
     """
 
-    start: float = 1.0
-    hold: float = 0.0
-    ramp: float = 0.0
+    start: float = 1.0  # first largest t / T
+    hold: float = 0.0  # share of the run at that range
+    ramp: float = 0.0  # share of the run over which the range widens to all of (0, T]
 
     def __post_init__(self) -> None:
         if not (0 < self.start <= 1 and 0 <= self.hold and 0 <= self.ramp and self.hold + self.ramp <= 1):
@@ -65,23 +65,23 @@ class Curriculum:
 class TrainSettings:
     """How to train. Rates are per optimiser step, one step being `accumulate` batches."""
 
-    steps: int = 2000
-    objective: str = "cross_entropy"  # a name from OBJECTIVES
-    times: str = "low_discrepancy"  # a name from TIME_LAWS
+    steps: int = 2000  # optimiser steps of the whole run
+    objective: str = "cross_entropy"  # what is minimised, a name from objectives.py
+    times: str = "low_discrepancy"  # how t is drawn for a batch: low_discrepancy or uniform
     curriculum: Curriculum = field(default_factory=Curriculum)
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices, with AdamW for the rest
-    lr: float = 3e-4
-    muon_lr: float = 1e-2  # for the matrices that Muon trains
-    weight_decay: float = 0.01
-    warmup: int = 1000  # steps
+    lr: float = 3e-4  # learning rate of AdamW after warm-up
+    muon_lr: float = 1e-2  # learning rate of the matrices that Muon trains
+    weight_decay: float = 0.01  # of matrices and embeddings
+    warmup: int = 1000  # steps over which the rate rises from zero
     decay: float = 0.0  # share of the run, at its end, over which the rate falls to zero along a half cosine
     clip: float = 1.0  # largest gradient norm
-    accumulate: int = 1
+    accumulate: int = 1  # batches to an optimiser step
     ema: float = 0.999  # weight of the past in the averaged weights; 0 turns averaging off
     precision: Literal["no", "bf16"] = "no"  # bf16: the network computes in bfloat16, weights stay float32
-    save_every: int = 500  # steps
-    validate_every: int = 500  # steps
-    seed: int = 0
+    save_every: int = 500  # steps between checkpoints
+    validate_every: int = 500  # steps between looks at held-out text
+    seed: int = 0  # of weights, order, times and masks
 
     def __post_init__(self) -> None:
         known = {"objective": [*OBJECTIVES], "times": [*TIME_LAWS]}

@@ -34,13 +34,14 @@ Fresh stories of `{language}`, drawn by `StoryBatches` with seed 0. None is held
 
 ## Training
 
-`{config}`: {steps:,} steps of 64 stories, {minutes:.0f} minutes on {machine}. What was tried before,
+{config}: {steps:,} steps of 64 stories, {minutes:.0f} minutes on {machine}. What was tried before,
 and how this run went, is in EXPERIMENTS.md; the curve is `training.jsonl` (one record a line). The weights are an
 exponential average (0.999).
 
 ## Evaluation
 
-All numbers by `scripts/write_model_card.py`, exact counterparts beside them. PAD and EOS count as tokens, {length} to a story.
+All numbers by `scripts/write_model_card.py`, exact counterparts beside them. PAD and EOS count as tokens, {length} to
+a story.
 
 | | model | exact |
 |---|---|---|
@@ -56,8 +57,8 @@ Loss per hidden token, nats:
 
 ## Limits
 
-It knows {words} words and stories of one shape; it is a teaching instrument, not a writer. A gap of {story_gap:.2f} nats a
-*story* still allows some to break a promise made a sentence earlier: the share of valid samples says how many.
+It knows {words} words and stories of one shape; it is a teaching instrument, not a writer. A gap of {story_gap:.2f}
+nats a *story* still allows some to break a promise made a sentence earlier: the share of valid samples says how many.
 """
 
 

@@ -97,7 +97,7 @@ def one_hot_mask():
 @each_schedule
 @pytest.mark.parametrize("T", [1, 2, 4])
 def test_discrete_bound_is_the_sum_of_divergences_and_bounds_the_likelihood(schedule, T):
-    """For a random denoiser: the loss, enumerated, equals the definition, and is no less than the chain's exact -log p."""
+    """For a random denoiser: the enumerated loss equals the definition, and is no less than the exact -log p."""
     denoise = table_denoiser(seed=T)
     process = masked_diffusion(get_schedule(schedule, T))
     times = torch.arange(T, -1, -1)
@@ -221,8 +221,8 @@ def test_masked_cross_entropy_is_no_bound():
     assert abs(pooled - per_token) > 0.05
     assert sum(total[k] / k for k in range(1, L + 1)) / L == pytest.approx(per_token, abs=1e-12)
 
-    # The objectives themselves, in one large batch; of a row the standard deviation is under 1.2, so that 0.015 is over 5
-    # standard errors: chance of failing 6e-7 for a fresh seed. Whole times add an error of about 1 / T.
+    # The objectives themselves, in one large batch; of a row the standard deviation is under 1.2, so that 0.015 is
+    # over 5 standard errors: chance of failing 6e-7 for a fresh seed. Whole times add an error of about 1 / T.
     process, n = masked_diffusion(), 200_000
     t = torch.arange(n) % 1000 + 1
     rows = x0.expand(n, L)
@@ -339,7 +339,9 @@ def test_stay_masked_is_bayes_on_the_chain(schedule):
     for t in range(1, 13):
         for s in range(t):
             bayes = travel(0, s)[0, 1] * travel(s, t)[1, 1] / travel(0, t)[0, 1]
-            assert process.stay_masked(torch.tensor([t]), torch.tensor([s])).item() == pytest.approx(bayes.item(), abs=1e-12)
+            assert process.stay_masked(torch.tensor([t]), torch.tensor([s])).item() == pytest.approx(
+                bayes.item(), abs=1e-12
+            )
         assert process.stay_masked(torch.tensor([t]), torch.tensor([0])) == 0
 
 

@@ -23,7 +23,7 @@ ALL = [
 ]
 each = pytest.mark.parametrize(("name", "parameters"), ALL, ids=lambda value: str(value))
 
-# gamma(tau) as METHODS of the field write it, in plain Python.
+# gamma(tau) as the papers write it, in plain Python.
 FORMULAS = {
     "linear": lambda tau: tau,
     "cosine": lambda tau: 1 - math.cos(math.pi * tau / 2),
@@ -34,9 +34,7 @@ FORMULAS = {
     "poly": lambda tau, power=2.0: tau**power,
     "loglinear": lambda tau, eps=1e-3: 1 - math.exp(math.log(1 - (1 - eps) * tau)),
     "geometric": lambda tau, sigma_min=1e-4, sigma_max=20.0: 1 - math.exp(-(sigma_min ** (1 - tau)) * sigma_max**tau),
-    "vp_linear": lambda tau, sigma_min=1e-4, sigma_max=20.0: (
-        1 - math.exp(-(sigma_min + tau * (sigma_max - sigma_min)))
-    ),
+    "vp_linear": lambda tau, sigma_min=1e-4, sigma_max=20.0: 1 - math.exp(-(sigma_min + tau * (sigma_max - sigma_min))),
 }
 INSIDE = torch.linspace(0.01, 0.99, 99, dtype=torch.float64)
 

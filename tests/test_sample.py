@@ -17,6 +17,7 @@ from worlds import (
     V,
     beliefs,
     chain_prob,
+    deduplicated,
     generator,
     masked_diffusion,
     micro_counts,
@@ -44,7 +45,7 @@ EVERY_RULE = ["ancestral", *RULES]
 
 
 def exact_denoiser():
-    return MICRO.denoiser(PROCESS)
+    return deduplicated(MICRO.denoiser(PROCESS))
 
 
 # --------------------------------------------------------------------------------------------------------- exact laws
@@ -83,7 +84,7 @@ def test_ancestral_error_falls_as_one_over_the_steps():
 def test_ancestral_sampler_follows_its_exact_law(schedule, steps):
     """Few steps, so far from the language: chi-square over 16 texts and "other"; fails once in a million seeds."""
     process, probs = masked_diffusion(schedule), ancestral_probs(steps, schedule)
-    ids = sample(process, MICRO.denoiser(process), shape=(8000, L), steps=steps, rng=generator(2))
+    ids = sample(process, exact_denoiser(), shape=(8000, L), steps=steps, rng=generator(2))
     want = torch.cat([probs, 1 - probs.sum(0, keepdim=True)])
     assert stats.chisquare(micro_counts(ids), 8000 * want).pvalue > 1e-6
     assert stats.chisquare(micro_counts(ids)[:16], micro_counts(ids)[:16].sum() * PROBS).pvalue < 1e-6
@@ -91,9 +92,11 @@ def test_ancestral_sampler_follows_its_exact_law(schedule, steps):
 
 @pytest.mark.parametrize("rule", EVERY_RULE)
 def test_infilling_draws_from_the_exact_conditional(rule):
-    """Second and fourth word given: chi-square against the table; ancestral with 1,000 steps, almost one at a time."""
-    steps = 1000 if rule == "ancestral" else L
-    n = 400 if rule == "ancestral" else 6000
+    """One word given, in the middle: chi-square against the table, fails by chance once in a million seeds.
+
+    Ancestral reveals two tokens at once now and then: with 60 steps, too seldom to show in 1,000 texts.
+    """
+    steps, n = (60, 1000) if rule == "ancestral" else (L, 6000)
     vocab = MICRO.tokenizer.get_vocab()
     start = torch.tensor([[MASK, vocab["ran"], MASK, MASK, MASK]]).expand(n, L)
     fits = (TEXTS[:, 1] == vocab["ran"]).double() * PROBS
@@ -106,7 +109,6 @@ def test_infilling_draws_from_the_exact_conditional(rule):
 # ------------------------------------------------------------------------------- promises that hold for any denoiser
 
 
-@settings(max_examples=60)
 @given(
     seed=st.integers(0, 10**6),
     rule=st.sampled_from(EVERY_RULE),
@@ -140,10 +142,10 @@ TABLE = table_denoiser(0, sharpness=2.0)
 
 
 @each_rule
-@settings(max_examples=25)
-@given(masks=st.integers(0, 40), steps=st.integers(1, 60), seed=st.integers(0, 10**6))
+@settings(max_examples=15)
+@given(masks=st.integers(0, 40), steps=st.integers(1, 50), seed=st.integers(0, 10**6))
 def test_counts_are_shared_out_evenly(rule, masks, steps, seed):
-    """Each step reveals masks // steps tokens, and the first masks % steps steps one more; more steps than masks too."""
+    """Each step reveals masks // steps tokens, the first masks % steps of them one more; also with steps > masks."""
     start = torch.full((2, 40), MASK)
     start[:, masks:] = 4
     left = [

@@ -1,0 +1,59 @@
+"""Seconds and memory of exact inference in the story language.
+
+    python benchmarks/language.py                # 64 stories of tales, half of each hidden
+    python benchmarks/language.py --stories 512
+
+Memory is the peak of the whole process, the libraries included; the line before inference says how much they take.
+"""
+
+from __future__ import annotations
+
+import argparse
+import resource
+import sys
+import time
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Generator
+
+from diffkit.language import StoryLanguage, load_language
+from diffkit.stories import GRAMMARS
+
+
+def peak_mb() -> float:
+    """Largest memory this process has held so far, in MB; the system counts in KB, on macOS in bytes."""
+    return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss / (1e6 if sys.platform == "darwin" else 1e3)
+
+
+def report(name: str, work: Callable[[], Any], repeats: int = 3) -> None:
+    """Print the best time of a few."""
+    seconds = []
+    for _ in range(repeats):
+        start = time.perf_counter()
+        work()
+        seconds.append(time.perf_counter() - start)
+    print(f"{name:34} {min(seconds):8.3f} s   peak {peak_mb():6.0f} MB")
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--stories", type=int, default=64)
+    parser.add_argument("--language", choices=sorted(GRAMMARS), default="tales")
+    given = parser.parse_args()
+    n, name = given.stories, given.language
+    print(f"{name}, {n} stories, {torch.get_num_threads()} threads")
+    report("build the language", lambda: StoryLanguage(GRAMMARS[name]))
+    language, rng = load_language(name), Generator().manual_seed(0)
+    ids = language.sample(n, rng)
+    hidden = torch.where(torch.rand(ids.shape, generator=rng) < 0.5, language.mask_id, ids)
+    noisy = torch.randn(n, language.length, language.vocab_size, dtype=torch.float64, generator=rng)
+    report("sample", lambda: language.sample(n, rng))
+    report("log-probability", lambda: language.log_prob(ids))
+    report("posterior, half of it hidden", lambda: language.posterior(language.seen(hidden)))
+    report("posterior, every position noisy", lambda: language.posterior(noisy))
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,310 @@
+"""What the commands of diffkit do, one function each: their signatures are the options, their docstrings the help."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import math
+import os
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any, Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Generator, Tensor
+from tqdm.auto import tqdm
+from transformers import PreTrainedTokenizerBase
+
+from diffkit import doctor as examination
+from diffkit.checkpoint import latest_checkpoint
+from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, read_held_out
+from diffkit.evaluate import Estimate, gap_to_entropy, nelbo, quality
+from diffkit.language import StoryLanguage, load_language
+from diffkit.model import DiffusionModel, load_model, parameter_count, quiet
+from diffkit.sample import canvas_from_text, denoise_frames, last_frame
+from diffkit.terminal import paragraph, play
+from diffkit.tokenizer import load_tokenizer
+from diffkit.train import Record, TrainSettings, fit, with_progress
+
+Rule = Literal["ancestral", "random", "confidence", "margin", "entropy", "left_to_right"]
+Tracker = Literal["", "wandb", "tensorboard", "trackio"]
+
+
+def data(data: DataSettings, model: ModelSettings, train: TrainSettings) -> None:
+    """Prepare the text of configs/default.yaml, or of --config, as training would, and show what a model sees of it.
+
+    Args:
+        data: what is read.
+        model: its process and schedule show how text is hidden; nothing is trained.
+        train: its seed decides the order and the split.
+    """
+    started = time.perf_counter()
+    shop = build(data, model, train.seed)
+    x0 = next(shop.batches)[:1]
+    process, tokenizer = shop.model.process, shop.tokenizer
+    print(f"{data.corpus}: ready in {time.perf_counter() - started:.1f} s, {len(tokenizer):,} words in the vocabulary.")
+    print(f"\nOne sequence of {x0.shape[1]} tokens, as it is:\n{paragraph(x0[0], tokenizer)}")
+    xt, is_masked = process.corrupt(x0, torch.tensor(process.T // 2), Generator().manual_seed(train.seed))
+    print(f"\nThe same at t = {process.T // 2} of {process.T}, {int(is_masked.sum())} tokens hidden:")
+    print(paragraph(xt[0], tokenizer))
+
+
+def train(
+    data: DataSettings,
+    model: ModelSettings,
+    train: TrainSettings,
+    out: str = "",
+    resume: bool = False,
+    track: Tracker = "",
+) -> None:
+    """Train the model of configs/default.yaml, or of --config; options change single settings, and Ctrl-C saves.
+
+    Args:
+        data: what the model reads.
+        model: what is trained.
+        train: how it is trained.
+        out: folder for checkpoints and the finished model (default: runs/CORPUS-PROCESS-SIZE).
+        resume: go on from the newest checkpoint in that folder, bit for bit; `--resume` alone is enough.
+        track: also log to one of these (installed with the extra `track`).
+    """
+    folder = Path(out) if out else default_output(data, model)
+    _check_output(folder, resume, track)
+    shop = build(data, model, train.seed)
+    accelerator = Accelerator(mixed_precision=train.precision, log_with=track or None, project_dir=str(folder))
+    checkpoints = folder / "checkpoints"
+    newest = latest_checkpoint(checkpoints)
+    print(f"{parameter_count(shop.model):,} parameters on {accelerator.device}; checkpoints in {checkpoints}")
+    if resume:
+        print(f"Resuming from {newest.name}." if newest else "Nothing to resume there: starting afresh.")
+    if shop.language:
+        print(f"The exact entropy is {shop.language.entropy() / shop.language.length:.4f} nats per token.")
+    if track:
+        accelerator.init_trackers("diffkit")
+    records = fit(
+        shop.model, shop.batches, train, folder=checkpoints, resume=resume, validate=shop.validate,
+        accelerator=accelerator,
+    )  # fmt: skip
+    step = train.steps  # if there is nothing left to do
+    for record in with_progress(_logged(records, folder / "training.jsonl", accelerator), train):
+        step = record.step
+        if record.validation is not None:
+            tqdm.write(f"step {step}: held-out bound {record.validation:.4f} nats per token")
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        save(shop, folder)
+    print("Done." if step == train.steps else f"Stopped after {step} of {train.steps} steps; go on with --resume.")
+    print(f"The model is in {folder}: diffkit sample --model {folder}")
+
+
+def _check_output(folder: Path, resume: bool, track: str) -> None:
+    """Find out before the work, and without leaving anything behind, whether results can be kept."""
+    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise OSError(f"cannot write to {folder}: {parent} is not a folder you may write to. Choose another --out.")
+    if (folder / "config.json").exists() and not (resume and latest_checkpoint(folder / "checkpoints")):
+        raise ValueError(f"{folder} already holds a model. Go on with --resume, or choose another folder with --out.")
+    if track and importlib.util.find_spec(track) is None:
+        raise ValueError(f"{track} is not installed. Run pip install -e '.[track]', or leave --track out.")
+
+
+def _logged(records: Iterator[Record], path: Path, accelerator: Accelerator) -> Iterator[Record]:
+    """The same records, one line of JSON each in a file; what a resumed run does again is not told twice."""
+    done = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
+    with contextlib.ExitStack() as files:
+        log = None
+        for record in records:
+            accelerator.log({"loss": record.loss, "grad_norm": record.grad_norm, "lr": record.lr}, step=record.step)
+            if log is None and accelerator.is_main_process:
+                path.parent.mkdir(parents=True, exist_ok=True)
+                log = files.enter_context(path.open("w", buffering=1, encoding="utf-8"))
+                log.writelines(f"{line}\n" for line in done[: record.step - 1])
+            if log:
+                log.write(json.dumps(record._asdict()) + "\n")
+            yield record
+
+
+def save(shop: Workshop, folder: Path) -> None:
+    """Write model and tokenizer as one folder that `load_model` reads."""
+    with quiet():
+        shop.model.save_pretrained(folder)
+    shop.tokenizer.save_pretrained(folder)
+
+
+def sample(
+    model: str = "tales-mdlm",
+    n: int = 1,
+    steps: int | None = None,
+    rule: Rule = "random",
+    temperature: float = 1.0,
+    top_k: int | None = None,
+    top_p: float | None = None,
+    prompt: str = "",
+    length: int | None = None,
+    seed: int | None = None,
+    animate: bool = False,
+) -> None:
+    """Write new texts: diffkit sample --prompt "One rainy day" --n 3.
+
+    Args:
+        model: folder of a trained model, or the name of a shipped one.
+        n: how many texts.
+        steps: network calls; fewer are faster and worse (default: one for every token).
+        rule: which hidden tokens are revealed first; "ancestral" follows the diffusion process itself.
+        temperature: below 1 safer, above 1 wilder.
+        top_k: draw from the k likeliest tokens only.
+        top_p: draw from the smallest set of tokens that holds this probability.
+        prompt: how the text starts; ___ leaves one word open.
+        length: tokens of the canvas (default: what the model was trained on).
+        seed: the same seed gives the same texts (default: new ones each time).
+        animate: show the text appear; `--animate` alone is enough.
+    """
+    trained, tokenizer = _load(model)
+    longest = trained.denoiser.config.max_length
+    length = longest if length is None else length
+    if not 1 <= length <= longest:
+        raise ValueError(f"--length must lie in 1..{longest}, what the model was trained on, got {length}.")
+    canvas = canvas_from_text(prompt, tokenizer, length)
+    how = {"rule": rule, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    _write(trained, tokenizer, canvas, n, steps, seed, animate, how)
+
+
+def infill(
+    text: str,
+    model: str = "tales-mdlm",
+    n: int = 1,
+    complete: bool = False,
+    steps: int | None = None,
+    rule: Rule = "random",
+    temperature: float = 1.0,
+    seed: int | None = None,
+    animate: bool = False,
+) -> None:
+    """Fill the blanks of a text and keep its words: diffkit infill "One ___ day Mia walked to the park."
+
+    Args:
+        text: a text with blanks ___, one for each missing word.
+        model: folder of a trained model, or the name of a shipped one.
+        n: how many fillings.
+        complete: the text ends where it ends; otherwise the model also writes how it goes on.
+        steps: network calls (default: one for every hidden token).
+        rule: which hidden tokens are revealed first; "ancestral" follows the diffusion process itself.
+        temperature: below 1 safer, above 1 wilder.
+        seed: the same seed gives the same fillings (default: new ones each time).
+        animate: show the words appear; `--animate` alone is enough.
+    """
+    trained, tokenizer = _load(model)
+    canvas = canvas_from_text(text, tokenizer, trained.denoiser.config.max_length, complete=complete)
+    if not (canvas == tokenizer.mask_token_id).any():
+        raise ValueError("the text is complete and has no blank; write ___ where a word is missing.")
+    _write(trained, tokenizer, canvas, n, steps, seed, animate, {"rule": rule, "temperature": temperature})
+
+
+def _load(model: str) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:
+    trained = load_model(model)
+    return trained, load_tokenizer(trained.name_or_path)
+
+
+def _write(
+    trained: DiffusionModel,
+    tokenizer: PreTrainedTokenizerBase,
+    canvas: Tensor,
+    n: int,
+    steps: int | None,
+    seed: int | None,
+    animated: bool,
+    how: dict[str, Any],
+) -> None:
+    """Fill n copies of a canvas (1, L) and print them; the first one is played if it is to be animated."""
+    if n < 1:
+        raise ValueError(f"--n must be at least 1, got {n}.")
+    if steps is None:
+        steps = min(max(1, int((canvas == tokenizer.mask_token_id).sum())), trained.process.T)
+    rng = Generator()
+    rng.seed() if seed is None else rng.manual_seed(seed)
+    start = canvas.expand(n, -1)
+    frames = denoise_frames(trained.process, trained, start=start, steps=steps, rng=rng, **how)
+    frame = play(frames, tokenizer, steps=steps) if animated else last_frame(frames)
+    texts = [paragraph(ids, tokenizer) for ids in frame.tokens[1 if animated else 0 :]]
+    print(*texts, sep="\n\n", end="\n" if texts else "")
+
+
+def evaluate(
+    model: str = "tales-mdlm",
+    n: int = 512,
+    samples: int = 128,
+    steps: int | None = None,
+    corpus: str = "",
+    fraction: float = 0.01,
+    seed: int = 0,
+    json_file: str = "",
+) -> None:
+    """Judge a model: the bound on its negative log-likelihood and, where the language is known, the gap to the truth.
+
+    Args:
+        model: folder of a trained model, or the name of a shipped one.
+        n: sequences that the bound looks at.
+        samples: stories drawn to see how many are valid (known languages only; 0 for none).
+        steps: network calls for each story (default: one for every token).
+        corpus: text to evaluate on (default: the language that the model was trained on).
+        fraction: share of that text which training held out; 1 for a text that the model has never seen.
+        seed: of masks and samples; for a text also of the split, as in training.
+        json_file: also write the results there.
+    """
+    trained, tokenizer = _load(model)
+    language = load_language(trained.config.language) if trained.config.language else None
+    rng, L = Generator().manual_seed(seed), trained.denoiser.config.max_length
+    name = corpus or trained.config.language
+    if not name:
+        raise ValueError("this model was trained on real text; say which text to use with --corpus.")
+    settings = DataSettings(name, str(trained.name_or_path), L, 1, n, fraction)
+    x0 = read_held_out(settings, seed)
+    results = _report_bound(nelbo(trained.process, trained, x0, rng=rng), L, len(x0))
+    if (unknown := (x0 == tokenizer.unk_token_id).double().mean().item()) > 0:
+        print(f"of these tokens      {unknown:.1%} are words that the model does not know, read as one token for all")
+    if language and name == trained.config.language:
+        results |= _report_truth(trained, language, n, samples, L if steps is None else steps, rng)
+    if json_file:
+        Path(json_file).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+
+
+def _report_bound(bound: Estimate, L: int, n: int) -> dict[str, float]:
+    """Print a bound in every unit, averages first and the exponent last; the numbers as a dictionary."""
+    per_token = bound / L
+    print(f"bound                {bound} nats per sequence ({n} sequences of {L} tokens, EOS and PAD counted)")
+    print(f"                     {per_token} nats per token")
+    print(f"perplexity           at most {math.exp(per_token.mean):.5g}")
+    return {
+        "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
+        "nats_per_token": per_token.mean, "nats_per_token_se": per_token.standard_error,
+        "perplexity": math.exp(per_token.mean), "sequences": n,
+    }  # fmt: skip
+
+
+def _report_truth(
+    trained: DiffusionModel, language: StoryLanguage, n: int, samples: int, steps: int, rng: Generator
+) -> dict[str, float]:
+    """Print how far a model is from the language it was trained on; the numbers as a dictionary."""
+    entropy = language.entropy() / language.length
+    gap = gap_to_entropy(trained.process, trained, language, n, rng=rng) / language.length
+    print(f"exact entropy        {entropy:.4f} nats per token")
+    print(f"gap to the entropy   {gap} nats per token (beside the exact denoiser, on the same masks)")
+    results = {"entropy_nats_per_token": entropy, "gap_nats_per_token": gap.mean, "gap_se": gap.standard_error}
+    if samples < 1:
+        return results
+    start = trained.process.prior(samples, language.length, rng)
+    frames = denoise_frames(trained.process, trained, start=start, steps=steps, rng=rng, rule="random")
+    found = quality(language, last_frame(frames).tokens)
+    print(f"valid stories        {found.valid:.1%} of {samples} (95 % interval {found.low:.1%} to {found.high:.1%})")
+    return results | found._asdict() | {"samples": samples, "steps": steps}
+
+
+def doctor() -> None:
+    """Check this machine: versions, device, memory, shipped models, seconds per training step; say what to do."""
+    wrong = 0
+    for finding in examination.examine():
+        wrong += not finding.ok
+        print(examination.line_of(finding), flush=True)
+    print("Everything works." if not wrong else f"{wrong} to look at: the lines marked LOOK say what to do.")

@@ -1,0 +1,43 @@
+"""Checks for the exercises of the notebooks, one file for each notebook; every check returns a Verdict."""
+
+from diffkit.exercises.checks import Verdict
+from diffkit.exercises.data import check_chunks, check_entropy, check_rule_out
+from diffkit.exercises.model import check_block_parameters, check_hidden_nats, check_turn
+from diffkit.exercises.noise_schedules import (
+    check_cosine_gamma,
+    check_expected_masks,
+    check_own_schedule,
+    check_stay_masked,
+)
+from diffkit.exercises.objective import check_count_estimate, check_discrete_weight, check_report
+from diffkit.exercises.sampling import check_agree, check_nucleus, check_reveal_counts, check_tempered
+from diffkit.exercises.start_here import check_guess_cost, check_hidden_tokens, check_story_length
+from diffkit.exercises.training import check_average, check_reach, check_stratified, check_warmth
+
+__all__ = [
+    "Verdict",
+    "check_agree",
+    "check_average",
+    "check_block_parameters",
+    "check_chunks",
+    "check_cosine_gamma",
+    "check_count_estimate",
+    "check_discrete_weight",
+    "check_entropy",
+    "check_expected_masks",
+    "check_guess_cost",
+    "check_hidden_nats",
+    "check_hidden_tokens",
+    "check_nucleus",
+    "check_own_schedule",
+    "check_reach",
+    "check_report",
+    "check_reveal_counts",
+    "check_rule_out",
+    "check_stay_masked",
+    "check_story_length",
+    "check_stratified",
+    "check_tempered",
+    "check_turn",
+    "check_warmth",
+]

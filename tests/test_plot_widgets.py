@@ -1,0 +1,257 @@
+"""Figures and widgets: pictures say what they show, players work without a kernel, nothing is left unescaped."""
+
+import base64
+import html
+import inspect
+import re
+import struct
+from types import SimpleNamespace
+
+import ipywidgets as ipw
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from worlds import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion, table_denoiser
+
+from diffkit import plot
+from diffkit.draws import categorical
+from diffkit.evaluate import CountError, Estimate
+from diffkit.noise import get_schedule
+from diffkit.sample import Frame, denoise_frames, infill
+from diffkit.train import Record
+from diffkit.widgets import HIDDEN, NoiseExplorer, Player, frame_html, show_source, token_html, words_of
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+TEXT = {"title": "A title", "x_label": "steps", "alt": "What it shows"}
+RECORDS = [Record(step, 5 / step, 1.0, 3e-4, 1000.0) for step in range(1, 30)]
+ROWS = [CountError(1, 2.0, 1.0, Estimate(1.0, 0.1)), CountError(5, 2.0, 1.9, Estimate(0.1, 0.1))]
+FIGURES = {
+    "lines": lambda: plot.lines([1, 2, 4], {"one": [1, 2, 3], "two": [3, 2, 1]}, y_label="nats", **TEXT),
+    "lines with all": lambda: plot.lines(
+        [1, 2, 4],
+        {"one": [1, 2, 3]},
+        y_label="nats",
+        level=("entropy", 2.0),
+        markers=True,
+        log_x=True,
+        log_y=True,
+        **TEXT,
+    ),
+    "many lines": lambda: plot.lines([1, 2], {str(i): [i, i] for i in range(11)}, y_label="nats", **TEXT),
+    "bars": lambda: plot.bars({"Mia": 0.7, "Tom": 0.3}, **TEXT),
+    "grouped_bars": lambda: plot.grouped_bars(
+        {"exact": {"a": 1.0, "b": 2.0}, "model": {"a": 1.5}}, title="A title", y_label="nats", alt="What it shows"
+    ),
+    "belief": lambda: plot.belief(
+        torch.eye(V)[4] * 0.9 + 0.0125, MICRO.tokenizer, title="A title", alt="What it shows"
+    ),
+    "heatmap": lambda: plot.heatmap(torch.eye(3), y_label="rows", colour_label="share", **TEXT),
+    "attention_map": lambda: plot.attention_map(torch.eye(2), ["Mia", "ran"], title="A title", alt="What it shows"),
+    "schedules": lambda: plot.schedules([get_schedule("cosine"), get_schedule("linear")], torch.arange(0, 1001, 100)),
+    "training_curve": lambda: plot.training_curve(RECORDS, entropy=0.5),
+    "error_by_count": lambda: plot.error_by_count(ROWS),
+}
+each_figure = pytest.mark.parametrize("name", FIGURES)
+
+
+@each_figure
+def test_every_figure_is_a_picture_with_words(name):
+    picture = FIGURES[name]()
+    assert isinstance(picture, plot.Picture)
+    assert len(picture.alt) > 10 and repr(picture) == f"Picture: {picture.alt}"
+    data, metadata = picture._repr_mimebundle_()
+    assert data["text/plain"] == repr(picture)
+    assert base64.b64decode(data["image/png"]) == picture.png
+    assert metadata["image/png"]["alt"] == html.escape(picture.alt)
+    assert picture.png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", picture.png[16:24])
+    assert 100 < width < 1400 and 100 < height < 1400
+    assert not plt.get_fignums(), "the figure stays open, and the notebook would show it twice"
+
+
+def test_the_same_numbers_give_the_same_bytes():
+    """So that a notebook run again shows no difference."""
+    for name in ("lines", "heatmap"):
+        assert FIGURES[name]().png == FIGURES[name]().png
+    assert FIGURES["lines"]().png != FIGURES["many lines"]().png
+
+
+def test_every_kind_of_figure_is_tried():
+    drawn = {name for name, item in vars(plot).items() if inspect.isfunction(item) and item.__module__ == plot.__name__}
+    assert drawn - {"axes", "smoothed", "attention_weights"} <= FIGURES.keys()
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """What is drawn, before it becomes bytes."""
+    figures = []
+    monkeypatch.setattr(plot, "Picture", lambda figure, alt: figures.append((figure, alt)) or figures[-1])
+    yield figures
+    plt.close("all")
+
+
+def test_figures_name_their_axes_and_draw_their_numbers(kept):
+    for draw in FIGURES.values():
+        draw()
+    assert all(figure.axes[0].get_title() for figure, _ in kept)
+    drawn = dict(zip(FIGURES, kept, strict=True))
+    axes = drawn["lines with all"][0].axes[0]
+    assert axes.get_xlabel() == "steps" and axes.get_ylabel() == "nats"
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.lines[0].get_ydata().tolist() == [1, 2, 3] and set(axes.lines[1].get_ydata()) == {2.0}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "entropy"]
+    looks = {(line.get_color(), line.get_linestyle()) for line in drawn["many lines"][0].axes[0].lines}
+    assert len(looks) == 11, "two lines look alike"
+    gamma = drawn["schedules"][0].axes[0].lines[0].get_ydata()
+    assert gamma.tolist() == get_schedule("cosine").gamma(torch.arange(0, 1001, 100)).tolist()
+    assert "cosine, linear" in drawn["schedules"][1]
+    assert [bar.get_width() for bar in drawn["bars"][0].axes[0].patches] == [0.7, 0.3]
+    assert "with 1 hidden" in drawn["error_by_count"][1]
+    assert drawn["training_curve"][0].axes[0].lines[0].get_ydata().tolist() == plot.smoothed([r.loss for r in RECORDS])
+
+
+def test_smoothing_is_a_weighted_mean_of_the_past():
+    values = [3.0, 1.0, 4.0, 1.0, 5.0]
+    weights = [0.9**k for k in range(5)]
+    for n, found in enumerate(plot.smoothed(values, keep=0.9), start=1):
+        past = values[:n][::-1]
+        assert found == pytest.approx(sum(w * v for w, v in zip(weights, past, strict=False)) / sum(weights[:n]))
+    assert plot.smoothed([2.0] * 5) == pytest.approx([2.0] * 5) and plot.smoothed([]) == []
+
+
+# ------------------------------------------------------------------------------------------------------------- player
+
+PROCESS = masked_diffusion()
+
+
+def frames_of(start=None):
+    shape = (1, L) if start is None else None
+    return denoise_frames(
+        PROCESS, table_denoiser(), shape=shape, start=start, steps=L, rng=generator(1), rule="left_to_right"
+    )
+
+
+def all_widgets(widget):
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from all_widgets(child)
+
+
+def test_player_shows_every_frame():
+    player = Player(frames_of(), MICRO.tokenizer)
+    assert repr(player) == "Player: A story unmasks, 6 frames", "fixed, so that notebooks compare equal"
+    assert player.hidden == [5, 4, 3, 2, 1, 0]
+    assert [player.texts[i].count(HIDDEN) for i in range(6)] == player.hidden
+    assert player.caption(2) == "Step 2 of 5, t = 600, 3 tokens hidden"
+    assert all(player.page(i).count("<b") == 1 for i in range(1, 6)), "one new token a step, marked"
+    assert "<b" not in player.page(0)
+
+
+def test_player_widgets_are_linked_and_say_how_to_use_them():
+    player = Player(frames_of(), MICRO.tokenizer, title="Unmask <me>", interval_ms=99)
+    widgets = list(all_widgets(player.controls()))
+    play, slider, stack = (
+        next(widget for widget in widgets if isinstance(widget, kind)) for kind in (ipw.Play, ipw.IntSlider, ipw.Stack)
+    )
+    assert (play.min, play.max, play.interval) == (0, 5, 99) and (slider.min, slider.max) == (0, 5)
+    assert len(stack.children) == 6 and stack.selected_index == 0
+    assert [page.value for page in stack.children] == [player.page(i) for i in range(6)]
+    words = " ".join(widget.value for widget in widgets if isinstance(widget, ipw.HTML))
+    assert "arrow keys" in words and 'role="status"' in words and "Unmask &lt;me&gt;" in words
+    assert slider.description
+
+
+def test_player_leaves_a_still_picture_where_widgets_cannot_run():
+    player = Player(frames_of(), MICRO.tokenizer, title="Unmask <me>")
+    bundle = player._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(player)
+    assert bundle["text/html"] == player.strip()
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert player.strip().count("<p>") == 4 and "Unmask &lt;me&gt;" in player.strip()
+    for i in (0, 5):
+        assert player.caption(i) in player.strip(), "the first and the last frame are among them"
+    one = Player([next(frames_of())], MICRO.tokenizer)
+    assert one.strip().count("<p>") == 1
+
+
+def test_player_underlines_what_was_given_and_hides_padding():
+    start = TEXTS[:1].clone()
+    start[0, 1] = MASK
+    player = Player(frames_of(start), MICRO.tokenizer, fixed=start[0] != MASK)
+    assert "<i>Mia</i>" in player.texts[0] and "<i>Mia</i>" in player.texts[-1]
+    assert "[PAD]" not in "".join(player.texts)
+    filled = infill(PROCESS, table_denoiser(), start, steps=L, rng=generator(1), rule="left_to_right")
+    new = MICRO.tokenizer.convert_ids_to_tokens(int(filled[0, 1]))
+    assert re.search(rf'<b title="p = 0\.\d\d">{re.escape(new)}</b>', "".join(player.texts))
+
+
+def test_player_without_frames_raises():
+    frames = frames_of()
+    list(frames)
+    with pytest.raises(ValueError, match="no frames to play. Was the generator used up"):
+        Player(frames, MICRO.tokenizer)
+
+
+NASTY = ["[PAD]", "[MASK]", "<script>alert(1)</script>", 'a"b', "<0x0A>"]
+NASTY_TOKENIZER = SimpleNamespace(
+    convert_ids_to_tokens=lambda ids: [NASTY[i] for i in ids], mask_token_id=1, pad_token_id=0
+)
+
+
+def test_tokens_are_text_and_never_markup():
+    """A vocabulary from a stranger may hold anything."""
+    ids = torch.tensor([[2, 3, 4, 1]])
+    before = Frame(0, 1000.0, ids, torch.full((1, 4), 1), None)
+    after = Frame(1, 0.0, ids, ids, torch.full((1, 4, 5), 0.5))
+    player = Player([before, after], NASTY_TOKENIZER, title="<script>")
+    shown = player.strip() + player.page(1) + frame_html(after, before, torch.zeros(4), NASTY_TOKENIZER)
+    shown += "".join(widget.value for widget in all_widgets(player.controls()) if isinstance(widget, ipw.HTML))
+    explorer = NoiseExplorer(ids[0, :3], NASTY_TOKENIZER, [get_schedule("linear")], points=3)
+    shown += explorer._repr_mimebundle_()["text/html"]
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown and "&lt;0x0A&gt;" in shown
+    assert "<script" not in shown and "<0x0A" not in shown
+
+
+def test_tokens_differ_without_colour():
+    """Each kind has its own element or glyph, and a hint is quoted safely."""
+    assert token_html("Mia", "hidden") == f"<s>{HIDDEN}</s>"
+    assert token_html("Mia", "new", 'p = "1"') == '<b title="p = &quot;1&quot;">Mia</b>'
+    assert token_html("Mia", "fixed") == "<i>Mia</i>"
+    assert token_html("a & b", "old") == "<span>a &amp; b</span>"
+    assert words_of(TEXTS[0], MICRO.tokenizer) == ["Mia", "ran", "[EOS]", "[PAD]", "[PAD]"]
+
+
+# ---------------------------------------------------------------------------------------------------- noise and source
+
+
+def test_noise_explorer_hides_what_the_schedule_says():
+    these = [get_schedule("linear"), get_schedule("cosine")]
+    explorer = NoiseExplorer(TEXTS[4], MICRO.tokenizer, these, points=11)
+    assert repr(explorer) == "NoiseExplorer: linear, cosine; 11 times"
+    for schedule, pages in zip(these, explorer.pages, strict=True):
+        hidden = [page.count(f"<s>{HIDDEN}</s>") for page in pages]
+        assert hidden == sorted(hidden) and hidden[0] == 0 and hidden[-1] == L, "a hidden token stays hidden"
+        assert f"{schedule.name}: t = 500, gamma(t) = {float(schedule.gamma(500)):.3f}" in pages[5]
+        assert f"{hidden[5]} here" in pages[5]
+        assert pages[5] in explorer._repr_mimebundle_()["text/html"]
+
+
+def test_noise_explorer_widgets():
+    explorer = NoiseExplorer(TEXTS[4], MICRO.tokenizer, [get_schedule("linear"), get_schedule("cosine")], points=11)
+    widgets = list(all_widgets(explorer.controls()))
+    (choice,) = (widget for widget in widgets if isinstance(widget, ipw.Dropdown))
+    (slider,) = (widget for widget in widgets if isinstance(widget, ipw.IntSlider))
+    assert [name for name, _ in choice.options] == ["linear", "cosine"] and choice.description == "schedule"
+    assert slider.max == 10 and slider.description == "time"
+    stacks = [widget for widget in widgets if isinstance(widget, ipw.Stack)]
+    assert [len(stack.children) for stack in stacks] == [2, 11, 11]
+
+
+def test_source_is_shown_as_it_is():
+    source = show_source(categorical)
+    assert repr(source) == inspect.getsource(categorical)
+    assert (
+        html.escape("(total > 0)") in source._repr_html_()
+        and 'aria-label="source of categorical"' in source._repr_html_()
+    )
