@@ -70,7 +70,7 @@ test: $(READY) lint types ## everything: format, lint, types, all tests, and eve
 	@echo "== tests"
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q --durations=10
 	@echo "== notebooks"
-	@$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=120 --durations=5 notebooks
+	@$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 --durations=5 notebooks
 	@echo
 	@echo "All passed: format, lint, types, tests, and $$(ls notebooks/[0-9]*.ipynb | wc -l | tr -d ' ') notebooks."
 

@@ -72,7 +72,9 @@ def evaluate(name: str) -> dict:
     counts = error_by_count(process, model, language, counts=(1, 4, 8, 16, 24, 32, 40, 44, 47, 48), n=512, rng=rng)
     found = {}
     for steps in STEPS:
-        parts = [sample(process, model, shape=(64, L), steps=steps, rng=rng, rule="random") for _ in range(SAMPLES // 64)]
+        parts = [
+            sample(process, model, shape=(64, L), steps=steps, rng=rng, rule="random") for _ in range(SAMPLES // 64)
+        ]
         found[steps] = quality(language, torch.cat(parts))
     return {
         "name": name, "language": model.config.language, "length": L, "words": language.vocab_size - 4,
