@@ -79,7 +79,7 @@ def run_all(browser, lab, name):
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Restart Kernel and Run All Cells…").click()
-    page.get_by_role("button", name="Restart", exact=False).last.click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
     page.wait_for_timeout(3000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=5 * MINUTES)
     page.wait_for_timeout(1000)
@@ -98,6 +98,7 @@ def test_a_story_unmasks_in_the_first_notebook(lab, browser):
     assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]').count() == 0
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
     assert prompts and all(text.strip("[]: \n").isdigit() for text in prompts if text.strip()), prompts
+    screenshot(page, "00_start_here")
     story = page.locator(".jp-CodeCell .dk[role=status]:visible").first
     story.scroll_into_view_if_needed()
     before = story.inner_text()
