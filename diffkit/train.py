@@ -19,6 +19,7 @@ from torch import Generator, Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
+from diffkit.backbone import denormals_flushed
 from diffkit.checkpoint import (
     drop_checkpoints,
     latest_checkpoint,
@@ -278,12 +279,11 @@ def fit(
     newest = latest_checkpoint(folder) if folder else None
     if newest and not resume:
         raise ValueError(f"fit: {folder} already holds a run ({newest.name}). Resume it, or choose another folder.")
-    torch.set_flush_denormal(True)  # CPUs multiply denormal gradients many times slower
     state = TrainState(model, batches, settings, accelerator or Accelerator(mixed_precision="no"))
     if newest:
         state.load(newest)
     try:
-        with asked_to_stop() as stop:
+        with denormals_flushed(), asked_to_stop() as stop:
             yield from _steps(state, stop, folder if state.accelerator.is_main_process else None, validate)
     finally:
         model.load_state_dict(state.best().state_dict())

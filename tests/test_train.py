@@ -704,3 +704,15 @@ def test_leaving_a_loop_with_a_bar_ends_the_run():
 def test_a_run_without_steps_left_shows_no_bar(capsys):
     assert list(with_progress(iter(()), quick())) == []
     assert capsys.readouterr() == ("", "")
+
+
+def test_denormal_numbers_are_flushed_only_while_training():
+    """`fit` must not leave the process computing differently from before, finished or left early."""
+    tiny = torch.tensor([1e-310], dtype=torch.float64)
+    for steps in (1, 2):
+        records = fit(micro_model(), batches(), TrainSettings(steps=2, warmup=1))
+        for _ in range(steps):
+            next(records)
+        assert (tiny * 1.0).item() == 0
+        records.close()
+        assert (tiny * 1.0).item() > 0
