@@ -98,7 +98,6 @@ def test_a_story_unmasks_in_the_first_notebook(lab, browser):
     assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]').count() == 0
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
     assert prompts and all(text.strip("[]: \n").isdigit() for text in prompts if text.strip()), prompts
-    screenshot(page, "00_start_here")
     story = page.locator(".jp-CodeCell .dk[role=status]:visible").first
     story.scroll_into_view_if_needed()
     before = story.inner_text()

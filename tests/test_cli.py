@@ -25,10 +25,7 @@ MICRO = ["train", "--data.corpus=micro", "--data.batch_size=4", "--data.validati
 LETTERS = "abcdefghij"
 
 
-@pytest.fixture(autouse=True)
-def own_caches(monkeypatch, tmp_path_factory):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
-    monkeypatch.setenv("DIFFKIT_CACHE", str(tmp_path_factory.mktemp("chunks")))
+pytestmark = pytest.mark.usefixtures("own_caches")
 
 
 @pytest.fixture

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 
-import datasets
 import pytest
 import torch
 from jsonargparse import ArgumentParser
@@ -17,10 +16,7 @@ CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.ya
 LETTERS = "abcdefghij"
 
 
-@pytest.fixture(autouse=True)
-def own_caches(monkeypatch, tmp_path_factory):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
-    monkeypatch.setenv("DIFFKIT_CACHE", str(tmp_path_factory.mktemp("chunks")))
+pytestmark = pytest.mark.usefixtures("own_caches")
 
 
 @pytest.fixture
