@@ -18,7 +18,7 @@ from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fix
 from diffkit.diffusion import PROCESSES, WEIGHTS
 from diffkit.evaluate import nelbo
 from diffkit.language import StoryLanguage, load_language
-from diffkit.model import DiffusionModel, build_model
+from diffkit.model import DiffusionModel, build_model, start_from
 from diffkit.noise import get_schedule
 from diffkit.stories import GRAMMARS
 from diffkit.tokenizer import load_tokenizer, special_ids
@@ -75,6 +75,7 @@ class ModelSettings:
         time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
         rotary: rotate queries and keys by position.
         dropout: share of activations dropped in training.
+        init: train on from the weights of this model, a folder or the name of a shipped one; fresh weights if empty.
     """
 
     size: str
@@ -85,6 +86,7 @@ class ModelSettings:
     time: str = "none"
     rotary: bool = True
     dropout: float = 0.0
+    init: str = ""
 
     def __post_init__(self) -> None:
         known = {"size": [*SIZES], "process": [*PROCESSES], "weight": [*WEIGHTS], "time": [*TIMES]}
@@ -130,8 +132,11 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
     torch.manual_seed(seed)
     network = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout, "max_length": texts.length}
     name = data.corpus if texts.language else None
+    built = build_model(process, model.size, language=name, **network)
+    if model.init:
+        start_from(built, model.init)
     return Workshop(
-        build_model(process, model.size, language=name, **network), texts.tokenizer, texts.batches,
+        built, texts.tokenizer, texts.batches,
         lambda trained: validation_bound(trained, texts.validation), texts.language,
     )  # fmt: skip
 

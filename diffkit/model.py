@@ -8,6 +8,7 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
+import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
@@ -17,7 +18,7 @@ from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, parameter_count
 from diffkit.diffusion import PROCESSES
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
-__all__ += ["PRETRAINED", "build_model", "load_model", "quiet"]
+__all__ += ["PRETRAINED", "build_model", "load_model", "quiet", "start_from"]
 
 
 class DiffusionConfig(PretrainedConfig):
@@ -119,6 +120,22 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     if info["missing_keys"] or info["unexpected_keys"]:
         raise ValueError(f"load_model: the weights in {folder} are not those of its config.json: {info}.")
     return model.eval()
+
+
+@torch.no_grad()
+def start_from(model: DiffusionModel, name_or_folder: str | Path) -> None:
+    """Take over the weights of a trained model, to train on from there; what only the new model has stays as it is.
+
+    Raises: as load_model; ValueError if the trained model has a weight that does not fit.
+    """
+    given, own = load_model(name_or_folder).state_dict(), model.state_dict()
+    strange = [name for name, value in given.items() if name not in own or own[name].shape != value.shape]
+    if strange:
+        raise ValueError(
+            f"start_from: {len(strange)} weights of {str(name_or_folder)!r} do not fit this model, the first is "
+            f"{strange[0]} {tuple(given[strange[0]].shape)}. Choose the same size, vocabulary and length."
+        )
+    model.load_state_dict(given, strict=False)
 
 
 @contextmanager

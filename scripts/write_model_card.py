@@ -29,14 +29,14 @@ lies in the same folder.
 
 ## Data
 
-Fresh stories of `{language}`, drawn by `StoryBatches` with seed 0. None is held back: the distribution itself is known.
+Fresh stories of `{language}`, drawn by `StoryBatches`. None is held back: the distribution itself is known.
 {stories:,} stories, {tokens:,} tokens with padding.
 
 ## Training
 
 {config}: {steps:,} steps of 64 stories, {minutes:.0f} minutes on {machine}. What was tried before,
 and how this run went, is in EXPERIMENTS.md; the curve is `training.jsonl` (one record a line). The weights are an
-exponential average (0.999).
+exponential average, as the configs say.
 
 ## Evaluation
 
@@ -110,7 +110,7 @@ def main() -> None:
     """Evaluate, then write both files."""
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("name", nargs="?", default="tales-mdlm")
-    parser.add_argument("--config", default="configs/nano.yaml")
+    parser.add_argument("--config", default="configs/nano.yaml, then configs/nano-finish.yaml")
     parser.add_argument("--machine", default=f"two cores of a {platform.processor() or platform.machine()} CPU")
     options = parser.parse_args()
     folder = Path(PRETRAINED / options.name)
