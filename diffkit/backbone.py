@@ -92,7 +92,7 @@ class SinusoidalTime(nn.Module):
         self.scale = 1000 / config.T  # the waves expect times up to about a thousand
 
     def forward(self, t: Tensor) -> Tensor:
-        return self.net(sinusoids(t * self.scale, self.width))
+        return self.net(sinusoids(t * self.scale, self.width).to(self.net[0].weight.dtype))  # type: ignore[arg-type]
 
 
 class TableTime(nn.Module):

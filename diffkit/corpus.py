@@ -223,7 +223,8 @@ def split_documents(
     if len(validation) in (0, len(draws)):
         raise ValueError(
             f"split_documents: both sides need a document, but of {len(draws)} ({len(ranked) - 1} distinct) "
-            f"{len(validation)} would be held out. Set validation_documents between 1 and {len(ranked) - 2}."
+            f"{len(validation)} would be held out. Choose another validation_fraction, or between 1 and "
+            f"{len(ranked) - 2} validation_documents."
         )
     return Split(dataset.select(np.flatnonzero(draws >= threshold)), dataset.select(validation))
 

@@ -167,7 +167,7 @@ def training_curve(records: Sequence[Record], *, entropy: float | None = None, t
     return lines(
         [record.step for record in records], {"training loss, smoothed": loss}, title=title, x_label="step",
         y_label="nats per token", level=None if entropy is None else ("exact entropy per token", entropy),
-        alt=f"Training loss over {len(records)} steps, from {loss[0]:.1f} to {loss[-1]:.1f} nats per hidden token.",
+        alt=f"Training loss over {len(records)} steps, " + ("falling" if loss[-1] < loss[0] else "not falling") + ".",
     )  # fmt: skip
 
 

@@ -1,5 +1,6 @@
 """The shipped configs, and `build`, which turns settings into everything that a run needs."""
 
+import shutil
 from pathlib import Path
 
 import pytest
@@ -8,7 +9,7 @@ from jsonargparse import ArgumentParser
 
 from diffkit.config import DataSettings, ModelSettings, build, default_output, read, read_held_out
 from diffkit.language import load_language
-from diffkit.model import parameter_count
+from diffkit.model import PRETRAINED, load_model, parameter_count
 from diffkit.tokenizer import word_level_tokenizer
 from diffkit.train import TrainSettings
 
@@ -37,13 +38,16 @@ def parsed(path):
 
 
 def test_there_is_a_config_for_every_size_and_a_default():
-    assert {path.stem for path in CONFIGS} == {"default", "nano", "tiny", "small", "medium"}
+    assert {path.stem for path in CONFIGS} == {"default", "nano", "nano-finish", "tiny", "small", "medium"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
-def test_every_config_builds(path, stand_in):
+def test_every_config_builds(path, stand_in, tmp_path, monkeypatch):
     """Names, types and values are right, and a batch fits the model; real text is replaced by a local stand-in."""
     settings = parsed(path)
+    monkeypatch.chdir(tmp_path)
+    if settings.model.init:
+        shutil.copytree(PRETRAINED / "tales-mdlm", settings.model.init)
     data = settings.data
     real = data.corpus not in ("tales", "micro")
     small = {"validation_sequences": 2, "validation_fraction": 0.5, "batch_size": 2}
@@ -52,7 +56,7 @@ def test_every_config_builds(path, stand_in):
     assert x0.shape == (2, data.length if real else 48) and x0.dtype == torch.int64
     assert shop.model.process.schedule.name == settings.model.schedule
     assert (shop.language is None) == real == (shop.model.config.language is None)
-    assert settings.model.size == ("nano" if path.stem == "default" else path.stem)
+    assert settings.model.size == {"default": "nano", "nano-finish": "nano"}.get(path.stem, path.stem)
     assert settings.train.steps >= 1000 and 0 < settings.train.lr < 0.01
 
 
@@ -130,3 +134,17 @@ def test_model_settings_are_checked_before_any_text_is_read(name, value, told):
 
 def test_a_run_has_a_folder_of_its_own():
     assert default_output(DataSettings("texts/my.txt"), ModelSettings("tiny")) == Path("runs/my-mdlm-tiny")
+
+
+def test_a_run_starts_from_the_weights_of_another_model():
+    """All weights are taken over, and training on goes from there."""
+    settings = ModelSettings("nano", schedule="linear", init="tales-mdlm")
+    model = build(DataSettings("tales", batch_size=2, validation_sequences=1), settings, 0).model
+    trained = load_model("tales-mdlm").state_dict()
+    assert trained and all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
+
+
+def test_weights_of_another_shape_are_refused():
+    settings = ModelSettings("nano", schedule="linear", init="tales-mdlm")
+    with pytest.raises(ValueError, match=r"start_from: .* of 'tales-mdlm' do not fit .* the same size"):
+        build(DataSettings("micro", batch_size=2, validation_sequences=1), settings, 0)

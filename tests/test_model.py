@@ -409,3 +409,15 @@ def test_impossible_shapes_are_refused():
 
 def test_blocks_are_the_size_they_say():
     assert isinstance(micro(num_layers=3).blocks[2], Block) and len(micro(num_layers=3).blocks) == 3
+
+
+@pytest.mark.parametrize("dtype", [torch.float64, torch.bfloat16])
+@pytest.mark.parametrize("time", ["none", "sinusoidal", "table", "adaln"])
+def test_the_network_computes_in_other_precisions(time, dtype):
+    model = shaken(micro(time=time, T=T))
+    expected = model(ids(), 3.0)
+    found = model.to(dtype)(ids(), 3.0)
+    assert found.dtype == dtype
+    seen = expected.isfinite()
+    assert torch.equal(seen, found.isfinite())
+    assert (found.float()[seen] - expected[seen]).abs().max() < (1e-4 if dtype == torch.float64 else 0.2)
