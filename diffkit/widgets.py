@@ -90,7 +90,8 @@ class Player(DisplayObject):
         """What a screen reader and the line below the text say."""
         if self.captions is not None:
             return html.escape(self.captions[i])
-        return f"Step {i} of {len(self.frames) - 1}, t = {self.frames[i].t:.0f}, {self.hidden[i]} tokens hidden"
+        left = f"{self.hidden[i]} token{'' if self.hidden[i] == 1 else 's'} hidden"
+        return f"Step {i} of {len(self.frames) - 1}, t = {self.frames[i].t:.0f}, {left}"
 
     def page(self, i: int) -> str:
         """Frame i as HTML."""
@@ -101,7 +102,7 @@ class Player(DisplayObject):
         last = len(self.frames) - 1
         picked = sorted({round(last * j / (pictures - 1)) for j in range(pictures)})
         rows = "".join(f"<small>{self.caption(i)}</small>{self.texts[i]}" for i in picked)
-        return f'{STYLE}<div class="dk"><strong>{html.escape(self.title)}</strong>{rows}</div>'
+        return f'{STYLE}<div class="dk"><p><strong>{html.escape(self.title)}</strong></p>{rows}</div>'
 
     def controls(self) -> ipw.Widget:
         """Fresh widgets; the same Play shown twice would not play."""

@@ -80,8 +80,9 @@ def run_all(browser, lab, name):
     page.get_by_role("menuitem", name="Run", exact=True).click()
     page.get_by_text("Restart Kernel and Run All Cells…").click()
     page.locator(".jp-Dialog .jp-mod-accept").click()
-    page.wait_for_timeout(3000)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=5 * MINUTES)
+    prompts = "Array.from(document.querySelectorAll('.jp-CodeCell .jp-InputPrompt'), prompt => prompt.innerText)"
+    page.wait_for_function(f"{prompts}.some(text => text.includes('*'))", timeout=2 * MINUTES)
+    page.wait_for_function(f"!{prompts}.some(text => text.includes('*'))", timeout=5 * MINUTES)
     page.wait_for_timeout(1000)
     return page
 
