@@ -117,6 +117,24 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
 
 
+class KeyValueCache:
+    """Keys and values that a causal network has made of the places read so far, one pair for each layer."""
+
+    def __init__(self) -> None:
+        self.layers: dict[Attention, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        """Places read so far."""
+        return next(iter(self.layers.values()))[0].shape[2] if self.layers else 0
+
+    def extend(self, layer: Attention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put (B, H, L, K) keys and values of new places behind those of a layer, and return all of them."""
+        if layer in self.layers:
+            k, v = (torch.cat(pair, 2) for pair in zip(self.layers[layer], (k, v), strict=True))
+        self.layers[layer] = k, v
+        return k, v
+
+
 class Attention(nn.Module):
     """Multi-head attention over all positions; queries and keys are normalised, which keeps high rates calm."""
 
@@ -127,15 +145,21 @@ class Attention(nn.Module):
         self.query, self.key, self.value, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
         self.norm_query, self.norm_key = nn.LayerNorm(K, bias=False), nn.LayerNorm(K, bias=False)
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, ...] | None) -> Tensor:
+    def forward(self, x: Tensor, angles: tuple[Tensor, ...] | None, cache: KeyValueCache | None = None) -> Tensor:
         B, L, D = x.shape
         q, k, v = (f(x).view(B, L, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
         q, k = self.norm_query(q), self.norm_key(k)  # (B, H, L, K)
         if angles is not None:
             q, k = rotate(q, *angles), rotate(k, *angles)
+        if cache is not None:
+            k, v = cache.extend(self, k, v)
+        past, sees = k.shape[2] - L, None  # a query among many places sees those up to its own
+        if past:
+            sees = torch.ones(L, past + L, dtype=torch.bool, device=x.device).tril(past)
         dropout = self.dropout if self.training else 0.0
         scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)
-        mixed = F.scaled_dot_product_attention(q, k, v, dropout_p=dropout, is_causal=self.causal, scale=scale)
+        causal = self.causal and sees is None
+        mixed = F.scaled_dot_product_attention(q, k, v, sees, dropout_p=dropout, is_causal=causal, scale=scale)
         return self.out(mixed.transpose(1, 2).reshape(B, L, D))
 
 
@@ -154,12 +178,14 @@ class Block(nn.Module):
         # AdaLN-zero (arXiv:2212.09748): time sets shift, scale and gate; at the start every gate is 0.
         self.modulation = nn.Linear(D, 6 * D) if config.time == "adaln" else None
 
-    def forward(self, x: Tensor, time: Tensor | None, angles: tuple[Tensor, ...] | None) -> Tensor:
+    def forward(
+        self, x: Tensor, time: Tensor | None, angles: tuple[Tensor, ...] | None, cache: KeyValueCache | None = None
+    ) -> Tensor:
         if self.modulation is None or time is None:
-            x = x + self.dropout(self.attention(self.norm_attention(x), angles))
+            x = x + self.dropout(self.attention(self.norm_attention(x), angles, cache))
             return x + self.dropout(self.network(self.norm_network(x)))
         shift_a, scale_a, gate_a, shift_n, scale_n, gate_n = self.modulation(F.silu(time))[:, None].chunk(6, -1)
-        x = x + gate_a * self.dropout(self.attention(self.norm_attention(x) * (1 + scale_a) + shift_a, angles))
+        x = x + gate_a * self.dropout(self.attention(self.norm_attention(x) * (1 + scale_a) + shift_a, angles, cache))
         return x + gate_n * self.dropout(self.network(self.norm_network(x) * (1 + scale_n) + shift_n))
 
 
@@ -200,25 +226,29 @@ class Denoiser(PreTrainedModel):
                 if isinstance(part, Block) and part.modulation is not None:
                     nn.init.zeros_(part.modulation.weight)
 
-    def forward(self, xt: Tensor, t: Tensor | float, where: Tensor | None = None) -> Tensor:
+    def forward(
+        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
         """Denoise.
 
         Args:    xt: (B, L) ids; t: (B,) or one time in [0, T], ignored if the model has no time input;
-                 where: (B, L) bool, compute the head at these positions only.
+                 where: (B, L) bool, compute the head at these positions only;
+                 cache: xt goes on where this left off, and is added to it; causal networks only.
         Returns: (B, L, head_size), or (N, head_size) for the N positions of `where`; the MASK column is -inf.
         Raises:  ValueError for a wrong shape, ids outside the vocabulary, a sequence longer than max_length, or a time
                  outside [0, T].
         """
-        self._check(xt)
+        past = 0 if cache is None else len(cache)
+        self._check(xt, past, cache)
         L, K = xt.shape[1], self.config.hidden_size // self.config.num_heads
-        x = self.token_embedding(xt) + self.position_embedding.weight[:L]  # (B, L, D)
+        x = self.token_embedding(xt) + self.position_embedding.weight[past : past + L]  # (B, L, D)
         time = None if self.time is None else self.time(self._times(t, xt))  # (B, D)
         if time is not None and self.config.time != "adaln":
             x, time = x + time[:, None], None
-        waves = sinusoids(torch.arange(L, device=x.device), K).to(x.dtype)
+        waves = sinusoids(torch.arange(past, past + L, device=x.device), K).to(x.dtype)
         angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (L, K / 2)
         for block in self.blocks:
-            x = block(x, time, angles)
+            x = block(x, time, angles, cache)
         return self._output(x if where is None else x[where])
 
     def _output(self, x: Tensor) -> Tensor:
@@ -238,14 +268,19 @@ class Denoiser(PreTrainedModel):
             raise ValueError(f"Denoiser: t must lie in [0, {self.config.T}], got {t.min():g}..{t.max():g}.")
         return t.expand(len(xt))
 
-    def _check(self, xt: Tensor) -> None:
+    def _check(self, xt: Tensor, past: int, cache: KeyValueCache | None) -> None:
         V, longest = self.config.vocab_size, self.config.max_length
+        if cache is not None and not self.config.causal:
+            raise ValueError(
+                "Denoiser: a cache needs a causal network; one that looks both ways changes what it made of earlier "
+                "places when a later one changes."
+            )
         if xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel():
             raise ValueError(f"Denoiser: xt must be (B, L) integer ids, got {xt.dtype} {tuple(xt.shape)}.")
-        if xt.shape[1] > longest:
+        if past + xt.shape[1] > longest:
             raise ValueError(
-                f"Denoiser: sequences have at most {longest} tokens (max_length), got {xt.shape[1]}. Cut the text into "
-                "shorter chunks, or build the model with a larger max_length."
+                f"Denoiser: sequences have at most {longest} tokens (max_length), got {past + xt.shape[1]}. Cut the "
+                "text into shorter chunks, or build the model with a larger max_length."
             )
         if xt.min() < 0 or xt.max() >= V:
             raise ValueError(

@@ -137,7 +137,7 @@ def sample(
     model: str = "tales-mdlm",
     n: int = 1,
     steps: int | None = None,
-    rule: Rule = "random",
+    rule: Rule | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -152,7 +152,8 @@ def sample(
         model: folder of a trained model, or the name of a shipped one.
         n: how many texts.
         steps: network calls; fewer are faster and worse (default: one for every token).
-        rule: which hidden tokens are revealed first; "ancestral" follows the diffusion process itself.
+        rule: which hidden tokens are revealed first; "ancestral" follows the process itself (default: random, where
+            the process leaves a choice).
         temperature: below 1 safer, above 1 wilder.
         top_k: draw from the k likeliest tokens only.
         top_p: draw from the smallest set of tokens that holds this probability.
@@ -177,7 +178,7 @@ def infill(
     n: int = 1,
     complete: bool = False,
     steps: int | None = None,
-    rule: Rule = "random",
+    rule: Rule | None = None,
     temperature: float = 1.0,
     seed: int | None = None,
     animate: bool = False,
@@ -190,7 +191,8 @@ def infill(
         n: how many fillings.
         complete: the text ends where it ends; otherwise the model also writes how it goes on.
         steps: network calls (default: one for every hidden token).
-        rule: which hidden tokens are revealed first; "ancestral" follows the diffusion process itself.
+        rule: which hidden tokens are revealed first; "ancestral" follows the process itself (default: random, where
+            the process leaves a choice).
         temperature: below 1 safer, above 1 wilder.
         seed: the same seed gives the same fillings (default: new ones each time).
         animate: show the words appear; `--animate` alone is enough.
@@ -225,6 +227,7 @@ def _write(
     rng = Generator()
     rng.seed() if seed is None else rng.manual_seed(seed)
     start = canvas.expand(n, -1)
+    how["rule"] = how["rule"] or trained.process.default_rule
     frames = denoise_frames(trained.process, trained, start=start, steps=steps, rng=rng, **how)
     frame = play(frames, tokenizer, steps=steps) if animated else last_frame(frames)
     texts = [paragraph(ids, tokenizer) for ids in frame.tokens[1 if animated else 0 :]]
@@ -295,7 +298,9 @@ def _report_truth(
     if samples < 1:
         return results
     start = trained.process.prior(samples, language.length, rng)
-    frames = denoise_frames(trained.process, trained, start=start, steps=steps, rng=rng, rule="random")
+    frames = denoise_frames(
+        trained.process, trained, start=start, steps=steps, rng=rng, rule=trained.process.default_rule
+    )
     found = quality(language, last_frame(frames).tokens)
     print(f"valid stories        {found.valid:.1%} of {samples} (95 % interval {found.low:.1%} to {found.high:.1%})")
     return results | found._asdict() | {"samples": samples, "steps": steps}

@@ -15,10 +15,10 @@ from transformers import PreTrainedTokenizerBase
 from diffkit.backbone import SIZES, TIMES
 from diffkit.corpus import CORPORA, load_corpus, split_documents
 from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
-from diffkit.diffusion import PROCESSES, WEIGHTS
+from diffkit.diffusion import WEIGHTS
 from diffkit.evaluate import nelbo
 from diffkit.language import StoryLanguage, load_language
-from diffkit.model import DiffusionModel, build_model, start_from
+from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
 from diffkit.noise import get_schedule
 from diffkit.stories import GRAMMARS
 from diffkit.tokenizer import load_tokenizer, special_ids
@@ -68,7 +68,7 @@ class ModelSettings:
 
     Args:
         size: "nano", "tiny", "small" or "medium"; configs/ has one file for each.
-        process: the diffusion method ("mdlm": masked diffusion).
+        process: the method ("mdlm": masked diffusion; "autoregressive": its twin that writes from left to right).
         schedule: how the masking rate grows over time, a name from noise.py: "linear", "cosine", "quadratic", ...
         T: steps of the time axis.
         weight: the bound in "discrete" or "continuous" time.

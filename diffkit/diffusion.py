@@ -35,6 +35,9 @@ class Process(Protocol):
 
     head: int  # channels it needs from the denoiser
     T: int
+    causal: bool  # does its network look left only
+    bound_varies: bool  # is `bound` a random estimate
+    default_rule: str  # how its text is made if nobody says: a name from sample.RULES, or "ancestral"
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
         """The state at t = T: (B, L) ids, or (B, L, E) vectors."""
@@ -48,6 +51,13 @@ class Process(Protocol):
         """One-sample estimate of the bound at times t ~ U(0, T], unbiased when averaged over t."""
         ...
 
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+        """The bound of each token, (B, L) nats, estimated at the place u (B,) in [0, 1) of whatever is averaged over.
+
+        Unbiased for u ~ U[0, 1), and of less variance than `loss` where a method knows how: what evaluation uses.
+        """
+        ...
+
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """Draw z_s ~ p(z_s | z_t) for s < t."""
         ...
@@ -57,7 +67,10 @@ class Process(Protocol):
         ...
 
     def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
-        """log q(z_t[i] | x_0[i] = v) up to a constant per position, (B, L, V): what an exact posterior needs."""
+        """log q(z_t[i] | x_0[i] = v) up to a constant per position, (B, L, V): what an exact posterior needs.
+
+        A process whose places know different things gives a row of evidence for each of them.
+        """
         ...
 
     def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
@@ -106,6 +119,10 @@ class MaskedDiffusion(nn.Module):
              weight: "discrete" for the bound of the T-step chain, "continuous" for its limit.
     Source:  arXiv:2406.07524 (MDLM), sections 3.1-3.4; the same objective in arXiv:2406.04329 (MD4).
     """
+
+    causal = False
+    bound_varies = True
+    default_rule = "random"
 
     def __init__(self, vocab_size: int, mask_id: int, schedule: Schedule | str = "cosine", weight: str = "discrete"):
         super().__init__()
@@ -182,6 +199,11 @@ class MaskedDiffusion(nn.Module):
         nats = self.token_loss(denoise, x0, xt, self.schedule.time_of(share).to(x0.device))
         return nats / share[:, None].to(nats)
 
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+        """`count_loss` at the number of masks that lies at u of 1..L."""
+        L = x0.shape[1]
+        return self.count_loss(denoise, x0, (u * L).long().clamp(max=L - 1) + 1, rng)
+
     def stay_masked(self, t: Tensor, s: Tensor) -> Tensor:
         """Chance that a token masked at t is still masked at the earlier time s: gamma(s) / gamma(t), (B,) float64.
 
@@ -215,6 +237,3 @@ class MaskedDiffusion(nn.Module):
 
     def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         return log_posterior
-
-
-PROCESSES = {"mdlm": MaskedDiffusion}

@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.diffusion import Denoise, MaskedDiffusion, Process
 from diffkit.language import StoryLanguage
 from diffkit.noise import Schedule, corrupt_count
 
@@ -34,25 +34,25 @@ def mean_of(values: Tensor) -> Estimate:
 
 @torch.no_grad()
 def sequence_bounds(
-    process: MaskedDiffusion, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = 64
+    process: Process, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = 64
 ) -> Tensor:
-    """Unbiased estimate of each sequence's bound on -log p(x_0), (N,) float64 nats; exact-count estimator.
+    """Unbiased estimate of each sequence's bound on -log p(x_0), (N,) float64 nats; exact where the process is.
 
-    Each row is masked `draws` times, the numbers of masks spread evenly over 1..L, one from each of `draws` slices.
+    Each row is corrupted `draws` times, spread evenly, one from each of `draws` slices: masked diffusion draws the
+    number of masks in this way (the exact-count estimator).
     Source: arXiv:2406.03736 and arXiv:2502.09992.
     """
-    N, L = x0.shape
-    u = (torch.arange(draws) + torch.rand(N, draws, generator=rng, dtype=torch.float64)) / draws
-    counts = (u * L).long().clamp(max=L - 1) + 1  # (N, draws)
+    draws = draws if process.bound_varies else 1
+    u = (torch.arange(draws) + torch.rand(len(x0), draws, generator=rng, dtype=torch.float64)) / draws
     bounds = []
-    for rows, row_counts in zip(x0.split(batch_size), counts.split(batch_size), strict=True):
-        nats = [process.count_loss(denoise, rows, count, rng).double().sum(1).cpu() for count in row_counts.T]
+    for rows, places in zip(x0.split(batch_size), u.split(batch_size), strict=True):
+        nats = [process.bound(denoise, rows, place, rng).double().sum(1).cpu() for place in places.T]
         bounds.append(torch.stack(nats).mean(0))
     return torch.cat(bounds)
 
 
 def nelbo(
-    process: MaskedDiffusion, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = 64
+    process: Process, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = 64
 ) -> Estimate:
     """Mean bound on the negative log-likelihood, nats per sequence, its standard error over sequences.
 
@@ -66,7 +66,7 @@ def nelbo(
 
 @torch.no_grad()
 def gap_to_entropy(
-    process: MaskedDiffusion, denoise: Denoise, language: StoryLanguage, n: int, *, rng: Generator, draws: int = 4
+    process: Process, denoise: Denoise, language: StoryLanguage, n: int, *, rng: Generator, draws: int = 4
 ) -> Estimate:
     """How far a model's bound is above the truth, nats per sequence: mean over n fresh stories of bound + exact log p.
 

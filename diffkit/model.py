@@ -14,11 +14,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
 from transformers import logging as transformers_logging
 
-from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, parameter_count
-from diffkit.diffusion import PROCESSES
+from diffkit.autoregressive import Autoregressive
+from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, KeyValueCache, parameter_count
+from diffkit.diffusion import MaskedDiffusion
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
-__all__ += ["PRETRAINED", "build_model", "load_model", "quiet", "start_from"]
+__all__ += ["PRETRAINED", "PROCESSES", "build_model", "load_model", "quiet", "start_from"]
+
+PROCESSES = {"mdlm": MaskedDiffusion, "autoregressive": Autoregressive}
 
 
 class DiffusionConfig(PretrainedConfig):
@@ -63,9 +66,11 @@ class DiffusionModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         self.denoiser._init_weights(module)
 
-    def forward(self, xt: Tensor, t: Tensor | float, where: Tensor | None = None) -> Tensor:
+    def forward(
+        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None
+    ) -> Tensor:
         """As Denoiser.forward: (B, L) ids and times to (B, L, V) logits, MASK at -inf."""
-        return self.denoiser(xt, t, where)
+        return self.denoiser(xt, t, where, cache)
 
 
 def build_model(
@@ -82,6 +87,7 @@ def build_model(
     shape = SIZES[size] if isinstance(size, str) else size
     described = process.settings()  # type: ignore[operator]
     given = {"vocab_size": described["vocab_size"], "mask_token_id": described["mask_id"], "T": described["T"]}
+    given["causal"] = process.causal
     known = [name for name in inspect.signature(DenoiserConfig.__init__).parameters if name not in ("self", "kwargs")]
     unknown = sorted({*shape, *settings} - {*known})
     if unknown:

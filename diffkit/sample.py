@@ -202,8 +202,14 @@ def denoise_frames(
         raise ValueError("denoise_frames: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
     if not 1 <= steps <= process.T or steps != int(steps):
         raise ValueError(f"denoise_frames: steps must be a whole number in 1..{process.T}, got {steps}.")
+    if rule != "ancestral" and not isinstance(process, MaskedDiffusion):
+        raise ValueError(
+            f"denoise_frames: rule {rule!r} chooses places for masked diffusion; {type(process).__name__} has its "
+            "own way, rule='ancestral'."
+        )
     mover = process if rule == "ancestral" else Reveal(process, rule, counts)  # type: ignore[arg-type]
-    words = _without_mask(denoise, process.mask_id) if isinstance(process, MaskedDiffusion) else denoise
+    mask_id = getattr(process, "mask_id", None)
+    words = denoise if mask_id is None else _without_mask(denoise, mask_id)
     believe = filtered(words, temperature, top_k, top_p)
     with _evaluating(denoise):
         z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]

@@ -28,7 +28,7 @@ from worlds import (
 )
 
 import diffkit.diffusion
-from diffkit.diffusion import PROCESSES, MaskedDiffusion, Process, discrete_weight, logits_at
+from diffkit.diffusion import MaskedDiffusion, Process, discrete_weight, logits_at
 from diffkit.noise import corrupt_count, get_schedule
 from diffkit.objectives import cross_entropy, sequence_mean
 
@@ -405,7 +405,7 @@ def test_masked_diffusion_has_all_that_a_process_needs():
 def test_settings_build_the_process_again(schedule):
     """The same curve, not only the same name."""
     process = masked_diffusion(schedule, weight="continuous")
-    again = PROCESSES["mdlm"].from_settings(process.settings())
+    again = MaskedDiffusion.from_settings(process.settings())
     t = torch.linspace(0, schedule.T, 33)
     assert torch.equal(again.schedule.gamma(t), schedule.gamma(t))
     assert again.settings() == process.settings() and again.T == schedule.T and again.weight == "continuous"
