@@ -21,7 +21,10 @@ from diffkit.diffusion import MaskedDiffusion
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
 __all__ += ["PRETRAINED", "PROCESSES", "build_model", "load_model", "quiet", "start_from"]
 
-PROCESSES = {"mdlm": MaskedDiffusion, "autoregressive": Autoregressive}
+PROCESSES: dict[str, type[MaskedDiffusion] | type[Autoregressive]] = {
+    "mdlm": MaskedDiffusion,
+    "autoregressive": Autoregressive,
+}
 
 
 class DiffusionConfig(PretrainedConfig):

@@ -38,7 +38,7 @@ def parsed(path):
 
 
 def test_there_is_a_config_for_every_size_and_a_default():
-    assert {path.stem for path in CONFIGS} == {"default", "nano", "nano-finish", "tiny", "small", "medium"}
+    assert {path.stem for path in CONFIGS} == {"default", "nano", "nano-finish", "nano-ar", "tiny", "small", "medium"}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -54,9 +54,9 @@ def test_every_config_builds(path, stand_in, tmp_path, monkeypatch):
     shop = build(DataSettings(**{**vars(data), **small, **(stand_in if real else {})}), settings.model, 0)
     x0 = next(shop.batches)
     assert x0.shape == (2, data.length if real else 48) and x0.dtype == torch.int64
-    assert shop.model.process.schedule.name == settings.model.schedule
+    assert shop.model.process.settings().get("schedule", settings.model.schedule) == settings.model.schedule
     assert (shop.language is None) == real == (shop.model.config.language is None)
-    assert settings.model.size == {"default": "nano", "nano-finish": "nano"}.get(path.stem, path.stem)
+    assert settings.model.size == path.stem.split("-")[0].replace("default", "nano")
     assert settings.train.steps >= 1000 and 0 < settings.train.lr < 0.01
 
 

@@ -393,7 +393,8 @@ def test_masked_diffusion_has_all_that_a_process_needs():
     process = masked_diffusion()
     assert process.head == V and process.T == 1000 and isinstance(process, torch.nn.Module)
     methods = [name for name, item in vars(Process).items() if inspect.isfunction(item) and name[0] != "_"]
-    assert len(methods) == 7
+    assert len(methods) == 8
+    assert not process.causal and process.bound_varies and process.default_rule == "random"
     for name in methods:
         wanted = list(inspect.signature(getattr(Process, name)).parameters)
         assert list(inspect.signature(getattr(MaskedDiffusion, name)).parameters) == wanted
