@@ -175,14 +175,19 @@ def quality(language: StoryLanguage, ids: Tensor) -> Quality:
     return Quality(valid.double().mean().item(), low, high, mean_log_p, kl if valid.any() else math.inf, floor)
 
 
+def chance_of_counts(probs: Tensor, n: int) -> Tensor:
+    """Binomial chance that k of n samples have each outcome: (K,) probabilities to (K, n + 1) float64."""
+    p, k = probs.double()[:, None], torch.arange(n + 1, dtype=torch.float64)
+    ways = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
+    return (ways + torch.special.xlogy(k, p) + torch.special.xlogy(n - k, 1 - p)).exp()
+
+
 def plot_kl_floor(language: StoryLanguage, n: int) -> float:
     """Mean plot_kl of n true stories, nats: near (plots - 1) / (2 n) for many, exact for few; infinite for none."""
     if n < 1:
         return math.inf
-    p, k = language.template_probs[:, None], torch.arange(n + 1, dtype=torch.float64)
-    ways = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    chance = (ways + torch.special.xlogy(k, p) + torch.special.xlogy(n - k, 1 - p)).exp()  # of k stories of a plot
-    return float((chance @ torch.special.xlogy(k / n, k / n)).sum() + torch.special.entr(p).sum())
+    p, k = language.template_probs, torch.arange(n + 1, dtype=torch.float64)
+    return float((chance_of_counts(p, n) @ torch.special.xlogy(k / n, k / n)).sum() + torch.special.entr(p).sum())
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:

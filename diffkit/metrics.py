@@ -1,0 +1,116 @@
+"""What a set of samples shows: variety, repetition, copying, and its marginals beside the exact ones."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffkit.evaluate import chance_of_counts
+from diffkit.language import StoryLanguage
+
+
+def until_end(ids: Tensor, eos_id: int) -> list[list[int]]:
+    """The tokens of each row (n, L) before its first EOS; all of them where there is none."""
+    return [row[: row.index(eos_id)] if eos_id in row else row for row in ids.tolist()]
+
+
+def distinct_n(ids: Tensor, n: int, *, eos_id: int) -> float:
+    """Share of different n-grams among all n-grams of the samples; NaN if there is none.
+
+    It falls as the samples grow in number, so compare sets of one size only.
+    Source: arXiv:1510.03055, section 4.
+    """
+    if n < 1:
+        raise ValueError(f"distinct_n: n must be at least 1, got {n}.")
+    grams = [tuple(row[i : i + n]) for row in until_end(ids, eos_id) for i in range(len(row) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else math.nan
+
+
+def token_entropy(ids: Tensor, *, eos_id: int) -> float:
+    """Entropy of the words within one sample, nats, averaged over samples; low where a text repeats itself.
+
+    It grows with length, so it belongs beside generative perplexity, from samples of the same length.
+    """
+    entropies = []
+    for row in until_end(ids, eos_id):
+        shares = torch.tensor([count / len(row) for count in Counter(row).values()], dtype=torch.float64)
+        entropies.append(torch.special.entr(shares).sum().item())
+    return sum(entropies) / len(entropies)
+
+
+def repeated_sentences(ids: Tensor, *, eos_id: int, stop_id: int) -> float:
+    """Share of samples that say some sentence twice; a sentence ends with the token `stop_id`."""
+
+    def repeats(row: list[int]) -> bool:
+        ends = [i for i, token in enumerate(row) if token == stop_id]
+        sentences = [tuple(row[a + 1 : b]) for a, b in zip([-1, *ends], ends, strict=False)]
+        return len(set(sentences)) < len(sentences)
+
+    return sum(map(repeats, until_end(ids, eos_id))) / len(ids)
+
+
+class Copied(NamedTuple):
+    """How many samples stand word for word in the training set."""
+
+    share: float
+    by_chance: float  # what fresh stories of the language would show: the probability of the training set
+    standard_error: float  # of the share, if it were by chance
+
+
+def copied(ids: Tensor, training: Tensor, language: StoryLanguage) -> Copied:
+    """Compare samples (n, L) with the stories (N, L) that a model was trained on."""
+    known = training.unique(dim=0)
+    seen = {tuple(row) for row in known.tolist()}
+    share = sum(tuple(row) in seen for row in ids.tolist()) / len(ids)
+    chance = language.log_prob(known).exp().sum().item()
+    return Copied(share, chance, math.sqrt(chance * (1 - min(chance, 1.0)) / len(ids)))
+
+
+class Distance(NamedTuple):
+    """How far the frequencies of a sample are from exact probabilities."""
+
+    kl: float  # KL(sample || exact), nats
+    kl_floor: float  # what a perfect sampler of this many samples shows on average
+    total_variation: float
+    total_variation_floor: float
+
+
+def distance(counts: Tensor, probs: Tensor) -> Distance:
+    """Compare counts (K,) of outcomes with their exact probabilities (K,).
+
+    Raises: ValueError if nothing was counted or the shapes differ.
+    """
+    n = int(counts.sum())
+    if counts.shape != probs.shape or n < 1:
+        raise ValueError(
+            f"distance: needs counts of at least one sample, as many as probabilities; got {n} samples, counts "
+            f"{tuple(counts.shape)} and probs {tuple(probs.shape)}."
+        )
+    share, k = counts.double() / n, torch.arange(n + 1, dtype=torch.float64)
+    kl = torch.special.xlogy(share, share) - torch.special.xlogy(share, probs)
+    chance = chance_of_counts(probs, n)
+    kl_floor = (chance @ torch.special.xlogy(k / n, k / n) - torch.special.xlogy(probs, probs)).sum()
+    away = (chance * (k / n - probs[:, None]).abs()).sum() / 2
+    return Distance(kl.sum().item(), kl_floor.item(), (share - probs).abs().sum().item() / 2, away.item())
+
+
+def marginals(language: StoryLanguage, ids: Tensor) -> dict[str, Distance]:
+    """Plots, endings and lengths of the valid samples among (n, L), each beside its exact distribution.
+
+    Raises: ValueError if no sample is valid.
+    """
+    plots = language.parse(ids)
+    plots = plots[(plots >= 0) & (ids != language.mask_id).all(1)]
+    if not len(plots):
+        raise ValueError("marginals: no sample is a story of the language, so nothing can be counted.")
+    lengths = torch.tensor([len(template.text.split()) for template in language.grammar.templates])
+    kinds = {"plot": torch.arange(len(lengths)), "ending": language.template_labels, "length": lengths}
+    found = {}
+    for name, kind in kinds.items():
+        probs = torch.zeros(int(kind.max()) + 1, dtype=torch.float64).index_add_(0, kind, language.template_probs)
+        found[name] = distance(torch.bincount(kind[plots], minlength=len(probs)), probs)
+    return found
