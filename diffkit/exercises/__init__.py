@@ -2,6 +2,7 @@
 
 from diffkit.exercises.checks import Verdict
 from diffkit.exercises.data import check_chunks, check_entropy, check_rule_out
+from diffkit.exercises.evaluation import check_distinct, check_paired, check_variation, check_witten_bell
 from diffkit.exercises.model import check_block_parameters, check_hidden_nats, check_turn
 from diffkit.exercises.noise_schedules import (
     check_cosine_gamma,
@@ -23,6 +24,7 @@ __all__ = [
     "check_cosine_gamma",
     "check_count_estimate",
     "check_discrete_weight",
+    "check_distinct",
     "check_entropy",
     "check_expected_masks",
     "check_guess_cost",
@@ -30,6 +32,7 @@ __all__ = [
     "check_hidden_tokens",
     "check_nucleus",
     "check_own_schedule",
+    "check_paired",
     "check_reach",
     "check_report",
     "check_reveal_counts",
@@ -39,5 +42,7 @@ __all__ = [
     "check_stratified",
     "check_tempered",
     "check_turn",
+    "check_variation",
     "check_warmth",
+    "check_witten_bell",
 ]
