@@ -168,7 +168,7 @@ def test_player_leaves_a_still_picture_where_widgets_cannot_run():
     assert bundle["text/plain"] == repr(player)
     assert bundle["text/html"] == player.strip()
     assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert player.strip().count("<p>") == 4 and "Unmask &lt;me&gt;" in player.strip()
+    assert player.strip().count("<p>") == 1 + 4, "the title and four frames" and "Unmask &lt;me&gt;" in player.strip()
     for i in (0, 5):
         assert player.caption(i) in player.strip(), "the first and the last frame are among them"
     one = Player([next(frames_of())], MICRO.tokenizer)
