@@ -72,15 +72,30 @@ def browser():
 
 
 def run_all(browser, lab, name):
-    """Open a notebook with a fresh kernel, run every cell, wait for the end; the page, all outputs fresh."""
+    """As run_once; again, up to twice, where the kernel's connection broke while it restarted."""
+    from playwright.sync_api import Error
+
+    for _ in range(2):
+        try:
+            page = run_once(browser, lab, name)
+            if page.locator(".jp-CodeCell .widget-play").count():
+                return page
+        except Error:
+            pass
+    return run_once(browser, lab, name)
+
+
+def run_once(browser, lab, name):
+    """Open a notebook, restart its kernel, run every cell, wait for the end; the page, all outputs fresh."""
     page = browser.new_page(viewport={"width": 1300, "height": 1000})
     page.goto(f"{lab}/lab/tree/notebooks/{name}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-NotebookPanel:visible .jp-CodeCell", timeout=2 * MINUTES)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
     page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.locator(".lm-Menu-itemLabel").get_by_text("Run All Cells", exact=True).click()
+    page.get_by_text("Restart Kernel and Run All Cells…").click()
+    page.locator(".jp-Dialog .jp-mod-accept").click()
     page.wait_for_timeout(3000)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=5 * MINUTES)
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
     page.wait_for_timeout(1000)
     return page
 
