@@ -75,6 +75,12 @@ def not_these(mine: Tensor, slips: dict[str, Tensor]) -> None:
             raise Wrong(f"{why}.")
 
 
+def first_off(mine: Tensor, want: Tensor, by: float) -> int | None:
+    """The first place (n,) where an answer is off by more than `by`; None if there is none."""
+    off = ((mine - want).abs() > by).nonzero()
+    return int(off[0]) if len(off) else None
+
+
 def counterexample(mine: Tensor, want: Tensor, cases: Sequence[object], what: str) -> None:
     """Raise Wrong with the first case (one per row) at which an answer is not the wanted one."""
     bad = (~torch.isclose(mine.double(), want.double(), rtol=1e-5, atol=1e-6)).nonzero()

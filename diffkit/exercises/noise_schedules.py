@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Wrong, exercise, not_these, tensor_of
+from diffkit.exercises.checks import Wrong, exercise, first_off, not_these, tensor_of
 from diffkit.noise import get_schedule
 
 
@@ -20,9 +20,7 @@ def check_cosine_gamma(gamma: Callable[[Tensor, int], Tensor]) -> str:
     want = get_schedule("cosine", T).gamma(t)
     if torch.allclose(mine.double(), get_schedule("maskgit_cosine", T).gamma(t), atol=1e-4):
         raise Wrong("that is MaskGIT's mirrored cosine, which hides early. Ours starts slowly: 1 - cos(pi t / 2T).")
-    wrong = (mine.double() - want).abs() > 1e-4
-    if wrong.any():
-        i = int(wrong.nonzero()[0])
+    if (i := first_off(mine.double(), want, 1e-4)) is not None:
         raise Wrong(f"with T = {T}, at t = {t[i]:.1f} the rate should be {want[i]:.4f}, yours is {float(mine[i]):.4f}.")
     return "Slow at first, then faster: 1 - cos(pi t / 2T)."
 
@@ -44,9 +42,7 @@ def check_expected_masks(expected: Callable[[Tensor, Tensor], Tensor]) -> str:
             "that is the share of hidden tokens; multiply by L, or do not divide by it": gamma * free / 9,
         },
     )
-    bad = (mine - gamma * free).abs() > 1e-4
-    if bad.any():
-        i = int(bad.nonzero()[0])
+    if (i := first_off(mine, gamma * free, 1e-4)) is not None:
         raise Wrong(
             f"{int(free[i])} free tokens at gamma = {gamma[i]:.3f} give {gamma[i] * free[i]:.3f} masks on average, "
             f"yours is {mine[i]:.3f}."
@@ -71,9 +67,7 @@ def check_stay_masked(stay: Callable[[Tensor, Tensor], Tensor]) -> str:
     )
     if (mine > 1 + 1e-9).any() or not torch.isfinite(mine).all():
         raise Wrong("a chance lies in [0, 1], yours does not. gamma_s is the smaller of the two, and may be 0.")
-    bad = (mine - gamma_s / gamma_t).abs() > 1e-4
-    if bad.any():
-        i = int(bad.nonzero()[0])
+    if (i := first_off(mine, gamma_s / gamma_t, 1e-4)) is not None:
         raise Wrong(
             f"at gamma_t = {gamma_t[i]:.3f}, gamma_s = {gamma_s[i]:.3f}, {gamma_s[i] / gamma_t[i]:.3f} of the masked "
             f"tokens were masked already; yours is {mine[i]:.3f}."

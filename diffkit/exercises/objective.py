@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Untouched, Wrong, answer_of, exercise, not_these, tensor_of
+from diffkit.exercises.checks import Untouched, Wrong, answer_of, exercise, first_off, not_these, tensor_of
 from diffkit.noise import get_schedule
 
 
@@ -32,9 +32,7 @@ def check_discrete_weight(weight: Callable[[Tensor, Tensor, int], Tensor]) -> st
     )
     if not torch.isfinite(mine).all():
         raise Wrong("your weight is infinite or NaN at t = 1, where gamma_s = 0. Which gamma stands below the line?")
-    bad = (mine - want).abs() > 1e-6
-    if bad.any():
-        i = int(bad.nonzero()[0])
+    if (i := first_off(mine, want, 1e-6)) is not None:
         raise Wrong(
             f"T = {T}, gamma_t = {gamma_t[i]:.4f}, gamma_s = {gamma_s[i]:.4f}: the weight should be {want[i]:.4f}, "
             f"yours is {mine[i]:.4f}."
@@ -62,9 +60,7 @@ def check_count_estimate(estimate: Callable[[Tensor, Tensor], Tensor]) -> str:
         },
     )
     want = 8 * total / count
-    bad = (mine - want).abs() > 1e-5
-    if bad.any():
-        i = int(bad.nonzero()[0])
+    if (i := first_off(mine, want, 1e-5)) is not None:
         raise Wrong(
             f"a row of L = 8 with {int(count[i])} masks that cost {total[i]:.3f} nats in all estimates {want[i]:.3f}, "
             f"yours is {mine[i]:.3f}."
