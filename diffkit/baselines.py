@@ -42,9 +42,9 @@ class NGram:
     def _count(self, histories: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
         """Sorted histories (H,), and how often each word follows them, (H, V); the last row is for all others."""
         known, row = histories.flatten().unique(return_inverse=True)
-        counts = torch.zeros((len(known) + 1) * self.vocab_size, dtype=torch.float64)
-        counts += torch.bincount(row * self.vocab_size + x0.flatten(), minlength=len(counts))
-        return known, counts.view(-1, self.vocab_size)
+        V = self.vocab_size
+        counts = torch.bincount(row * V + x0.flatten(), minlength=(len(known) + 1) * V)
+        return known, counts.double().view(-1, V)
 
     def __call__(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """A text shifted right by one place (B, L) -> log p of the next word at every place, (B, L, V) float64."""

@@ -168,8 +168,7 @@ def quality(language: StoryLanguage, ids: Tensor) -> Quality:
     valid = (plots >= 0) & (ids != language.mask_id).all(1)
     low, high = wilson(int(valid.sum()), len(ids))
     counts = torch.bincount(plots[valid], minlength=len(language.template_probs)).double()
-    share = counts / counts.sum().clamp(min=1)
-    kl = (torch.special.xlogy(share, share) - torch.special.xlogy(share, language.template_probs)).sum().item()
+    kl = kl_of_counts(counts, language.template_probs)
     floor = plot_kl_floor(language, int(valid.sum()))
     mean_log_p = log_p[valid].mean().item() if valid.any() else -math.inf
     return Quality(valid.double().mean().item(), low, high, mean_log_p, kl if valid.any() else math.inf, floor)
@@ -182,12 +181,25 @@ def chance_of_counts(probs: Tensor, n: int) -> Tensor:
     return (ways + torch.special.xlogy(k, p) + torch.special.xlogy(n - k, 1 - p)).exp()
 
 
+def kl_of_counts(counts: Tensor, probs: Tensor) -> float:
+    """KL(frequencies || exact probabilities), nats, from counts (K,) and probs (K,)."""
+    share = counts.double() / counts.sum().clamp(min=1)
+    return (torch.special.xlogy(share, share) - torch.special.xlogy(share, probs)).sum().item()
+
+
+def kl_floor(probs: Tensor, n: int) -> float:
+    """Mean of `kl_of_counts` over n perfect samples, nats: near (K - 1) / (2 n) for many, exact for few."""
+    k = torch.arange(n + 1, dtype=torch.float64)
+    return float(
+        (chance_of_counts(probs, n) @ torch.special.xlogy(k / n, k / n)).sum() + torch.special.entr(probs).sum()
+    )
+
+
 def plot_kl_floor(language: StoryLanguage, n: int) -> float:
     """Mean plot_kl of n true stories, nats: near (plots - 1) / (2 n) for many, exact for few; infinite for none."""
     if n < 1:
         return math.inf
-    p, k = language.template_probs, torch.arange(n + 1, dtype=torch.float64)
-    return float((chance_of_counts(p, n) @ torch.special.xlogy(k / n, k / n)).sum() + torch.special.entr(p).sum())
+    return kl_floor(language.template_probs, n)
 
 
 def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:

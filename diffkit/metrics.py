@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffkit.evaluate import chance_of_counts
+from diffkit.evaluate import chance_of_counts, kl_floor, kl_of_counts
 from diffkit.language import StoryLanguage
 
 
@@ -91,11 +91,9 @@ def distance(counts: Tensor, probs: Tensor) -> Distance:
             f"{tuple(counts.shape)} and probs {tuple(probs.shape)}."
         )
     share, k = counts.double() / n, torch.arange(n + 1, dtype=torch.float64)
-    kl = torch.special.xlogy(share, share) - torch.special.xlogy(share, probs)
-    chance = chance_of_counts(probs, n)
-    kl_floor = (chance @ torch.special.xlogy(k / n, k / n) - torch.special.xlogy(probs, probs)).sum()
-    away = (chance * (k / n - probs[:, None]).abs()).sum() / 2
-    return Distance(kl.sum().item(), kl_floor.item(), (share - probs).abs().sum().item() / 2, away.item())
+    away = (chance_of_counts(probs, n) * (k / n - probs[:, None]).abs()).sum() / 2
+    variation = (share - probs).abs().sum().item() / 2
+    return Distance(kl_of_counts(counts, probs), kl_floor(probs, n), variation, away.item())
 
 
 def marginals(language: StoryLanguage, ids: Tensor) -> dict[str, Distance]:
