@@ -75,19 +75,20 @@ def run_all(browser, lab, name):
     """As run_once; again, up to twice, where the kernel's connection broke while it restarted."""
     from playwright.sync_api import Error
 
-    for _ in range(2):
+    for attempts_left in (2, 1, 0):
+        page = browser.new_page(viewport={"width": 1300, "height": 1000})
         try:
-            page = run_once(browser, lab, name)
-            if page.locator(".jp-CodeCell .widget-play").count():
+            run_once(page, lab, name)
+            if not attempts_left or page.locator(".jp-CodeCell .widget-play").count():
                 return page
         except Error:
-            pass
-    return run_once(browser, lab, name)
+            if not attempts_left:
+                raise
+        page.close()
 
 
-def run_once(browser, lab, name):
-    """Open a notebook, restart its kernel, run every cell, wait for the end; the page, all outputs fresh."""
-    page = browser.new_page(viewport={"width": 1300, "height": 1000})
+def run_once(page, lab, name):
+    """Open a notebook, restart its kernel, run every cell, wait for the end, all outputs fresh."""
     page.goto(f"{lab}/lab/tree/notebooks/{name}?token={TOKEN}&reset")
     page.wait_for_selector(".jp-NotebookPanel:visible .jp-CodeCell", timeout=2 * MINUTES)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
@@ -97,7 +98,6 @@ def run_once(browser, lab, name):
     page.wait_for_timeout(3000)
     page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
     page.wait_for_timeout(1000)
-    return page
 
 
 def screenshot(page, name):
