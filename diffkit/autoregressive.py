@@ -24,6 +24,7 @@ class Autoregressive(nn.Module):
     """
 
     causal = True
+    block = 0
     bound_varies = False  # one draw of the bound is the bound
     default_rule = "ancestral"
 

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
+from diffkit.masks import block_causal_mask, two_stream_mask
+
 INIT_STD = 0.02  # of every matrix and embedding; a tied head started at unit variance saturates the softmax
 SHARPEST = 12.0  # attention logit of a query and a key that agree fully, at the start: enough to pick one place of many
 
@@ -26,8 +28,9 @@ class DenoiserConfig(PretrainedConfig):
         max_length: longest sequence; rotary: rotate queries and keys by position, beside the position embeddings.
         time: how t enters: "none"; "sinusoidal" or "table", added to the tokens; "adaln", scales and shifts each layer.
         T: length of the time axis; dropout; causal: look left only (the autoregressive twin).
+        block: tokens of a block that looks both ways within itself, and left beyond; 0: one canvas (see `forward`).
         tied: the head reads with the matrix that wrote, which saves V x D numbers where the vocabulary is large.
-    Raises: ValueError for an unknown `time`, or a width that the heads do not divide.
+    Raises: ValueError for an unknown `time`, a width that the heads do not divide, or blocks that do not fit.
     """
 
     model_type = "diffkit-denoiser"
@@ -48,6 +51,7 @@ class DenoiserConfig(PretrainedConfig):
         T: int = 1000,
         dropout: float = 0.0,
         causal: bool = False,
+        block: int = 0,
         tied: bool = True,
         **kwargs: Any,
     ):
@@ -58,11 +62,17 @@ class DenoiserConfig(PretrainedConfig):
                 f"DenoiserConfig: hidden_size must be num_heads times an even number, got {hidden_size} for "
                 f"{num_heads} heads."
             )
+        if not 0 <= block <= max_length or (block and (causal or time != "none")):
+            raise ValueError(
+                f"DenoiserConfig: block must lie in 0..{max_length}, without causal and with time='none' (blocks are at "
+                f"different times), got block={block}, causal={causal}, time={time!r}."
+            )
         self.vocab_size, self.mask_token_id, self.head_size = vocab_size, mask_token_id, head_size or vocab_size
         self.hidden_size, self.num_layers, self.num_heads = hidden_size, num_layers, num_heads
         self.intermediate_size = intermediate_size or 4 * hidden_size
         self.max_length, self.rotary, self.time, self.T = max_length, rotary, time, T
-        self.dropout, self.causal, self.tied = dropout, causal, tied and self.head_size == vocab_size
+        self.dropout, self.causal, self.block = dropout, causal, block
+        self.tied = tied and self.head_size == vocab_size
         super().__init__(**kwargs)
 
 
@@ -118,7 +128,7 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class KeyValueCache:
-    """Keys and values that a causal network has made of the places read so far, one pair for each layer."""
+    """Keys and values that a network has made of the places read so far, one pair for each layer."""
 
     def __init__(self) -> None:
         self.layers: dict[Attention, tuple[Tensor, Tensor]] = {}
@@ -134,6 +144,10 @@ class KeyValueCache:
         self.layers[layer] = k, v
         return k, v
 
+    def cut(self, places: int) -> None:
+        """Keep what was made of the first places only."""
+        self.layers = {layer: (k[:, :, :places], v[:, :, :places]) for layer, (k, v) in self.layers.items()}
+
 
 class Attention(nn.Module):
     """Multi-head attention over all positions; queries and keys are normalised, which keeps high rates calm."""
@@ -142,6 +156,7 @@ class Attention(nn.Module):
         super().__init__()
         D, K = config.hidden_size, config.hidden_size // config.num_heads
         self.heads, self.causal, self.dropout = config.num_heads, config.causal, config.dropout
+        self.block = config.block
         self.query, self.key, self.value, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
         self.norm_query, self.norm_key = nn.LayerNorm(K, bias=False), nn.LayerNorm(K, bias=False)
 
@@ -153,9 +168,11 @@ class Attention(nn.Module):
             q, k = rotate(q, *angles), rotate(k, *angles)
         if cache is not None:
             k, v = cache.extend(self, k, v)
-        past, sees = k.shape[2] - L, None  # a query among many places sees those up to its own
-        if past:
-            sees = torch.ones(L, past + L, dtype=torch.bool, device=x.device).tril(past)
+        past, sees = k.shape[2] - L, None
+        if self.block and cache is None:
+            sees = two_stream_mask(L // 2, self.block, x.device)
+        elif self.block or past:
+            sees = block_causal_mask(L, past, self.block or 1, x.device)
         dropout = self.dropout if self.training else 0.0
         scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)
         causal = self.causal and sees is None
@@ -231,25 +248,29 @@ class Denoiser(PreTrainedModel):
     ) -> Tensor:
         """Denoise.
 
-        Args:    xt: (B, L) ids; t: (B,) or one time in [0, T], ignored if the model has no time input;
+        Args:    xt: (B, L) ids, in a network with blocks (B, 2 L), noisy text and then clean text;
+                 t: (B,) or one time in [0, T], ignored if the model has no time input;
                  where: (B, L) bool, compute the head at these positions only;
-                 cache: xt goes on where this left off, and is added to it; causal networks only.
+                 cache: xt goes on where this left off, and is added to it; a network that looks left, or one with
+                 blocks, which then reads a single text: finished blocks and the one that is being written.
         Returns: (B, L, head_size), or (N, head_size) for the N positions of `where`; the MASK column is -inf.
         Raises:  ValueError for a wrong shape, ids outside the vocabulary, a sequence longer than max_length, or a time
                  outside [0, T].
         """
         past = 0 if cache is None else len(cache)
         self._check(xt, past, cache)
-        L, K = xt.shape[1], self.config.hidden_size // self.config.num_heads
-        x = self.token_embedding(xt) + self.position_embedding.weight[past : past + L]  # (B, L, D)
+        streams = 2 if self.config.block and cache is None else 1  # noisy and clean text stand at the same places
+        L, K = xt.shape[1] // streams, self.config.hidden_size // self.config.num_heads
+        places = torch.arange(past, past + L, device=xt.device).repeat(streams)
+        x = self.token_embedding(xt) + self.position_embedding(places)  # (B, streams L, D)
         time = None if self.time is None else self.time(self._times(t, xt))  # (B, D)
         if time is not None and self.config.time != "adaln":
             x, time = x + time[:, None], None
-        waves = sinusoids(torch.arange(past, past + L, device=x.device), K).to(x.dtype)
-        angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (L, K / 2)
+        waves = sinusoids(places, K).to(x.dtype)
+        angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (streams L, K / 2)
         for block in self.blocks:
             x = block(x, time, angles, cache)
-        return self._output(x if where is None else x[where])
+        return self._output(x[:, :L] if where is None else x[:, :L][where])
 
     def _output(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., head_size)."""
@@ -270,16 +291,23 @@ class Denoiser(PreTrainedModel):
 
     def _check(self, xt: Tensor, past: int, cache: KeyValueCache | None) -> None:
         V, longest = self.config.vocab_size, self.config.max_length
-        if cache is not None and not self.config.causal:
+        if cache is not None and not (self.config.causal or self.config.block):
             raise ValueError(
-                "Denoiser: a cache needs a causal network; one that looks both ways changes what it made of earlier "
+                "Denoiser: a cache needs a causal network or one with blocks; one that looks both ways changes what it made of earlier "
                 "places when a later one changes."
             )
         if xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel():
             raise ValueError(f"Denoiser: xt must be (B, L) integer ids, got {xt.dtype} {tuple(xt.shape)}.")
-        if past + xt.shape[1] > longest:
+        streams = 2 if self.config.block and cache is None else 1
+        if xt.shape[1] % streams:
             raise ValueError(
-                f"Denoiser: sequences have at most {longest} tokens (max_length), got {past + xt.shape[1]}. Cut the "
+                f"Denoiser: a network with blocks reads noisy and clean text one behind the other, (B, 2 L) ids, got "
+                f"{tuple(xt.shape)}. With a cache it reads one text."
+            )
+        if past + xt.shape[1] // streams > longest:
+            raise ValueError(
+                f"Denoiser: sequences have at most {longest} tokens (max_length), got "
+                f"{past + xt.shape[1] // streams}. Cut the "
                 "text into shorter chunks, or build the model with a larger max_length."
             )
         if xt.min() < 0 or xt.max() >= V:

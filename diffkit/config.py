@@ -68,10 +68,12 @@ class ModelSettings:
 
     Args:
         size: "nano", "tiny", "small" or "medium"; configs/ has one file for each.
-        process: the method ("mdlm": masked diffusion; "autoregressive": its twin that writes from left to right).
+        process: the method ("mdlm": masked diffusion; "autoregressive": its twin that writes from left to right;
+            "block": masked diffusion block by block).
         schedule: how the masking rate grows over time, a name from noise.py: "linear", "cosine", "quadratic", ...
         T: steps of the time axis.
         weight: the bound in "discrete" or "continuous" time.
+        block: tokens of a block; only process "block" has them.
         time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
         rotary: rotate queries and keys by position.
         dropout: share of activations dropped in training.
@@ -83,6 +85,7 @@ class ModelSettings:
     schedule: str = "cosine"
     T: int = 1000
     weight: str = "discrete"
+    block: int = 8
     time: str = "none"
     rotary: bool = True
     dropout: float = 0.0
@@ -126,7 +129,7 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
     texts = read(data, seed)
     settings = {
         "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
-        "T": model.T, "weight": model.weight,
+        "T": model.T, "weight": model.weight, "block": model.block,
     }  # fmt: skip
     process = PROCESSES[model.process].from_settings(settings)
     torch.manual_seed(seed)
