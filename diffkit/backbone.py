@@ -27,6 +27,7 @@ class DenoiserConfig(PretrainedConfig):
         time: how t enters: "none"; "sinusoidal" or "table", added to the tokens; "adaln", scales and shifts each layer.
         T: length of the time axis; dropout; causal: look left only (the autoregressive twin).
         tied: the head reads with the matrix that wrote, which saves V x D numbers where the vocabulary is large.
+        labels: how many labels a text can be asked to have; 0 for a model that takes none.
     Raises: ValueError for an unknown `time`, or a width that the heads do not divide.
     """
 
@@ -49,6 +50,7 @@ class DenoiserConfig(PretrainedConfig):
         dropout: float = 0.0,
         causal: bool = False,
         tied: bool = True,
+        labels: int = 0,
         **kwargs: Any,
     ):
         if time not in TIMES:
@@ -63,6 +65,7 @@ class DenoiserConfig(PretrainedConfig):
         self.intermediate_size = intermediate_size or 4 * hidden_size
         self.max_length, self.rotary, self.time, self.T = max_length, rotary, time, T
         self.dropout, self.causal, self.tied = dropout, causal, tied and self.head_size == vocab_size
+        self.labels = labels
         super().__init__(**kwargs)
 
 
@@ -207,6 +210,7 @@ class Denoiser(PreTrainedModel):
         self.token_embedding = nn.Embedding(config.vocab_size, D)
         self.position_embedding = nn.Embedding(config.max_length, D)
         self.time = TIMES[config.time](config)
+        self.label_embedding = nn.Embedding(config.labels + 1, D) if config.labels else None  # the last row: no label
         self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
         self.norm = nn.LayerNorm(D, bias=False)
         self.head = None if config.tied else nn.Linear(D, config.head_size, bias=False)
@@ -221,30 +225,42 @@ class Denoiser(PreTrainedModel):
             nn.init.zeros_(module.bias)
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
+        if isinstance(module, Denoiser) and module.label_embedding is not None:
+            nn.init.zeros_(module.label_embedding.weight)  # at the start a label says nothing
         if isinstance(module, Denoiser):  # not by Block: transformers passes over modules without weights of their own
             for part in module.modules():
                 if isinstance(part, Block) and part.modulation is not None:
                     nn.init.zeros_(part.modulation.weight)
 
     def forward(
-        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None
+        self,
+        xt: Tensor,
+        t: Tensor | float,
+        where: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        label: Tensor | None = None,
     ) -> Tensor:
         """Denoise.
 
         Args:    xt: (B, L) ids; t: (B,) or one time in [0, T], ignored if the model has no time input;
                  where: (B, L) bool, compute the head at these positions only;
-                 cache: xt goes on where this left off, and is added to it; causal networks only.
+                 cache: xt goes on where this left off, and is added to it; causal networks only;
+                 label: (B,) what the text is to be, in 0..labels, the last one meaning any; None: any.
         Returns: (B, L, head_size), or (N, head_size) for the N positions of `where`; the MASK column is -inf.
         Raises:  ValueError for a wrong shape, ids outside the vocabulary, a sequence longer than max_length, or a time
                  outside [0, T].
         """
         past = 0 if cache is None else len(cache)
         self._check(xt, past, cache)
+        if label is not None and self.label_embedding is None:
+            raise ValueError("Denoiser: this network takes no label; build it with labels=..., or leave label out.")
         L, K = xt.shape[1], self.config.hidden_size // self.config.num_heads
         x = self.token_embedding(xt) + self.position_embedding.weight[past : past + L]  # (B, L, D)
         time = None if self.time is None else self.time(self._times(t, xt))  # (B, D)
         if time is not None and self.config.time != "adaln":
             x, time = x + time[:, None], None
+        if self.label_embedding is not None:
+            x = x + self.label_embedding(self._labels(label, xt))[:, None]
         waves = sinusoids(torch.arange(past, past + L, device=x.device), K).to(x.dtype)
         angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (L, K / 2)
         for block in self.blocks:
@@ -267,6 +283,15 @@ class Denoiser(PreTrainedModel):
         if not ((t >= 0) & (t <= self.config.T)).all():
             raise ValueError(f"Denoiser: t must lie in [0, {self.config.T}], got {t.min():g}..{t.max():g}.")
         return t.expand(len(xt))
+
+    def _labels(self, label: Tensor | None, xt: Tensor) -> Tensor:
+        label = torch.full_like(xt[:, 0], self.config.labels) if label is None else label
+        if label.shape != xt[:, 0].shape or not ((label >= 0) & (label <= self.config.labels)).all():
+            raise ValueError(
+                f"Denoiser: label must be ({len(xt)},) numbers in 0..{self.config.labels}, the last one for any text; "
+                f"got {tuple(label.shape)} {label.tolist()[:8]}."
+            )
+        return label
 
     def _check(self, xt: Tensor, past: int, cache: KeyValueCache | None) -> None:
         V, longest = self.config.vocab_size, self.config.max_length

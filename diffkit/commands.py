@@ -21,7 +21,9 @@ from transformers import PreTrainedTokenizerBase
 from diffkit import doctor as examination
 from diffkit.checkpoint import latest_checkpoint
 from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, read_held_out
+from diffkit.diffusion import Denoise
 from diffkit.evaluate import Estimate, gap_to_entropy, nelbo, quality
+from diffkit.guidance import follow
 from diffkit.language import StoryLanguage, load_language
 from diffkit.model import DiffusionModel, load_model, parameter_count, quiet
 from diffkit.sample import canvas_from_text, denoise_frames, last_frame
@@ -85,7 +87,7 @@ def train(
         accelerator.init_trackers("diffkit")
     records = fit(
         shop.model, shop.batches, train, folder=checkpoints, resume=resume, validate=shop.validate,
-        accelerator=accelerator,
+        accelerator=accelerator, label_of=shop.label_of,
     )  # fmt: skip
     step = train.steps  # if there is nothing left to do
     for record in with_progress(_logged(records, folder / "training.jsonl", accelerator), train):
@@ -143,6 +145,8 @@ def sample(
     top_p: float | None = None,
     prompt: str = "",
     length: int | None = None,
+    label: str = "",
+    guidance: float = 0.0,
     seed: int | None = None,
     animate: bool = False,
 ) -> None:
@@ -157,8 +161,10 @@ def sample(
         temperature: below 1 safer, above 1 wilder.
         top_k: draw from the k likeliest tokens only.
         top_p: draw from the smallest set of tokens that holds this probability.
-        prompt: how the text starts; ___ leaves one word open.
+        prompt: how the text starts; ___ leaves one word open, ___{3} three.
         length: tokens of the canvas (default: what the model was trained on).
+        label: how a story ends (lost, kept, returned, shared); for a conditional model such as tales-mdlm-conditional.
+        guidance: how much to stress the label; 0 follows it as it was learned.
         seed: the same seed gives the same texts (default: new ones each time).
         animate: show the text appear; `--animate` alone is enough.
     """
@@ -169,7 +175,7 @@ def sample(
         raise ValueError(f"--length must lie in 1..{longest}, what the model was trained on, got {length}.")
     canvas = canvas_from_text(prompt, tokenizer, length)
     how = {"rule": rule, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    _write(trained, tokenizer, canvas, n, steps, seed, animate, how)
+    _write(trained, tokenizer, canvas, n, steps, seed, animate, how, _steered(trained, label, guidance))
 
 
 def infill(
@@ -180,13 +186,15 @@ def infill(
     steps: int | None = None,
     rule: Rule | None = None,
     temperature: float = 1.0,
+    label: str = "",
+    guidance: float = 0.0,
     seed: int | None = None,
     animate: bool = False,
 ) -> None:
     """Fill the blanks of a text and keep its words: diffkit infill "One ___ day Mia walked to the park."
 
     Args:
-        text: a text with blanks ___, one for each missing word.
+        text: a text with blanks, ___ for one missing word, ___{3} for three: before, between or behind the words.
         model: folder of a trained model, or the name of a shipped one.
         n: how many fillings.
         complete: the text ends where it ends; otherwise the model also writes how it goes on.
@@ -194,6 +202,8 @@ def infill(
         rule: which hidden tokens are revealed first; "ancestral" follows the process itself (default: random, where
             the process leaves a choice).
         temperature: below 1 safer, above 1 wilder.
+        label: how the story ends (lost, kept, returned, shared), for a conditional model.
+        guidance: how much to stress the label; 0 follows it as it was learned.
         seed: the same seed gives the same fillings (default: new ones each time).
         animate: show the words appear; `--animate` alone is enough.
     """
@@ -201,12 +211,25 @@ def infill(
     canvas = canvas_from_text(text, tokenizer, trained.denoiser.config.max_length, complete=complete)
     if not (canvas == tokenizer.mask_token_id).any():
         raise ValueError("the text is complete and has no blank; write ___ where a word is missing.")
-    _write(trained, tokenizer, canvas, n, steps, seed, animate, {"rule": rule, "temperature": temperature})
+    how = {"rule": rule, "temperature": temperature}
+    _write(trained, tokenizer, canvas, n, steps, seed, animate, how, _steered(trained, label, guidance))
 
 
 def _load(model: str) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:
     trained = load_model(model)
     return trained, load_tokenizer(trained.name_or_path)
+
+
+def _steered(trained: DiffusionModel, label: str, guidance: float) -> Denoise:
+    """The model, or the model told how the text shall end."""
+    if not label and not guidance:
+        return trained
+    labels = load_language(trained.config.language).labels if trained.config.language and trained.labels else []
+    if not labels:
+        raise ValueError("this model knows no labels; --label and --guidance need one such as tales-mdlm-conditional.")
+    if label not in labels:
+        raise ValueError(f"--label must be one of {', '.join(labels)}, got {label!r}.")
+    return follow(trained, labels.index(label), guidance)
 
 
 def _write(
@@ -218,6 +241,7 @@ def _write(
     seed: int | None,
     animated: bool,
     how: dict[str, Any],
+    denoise: Denoise,
 ) -> None:
     """Fill n copies of a canvas (1, L) and print them; the first one is played if it is to be animated."""
     if n < 1:
@@ -228,7 +252,7 @@ def _write(
     rng.seed() if seed is None else rng.manual_seed(seed)
     start = canvas.expand(n, -1)
     how["rule"] = how["rule"] or trained.process.default_rule
-    frames = denoise_frames(trained.process, trained, start=start, steps=steps, rng=rng, **how)
+    frames = denoise_frames(trained.process, denoise, start=start, steps=steps, rng=rng, **how)
     frame = play(frames, tokenizer, steps=steps) if animated else last_frame(frames)
     texts = [paragraph(ids, tokenizer) for ids in frame.tokens[1 if animated else 0 :]]
     print(*texts, sep="\n\n", end="\n" if texts else "")
