@@ -69,7 +69,7 @@ class TrainSettings:
         shares = 0 <= self.decay <= 1 and 0 <= self.drop_label <= 1 and 0 <= self.ema < 1
         if min(self.warmup, self.weight_decay) < 0 or not shares:
             raise ValueError(
-                "TrainSettings: warmup and weight_decay must be >= 0, decay in [0, 1] (so drop_label) and ema in [0, 1)."
+                "TrainSettings: warmup and weight_decay must be >= 0, drop_label, decay in [0, 1] and ema in [0, 1)."
             )
 
     def warmth(self, step: int) -> float:
