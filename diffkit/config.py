@@ -128,12 +128,12 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
 
     Raises: ValueError, OSError or ConnectionError that says which setting cannot be met.
     """
-    texts = read(data, seed)
-    if model.conditional and texts.language is None:
+    if model.conditional and data.corpus not in GRAMMARS:
         raise ValueError(
             f"build: a conditional model needs labels, which {data.corpus!r} has not; choose the corpus "
             f"{' or '.join(sorted(GRAMMARS))}, or leave `conditional` out."
         )
+    texts = read(data, seed)
     settings = {
         "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
         "T": model.T, "weight": model.weight,

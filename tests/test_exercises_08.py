@@ -1,7 +1,6 @@
 """Exercises of notebook 08: the worked solutions pass, and each likely mistake is named."""
 
 import pytest
-import torch
 
 from diffkit import exercises
 from diffkit.language import load_language
