@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -19,12 +18,13 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from diffkit import doctor as examination
+from diffkit import report
 from diffkit.checkpoint import latest_checkpoint
 from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, read_held_out
 from diffkit.diffusion import Denoise
-from diffkit.evaluate import Estimate, gap_to_entropy, nelbo, quality
+from diffkit.evaluate import quality
 from diffkit.guidance import follow
-from diffkit.language import StoryLanguage, load_language
+from diffkit.language import load_language
 from diffkit.model import DiffusionModel, load_model, parameter_count, quiet
 from diffkit.sample import canvas_from_text, denoise_frames, last_frame
 from diffkit.terminal import paragraph, play
@@ -267,6 +267,8 @@ def evaluate(
     fraction: float = 0.01,
     seed: int = 0,
     json_file: str = "",
+    all: bool = False,
+    out: str = "",
 ) -> None:
     """Judge a model: the bound on its negative log-likelihood and, where the language is known, the gap to the truth.
 
@@ -279,55 +281,41 @@ def evaluate(
         fraction: share of that text which training held out; 1 for a text that the model has never seen.
         seed: of masks and samples; for a text also of the split, as in training.
         json_file: also write the results there.
+        all: everything there is to measure, with a report: table, JSON, Markdown and figures; `--all` alone is enough.
+        out: folder of that report (default: reports/MODEL).
     """
     trained, tokenizer = _load(model)
     language = load_language(trained.config.language) if trained.config.language else None
     rng, L = Generator().manual_seed(seed), trained.denoiser.config.max_length
-    name = corpus or trained.config.language
+    name, steps = corpus or trained.config.language, L if steps is None else steps
     if not name:
         raise ValueError("this model was trained on real text; say which text to use with --corpus.")
-    settings = DataSettings(name, str(trained.name_or_path), L, 1, n, fraction)
-    x0 = read_held_out(settings, seed)
-    results = _report_bound(nelbo(trained.process, trained, x0, rng=rng), L, len(x0))
+    known = language is not None and name == trained.config.language
+    if all:
+        if not (language and known) or samples < 1:
+            raise ValueError("--all needs a model of a known language, evaluated on it, and at least one sample.")
+        whole = report.measure(trained, language, n=n, samples=samples, steps=(steps,), rng=rng)
+        return _write_report(Path(model).name, whole, Path(out or f"reports/{Path(model).name}"))
+    x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed)
+    found = report.measure_bound(trained, tokenizer, x0, rng, padded=known)
+    print(*report.bound_lines(found), sep="\n")
     if (unknown := (x0 == tokenizer.unk_token_id).double().mean().item()) > 0:
         print(f"of these tokens      {unknown:.1%} are words that the model does not know, read as one token for all")
-    if language and name == trained.config.language:
-        results |= _report_truth(trained, language, n, samples, L if steps is None else steps, rng)
+    if language and known:
+        found |= report.measure_gap(trained, language, n, rng)
+        print(*report.gap_lines(found), sep="\n")
+        if samples > 0:
+            made = quality(language, report.draw(trained, samples, L, steps, rng))._asdict()
+            print(*report.sample_lines(found := found | made | {"samples": samples, "steps": steps}), sep="\n")
     if json_file:
-        Path(json_file).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        Path(json_file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _report_bound(bound: Estimate, L: int, n: int) -> dict[str, float]:
-    """Print a bound in every unit, averages first and the exponent last; the numbers as a dictionary."""
-    per_token = bound / L
-    print(f"bound                {bound} nats per sequence ({n} sequences of {L} tokens, EOS and PAD counted)")
-    print(f"                     {per_token} nats per token")
-    print(f"perplexity           at most {math.exp(per_token.mean):.5g}")
-    return {
-        "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
-        "nats_per_token": per_token.mean, "nats_per_token_se": per_token.standard_error,
-        "perplexity": math.exp(per_token.mean), "sequences": n,
-    }  # fmt: skip
-
-
-def _report_truth(
-    trained: DiffusionModel, language: StoryLanguage, n: int, samples: int, steps: int, rng: Generator
-) -> dict[str, float]:
-    """Print how far a model is from the language it was trained on; the numbers as a dictionary."""
-    entropy = language.entropy() / language.length
-    gap = gap_to_entropy(trained.process, trained, language, n, rng=rng) / language.length
-    print(f"exact entropy        {entropy:.4f} nats per token")
-    print(f"gap to the entropy   {gap} nats per token (beside the exact denoiser, on the same masks)")
-    results = {"entropy_nats_per_token": entropy, "gap_nats_per_token": gap.mean, "gap_se": gap.standard_error}
-    if samples < 1:
-        return results
-    start = trained.process.prior(samples, language.length, rng)
-    frames = denoise_frames(
-        trained.process, trained, start=start, steps=steps, rng=rng, rule=trained.process.default_rule
-    )
-    found = quality(language, last_frame(frames).tokens)
-    print(f"valid stories        {found.valid:.1%} of {samples} (95 % interval {found.low:.1%} to {found.high:.1%})")
-    return results | found._asdict() | {"samples": samples, "steps": steps}
+def _write_report(name: str, found: report.Figures, folder: Path) -> None:
+    """Leave a report in a folder, and print what it says."""
+    report.write(name, found, folder)
+    print(*report.bound_lines(found), *report.gap_lines(found), "", report.sample_table(found), sep="\n")
+    print(f"\nThe report is in {folder}: README.md, report.json and figures.")
 
 
 def doctor() -> None:

@@ -398,3 +398,11 @@ def test_a_conditional_model_needs_a_corpus_with_labels(letters, here, capsys):
     data = [f"--data.corpus={text}", f"--data.tokenizer={tokenizer}", "--data.length=8", "--data.batch_size=2"]
     said = mistake(capsys, "train", *data, "--model.conditional=true", "--train.steps=1")
     assert "needs labels" in said
+
+
+def test_evaluate_all_leaves_a_report(micro, here, capsys):
+    assert cli.main(["evaluate", "--model", str(micro), "--n=16", "--samples=8", "--all", "--out=found"]) == 0
+    told = capsys.readouterr().out
+    assert "true stories" in told and "per character" in told and "The report is in found" in told
+    assert {"README.md", "report.json", "marginals.png"} <= {path.name for path in (here / "found").iterdir()}
+    assert "--all needs" in mistake(capsys, "evaluate", "--model", micro, "--all", "--samples=0")
