@@ -285,28 +285,28 @@ def evaluate(
         out: folder of that report (default: reports/MODEL).
     """
     trained, tokenizer = _load(model)
-    language = load_language(trained.config.language) if trained.config.language else None
     rng, L = Generator().manual_seed(seed), trained.denoiser.config.max_length
     name, steps = corpus or trained.config.language, L if steps is None else steps
     if not name:
         raise ValueError("this model was trained on real text; say which text to use with --corpus.")
-    known = language is not None and name == trained.config.language
+    known = load_language(name) if name == trained.config.language else None
     if all:
-        if not (language and known) or samples < 1:
+        if known is None or samples < 1:
             raise ValueError("--all needs a model of a known language, evaluated on it, and at least one sample.")
-        whole = report.measure(trained, language, n=n, samples=samples, steps=(steps,), rng=rng)
+        whole = report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng)
         return _write_report(Path(model).name, whole, Path(out or f"reports/{Path(model).name}"))
     x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed)
-    found = report.measure_bound(trained, tokenizer, x0, rng, padded=known)
+    found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
     print(*report.bound_lines(found), sep="\n")
     if (unknown := (x0 == tokenizer.unk_token_id).double().mean().item()) > 0:
         print(f"of these tokens      {unknown:.1%} are words that the model does not know, read as one token for all")
-    if language and known:
-        found |= report.measure_gap(trained, language, n, rng)
+    if known:
+        found |= report.measure_gap(trained, known, n, rng)
         print(*report.gap_lines(found), sep="\n")
-        if samples > 0:
-            made = quality(language, report.draw(trained, samples, L, steps, rng))._asdict()
-            print(*report.sample_lines(found := found | made | {"samples": samples, "steps": steps}), sep="\n")
+    if known and samples > 0:
+        found |= quality(known, report.draw(trained, samples, L, steps, rng))._asdict()
+        found |= {"samples": samples, "steps": steps}
+        print(*report.sample_lines(found), sep="\n")
     if json_file:
         Path(json_file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 

@@ -148,7 +148,8 @@ def card(found: dict, config: str, machine: str) -> str:
     gap = Estimate(found["gap_nats_per_token"], found["gap_se"])
     return CARD.format(
         **found, bound=bound, gap=gap, config=config, machine=machine, steps=steps,
-        minutes=records[-1]["seconds"] / 60, stories=64 * steps, tokens=64 * steps * found["length"], tables=tables, sampled_table=sample_table(found),
+        minutes=records[-1]["seconds"] / 60, stories=64 * steps, tokens=64 * steps * found["length"],
+        tables=tables, sampled_table=sample_table(found),
         kind=KINDS["conditional" if found["endings"] else found["process"]],
         bound_name="negative log-likelihood" if found["exact"] else "bound on the negative log-likelihood",
     )  # fmt: skip
