@@ -71,11 +71,21 @@ class DiffusionModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         self.denoiser._init_weights(module)
 
+    @property
+    def labels(self) -> int:
+        """How many labels its texts can be asked to have; 0 if it takes none. This number also stands for "any"."""
+        return self.denoiser.config.labels
+
     def forward(
-        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None
+        self,
+        xt: Tensor,
+        t: Tensor | float,
+        where: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        label: Tensor | None = None,
     ) -> Tensor:
         """As Denoiser.forward: (B, L) ids and times to (B, L, V) logits, MASK at -inf."""
-        return self.denoiser(xt, t, where, cache)
+        return self.denoiser(xt, t, where, cache, label)
 
 
 def build_model(

@@ -1,4 +1,4 @@
-"""Block diffusion: its limits are the autoregressive twin and MDLM, no block sees what it must not, the cache is exact."""
+"""Block diffusion: its limits are the twin and MDLM, no block sees what it must not, the cache is exact."""
 
 import itertools
 
@@ -9,16 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from worlds import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, micro_counts
 
+from diffkit.attention import KeyValueCache, two_stream_mask
 from diffkit.autoregressive import Autoregressive
-from diffkit.backbone import KeyValueCache
 from diffkit.blocks import BlockDiffusion
 from diffkit.config import DataSettings, ModelSettings, build
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.evaluate import gap_to_entropy, sequence_bounds
-from diffkit.masks import two_stream_mask
 from diffkit.model import build_model, load_model, quiet
 from diffkit.objectives import OBJECTIVES
-from diffkit.sample import denoise_frames, infill, last_frame, sample
+from diffkit.sample import denoise_frames, infill, sample
 from diffkit.train import TrainSettings, fit
 
 ALL = [1, 2, 3, L]  # sizes of blocks; the last block of 2 and of 3 is shorter
@@ -226,7 +225,7 @@ def test_no_block_sees_itself_or_what_follows_in_the_clean_text(block):
 @each_block
 @pytest.mark.parametrize("rotary", [True, False])
 def test_two_streams_say_what_a_reader_of_the_prefix_says(block, rotary):
-    """Noisy block b of the training pass equals a run on [clean prefix ; noisy block b], which is what sampling does."""
+    """Noisy block b of the training pass equals a run on [clean prefix ; noisy block b], as in sampling."""
     model, x0 = network(block, rotary=rotary), texts(6)
     xt, _ = process(block).hide(x0, torch.rand(6, generator=generator()), generator())
     whole = model(torch.cat([xt, x0], 1), 0.0)
