@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -17,6 +18,7 @@ from diffkit.corpus import CORPORA, load_corpus, split_documents
 from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
 from diffkit.diffusion import WEIGHTS
 from diffkit.evaluate import nelbo
+from diffkit.labels import endings
 from diffkit.language import StoryLanguage, load_language
 from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
 from diffkit.noise import get_schedule
@@ -68,13 +70,16 @@ class ModelSettings:
 
     Args:
         size: "nano", "tiny", "small" or "medium"; configs/ has one file for each.
-        process: the method ("mdlm": masked diffusion; "autoregressive": its twin that writes from left to right).
+        process: the method ("mdlm": masked diffusion; "autoregressive": its twin that writes from left to right;
+            "block": masked diffusion block by block).
         schedule: how the masking rate grows over time, a name from noise.py: "linear", "cosine", "quadratic", ...
         T: steps of the time axis.
         weight: the bound in "discrete" or "continuous" time.
+        block: tokens of a block; only process "block" has them.
         time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
         rotary: rotate queries and keys by position.
         dropout: share of activations dropped in training.
+        conditional: also learn to write a story that ends as asked; a built-in language with labels is needed.
         init: train on from the weights of this model, a folder or the name of a shipped one; fresh weights if empty.
     """
 
@@ -83,9 +88,11 @@ class ModelSettings:
     schedule: str = "cosine"
     T: int = 1000
     weight: str = "discrete"
+    block: int = 8
     time: str = "none"
     rotary: bool = True
     dropout: float = 0.0
+    conditional: bool = False
     init: str = ""
 
     def __post_init__(self) -> None:
@@ -106,6 +113,7 @@ class Workshop(NamedTuple):
     batches: Batches
     validate: Callable[[DiffusionModel], float]  # bound on held-out text, nats per token
     language: StoryLanguage | None  # None for real text
+    label_of: Callable[[Tensor], Tensor] | None  # (B, L) to labels (B,), for a conditional model
 
 
 class Texts(NamedTuple):
@@ -123,21 +131,28 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
 
     Raises: ValueError, OSError or ConnectionError that says which setting cannot be met.
     """
+    if model.conditional and data.corpus not in GRAMMARS:
+        raise ValueError(
+            f"build: a conditional model needs labels, which {data.corpus!r} has not; choose the corpus "
+            f"{' or '.join(sorted(GRAMMARS))}, or leave `conditional` out."
+        )
     texts = read(data, seed)
     settings = {
         "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
-        "T": model.T, "weight": model.weight,
+        "T": model.T, "weight": model.weight, "block": model.block,
     }  # fmt: skip
     process = PROCESSES[model.process].from_settings(settings)
     torch.manual_seed(seed)
     network = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout, "max_length": texts.length}
+    label_of = partial(endings, texts.language) if texts.language and model.conditional else None
+    network |= {"labels": len(texts.language.labels) if texts.language and label_of else 0}
     name = data.corpus if texts.language else None
     built = build_model(process, model.size, language=name, **network)
     if model.init:
         start_from(built, model.init)
     return Workshop(
         built, texts.tokenizer, texts.batches,
-        lambda trained: validation_bound(trained, texts.validation), texts.language,
+        lambda trained: validation_bound(trained, texts.validation), texts.language, label_of,
     )  # fmt: skip
 
 

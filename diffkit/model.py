@@ -16,14 +16,16 @@ from transformers import logging as transformers_logging
 
 from diffkit.autoregressive import Autoregressive
 from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, KeyValueCache, parameter_count
+from diffkit.blocks import BlockDiffusion
 from diffkit.diffusion import MaskedDiffusion
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
 __all__ += ["PRETRAINED", "PROCESSES", "build_model", "load_model", "quiet", "start_from"]
 
-PROCESSES: dict[str, type[MaskedDiffusion] | type[Autoregressive]] = {
+PROCESSES: dict[str, type[MaskedDiffusion] | type[Autoregressive] | type[BlockDiffusion]] = {
     "mdlm": MaskedDiffusion,
     "autoregressive": Autoregressive,
+    "block": BlockDiffusion,
 }
 
 
@@ -69,11 +71,21 @@ class DiffusionModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         self.denoiser._init_weights(module)
 
+    @property
+    def labels(self) -> int:
+        """How many labels its texts can be asked to have; 0 if it takes none. This number also stands for "any"."""
+        return self.denoiser.config.labels
+
     def forward(
-        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None
+        self,
+        xt: Tensor,
+        t: Tensor | float,
+        where: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        label: Tensor | None = None,
     ) -> Tensor:
         """As Denoiser.forward: (B, L) ids and times to (B, L, V) logits, MASK at -inf."""
-        return self.denoiser(xt, t, where, cache)
+        return self.denoiser(xt, t, where, cache, label)
 
 
 def build_model(
@@ -90,7 +102,7 @@ def build_model(
     shape = SIZES[size] if isinstance(size, str) else size
     described = process.settings()  # type: ignore[operator]
     given = {"vocab_size": described["vocab_size"], "mask_token_id": described["mask_id"], "T": described["T"]}
-    given["causal"] = process.causal
+    given |= {"causal": process.causal, "block": process.block}
     known = [name for name in inspect.signature(DenoiserConfig.__init__).parameters if name not in ("self", "kwargs")]
     unknown = sorted({*shape, *settings} - {*known})
     if unknown:
