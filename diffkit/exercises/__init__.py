@@ -15,6 +15,7 @@ from diffkit.exercises.objective import check_count_estimate, check_discrete_wei
 from diffkit.exercises.sampling import check_agree, check_nucleus, check_reveal_counts, check_tempered
 from diffkit.exercises.start_here import check_guess_cost, check_hidden_tokens, check_story_length
 from diffkit.exercises.training import check_average, check_reach, check_stratified, check_warmth
+from diffkit.exercises.variable_length import check_length, check_length_belief, check_sees
 
 __all__ = [
     "Verdict",
@@ -34,6 +35,8 @@ __all__ = [
     "check_guided",
     "check_hidden_nats",
     "check_hidden_tokens",
+    "check_length",
+    "check_length_belief",
     "check_nucleus",
     "check_own_schedule",
     "check_paired",
@@ -41,6 +44,7 @@ __all__ = [
     "check_report",
     "check_reveal_counts",
     "check_rule_out",
+    "check_sees",
     "check_stay_masked",
     "check_story_length",
     "check_stratified",
