@@ -15,7 +15,7 @@ from torch import Generator, Tensor
 
 from diffkit.autoregressive import Autoregressive
 from diffkit.data import ChunkBatches
-from diffkit.diffusion import MaskedDiffusion
+from diffkit.diffusion import Denoise, MaskedDiffusion
 from diffkit.evaluate import Estimate, mean_of, sequence_bounds
 from diffkit.language import StoryLanguage
 from diffkit.model import DiffusionModel, build_model, parameter_count
@@ -91,9 +91,7 @@ def build_point(point: Point, language: StoryLanguage) -> DiffusionModel:
     return build_model(process, shape, max_length=point.length)
 
 
-def exact_on_prefixes(
-    language: StoryLanguage, model: DiffusionModel, length: int
-) -> Callable[[Tensor, Tensor], Tensor]:
+def exact_on_prefixes(language: StoryLanguage, model: DiffusionModel, length: int) -> Denoise:
     """The exact denoiser of the first `length` tokens: what follows is hidden from it."""
     exact = language.denoiser(model.process)
 
