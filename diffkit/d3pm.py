@@ -13,7 +13,7 @@ from diffkit.diffusion import Denoise, LossTerms, Step
 from diffkit.draws import categorical
 from diffkit.noise import Schedule, check_clean
 from diffkit.transitions import (
-    before_end, check_reached, divergence, get_transitions, transition_settings, transitions_from, without_own,
+    any_word, before_end, check_reached, divergence, get_transitions, transition_settings, transitions_from, without_own,
 )  # fmt: skip
 
 FLOOR = 1e-280  # least chance that the network's answer gives to a token: the way back stays a distribution
@@ -105,7 +105,8 @@ class D3PM(nn.Module):
 
         Source: arXiv:2107.03006, Eq. 3 for a weight of one at x_0.
         """
-        chances = self.transitions.pull(self.one_hot(zt), s, t) * (self.transitions.push(weights, 0, s) + FLOOR)
+        weights = weights + FLOOR * any_word(self.vocab_size, self.mask_id).to(weights.device)
+        chances = self.transitions.pull(self.one_hot(zt), s, t) * self.transitions.push(weights, 0, s)
         return chances / chances.sum(-1, keepdim=True)
 
     # ------------------------------------------------------------------------------------------------------ the way back

@@ -20,8 +20,8 @@ DUO = StoryLanguage(
         },
         templates=[
             Template("{one} {one.other}", 0.5, "x"),
-            Template("{one} {two}", 0.3, "x"),
-            Template("{one}", 0.2, "x"),
+            Template("{one} {one}", 0.3, "x"),
+            Template("{two}", 0.2, "x"),
         ],
         length=3,
     )
@@ -141,7 +141,7 @@ def written(reverse_of, start, states, times):
     """Exact probability that the sampler ends in each state: (n,) chances at the start, times from T down to 0."""
     now = start
     for t, s in zip(times[:-1], times[1:], strict=True):
-        reverse = reverse_of(states, t, s)  # (n, L, V)
+        reverse = reverse_of(states, t, s).nan_to_num(0.0)  # (n, L, V); NaN where a state is never reached
         moves = torch.stack([reverse[:, i][:, states[:, i]] for i in range(states.shape[1])]).prod(0)  # (from, to)
         now = now @ moves
     return now
