@@ -14,8 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.backbone import SIZES, TIMES
 from diffkit.corpus import CORPORA, load_corpus, split_documents
-from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
 from diffkit.d3pm import REVERSES
+from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
 from diffkit.diffusion import WEIGHTS
 from diffkit.evaluate import nelbo
 from diffkit.language import StoryLanguage, load_language

@@ -13,7 +13,14 @@ from diffkit.diffusion import Denoise, LossTerms, Step
 from diffkit.draws import categorical
 from diffkit.noise import Schedule, check_clean
 from diffkit.transitions import (
-    any_word, before_end, check_reached, divergence, get_transitions, transition_settings, transitions_from, without_own,
+    any_word,
+    before_end,
+    check_reached,
+    divergence,
+    get_transitions,
+    transition_settings,
+    transitions_from,
+    without_own,
 )  # fmt: skip
 
 FLOOR = 1e-280  # least chance that the network's answer gives to a token: the way back stays a distribution
@@ -109,7 +116,7 @@ class D3PM(nn.Module):
         chances = self.transitions.pull(self.one_hot(zt), s, t) * self.transitions.push(weights, 0, s)
         return chances / chances.sum(-1, keepdim=True)
 
-    # ------------------------------------------------------------------------------------------------------ the way back
+    # ----------------------------------------------------------------------------------------------------- the way back
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """The network's answer as log f, float64; clean text holds no MASK."""
@@ -131,7 +138,7 @@ class D3PM(nn.Module):
         logits, t, s = denoise(zt, t), before_end(t, self.T), s.double()
         return Step(categorical(self.back(logits, zt, t, s), rng), self.back(logits, zt, t, torch.zeros_like(s)))
 
-    # --------------------------------------------------------------------------------------------------------- the bound
+    # -------------------------------------------------------------------------------------------------------- the bound
 
     def terms(self, logits: Tensor, x0: Tensor, zt: Tensor, t: Tensor) -> LossTerms:
         """T times the term of step t, whole in 1..T, and the prior's: averaged over t, the bound of the T-step chain.
@@ -163,7 +170,7 @@ class D3PM(nn.Module):
         return self.terms(denoise(zt, t), x0, zt, t)
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
-        """The term of the step that lies at u of 1..T; with T draws, `evaluate.sequence_bounds` takes each step once."""
+        """The term of the step that lies at u of 1..T; with T draws `evaluate.sequence_bounds` takes each once."""
         t = (u * self.T).long().clamp(max=self.T - 1) + 1
         return torch.stack(self.loss(denoise, x0, t.to(x0.device), rng)).sum(0)
 
@@ -175,4 +182,3 @@ class D3PM(nn.Module):
 
     def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         return self.reverse.raw_from(log_posterior, self.evidence(zt, t))
-

@@ -88,10 +88,11 @@ def hybrid(process: D3PM, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generato
 
 
 def score_entropy(process: SEDD, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """SEDD's own: the bound without its ends, nats per token. Only that much depends on the network's score at t."""
-    moment = t - torch.rand(t.shape, generator=rng, dtype=torch.float64).to(t.device)  # within the step that ends at t
+    """SEDD's own: the bound without its ends, nats per token, at noise spread evenly; t / T is the share of it."""
+    u = (t - torch.rand(t.shape, generator=rng, dtype=torch.float64).to(t.device)) / process.T
+    moment, speed = process.even_noise(u)
     zt, _ = process.corrupt(x0, moment, rng)
-    return process.T * process.score_entropy(denoise(zt, moment), x0, zt, moment).mean()
+    return (speed[:, None] * process.T * process.score_entropy(denoise(zt, moment), x0, zt, moment)).mean()
 
 
 OBJECTIVES = {

@@ -1,4 +1,4 @@
-"""SEDD: learn how much more likely each other word would be (the concrete score), and let noise run backwards with it."""
+"""SEDD: learn how much more likely each other word would be (the concrete score), and run noise backwards with it."""
 
 from __future__ import annotations
 
@@ -13,24 +13,40 @@ from diffkit.diffusion import Denoise, LossTerms, Step
 from diffkit.draws import categorical
 from diffkit.noise import Schedule, check_clean
 from diffkit.transitions import (
-    LIMITS, Mixing, before_end, check_reached, divergence, get_transitions, transition_settings, transitions_from,
+    LIMITS,
+    Mixing,
+    before_end,
+    check_reached,
+    divergence,
+    get_transitions,
+    transition_settings,
+    transitions_from,
     without_own,
 )  # fmt: skip
 
+LEAST = 1e-3  # share of its score that a word keeps in the reconstruction
 NO_NOISE = 1e-8  # a masking rate at t = 0 below this costs less than a millionth of a nat for each token
 
 Sampler = Callable[["SEDD", Tensor, Tensor, Tensor, Tensor], Tensor]  # (process, score, z_t, t, s) -> (B, L, V) chances
 
 
-def tweedie(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Tweedie tau-leaping: exp(-d R) score, the scores at s if other places stood still, times Q(s, t) to z_t.
+def leap(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor, least: float = 0.0) -> Tensor:
+    """exp(-d R) score, the scores at s if other places stood still, times Q(s, t) to z_t; d is the noise from s to t.
 
-    Exact for one place and an exact score. With a learned one an entry may fall below zero; it is set to zero.
+    Exact for one place and an exact score. With a learned one an entry may fall below zero: it is set to the share
+    `least` of what the score was.
+    """
+    earlier = process.transitions.unpush(score, s, t)
+    is_possible = process.possible(s, zt.device) > 0  # no MASK at s = 0
+    return earlier.maximum(least * score) * process.transitions.pull(process.one_hot(zt), s, t) * is_possible
+
+
+def tweedie(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """Tweedie tau-leaping: all places leap at once.
+
     Source: arXiv:2310.16834, section 4 (called analytic in its code).
     """
-    earlier = process.transitions.unpush(score, s, t).clamp(min=0)
-    is_possible = process.possible(s, zt.device) > 0  # no MASK at s = 0
-    return earlier * process.transitions.pull(process.one_hot(zt), s, t) * is_possible
+    return leap(process, score, zt, t, s)
 
 
 def euler(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -125,7 +141,7 @@ class SEDD(nn.Module):
         slope = self.schedule.dgamma(t) / (1 - self.schedule.gamma(t))
         return slope.reshape(-1, 1).to(zt.device) * self.transitions.limit(zt.device)[zt]
 
-    # --------------------------------------------------------------------------------------------------------- the score
+    # -------------------------------------------------------------------------------------------------------- the score
 
     def log_score(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """The network's output as log s, (B, L, V) float64: 0 at z_t itself, -inf at what cannot be.
@@ -141,8 +157,8 @@ class SEDD(nn.Module):
     def score_entropy(self, raw: Tensor, x0: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """Denoising score entropy, (B, L) nats per unit of t: rate times the sum over y of s - r log s + r (log r - 1).
 
-        r = q(y | x_0) / q(z_t | x_0) is what a score would be if x_0 were known. Zero at s = r, and never less: the part
-        without s teaches nothing, but with it the integral over t is a bound.
+        r = q(y | x_0) / q(z_t | x_0) is what a score would be if x_0 were known. Zero at s = r, and never less: the
+        part without s teaches nothing, but with it the integral over t is a bound.
         Source: arXiv:2310.16834, theorems 3.4 and 3.6.
         """
         chance = self.transitions.push(self.one_hot(x0), 0, self.inside(t))
@@ -153,7 +169,7 @@ class SEDD(nn.Module):
         rate = self.rate_into(zt, t)
         return rate * torch.where(is_other & (rate > 0)[..., None], entropy, 0.0).sum(-1)
 
-    # --------------------------------------------------------------------------------------------------------- the bound
+    # -------------------------------------------------------------------------------------------------------- the bound
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         """T times the score entropy at t, what the start of the noise costs, and what its end does.
@@ -165,35 +181,43 @@ class SEDD(nn.Module):
         return LossTerms(diffusion, self.reconstruction_loss(denoise, x0, rng), self.prior_loss(x0))
 
     def reconstruction_loss(self, denoise: Denoise, x0: Tensor, rng: Generator) -> Tensor:
-        """-log p(x_0 | z) for z just after t = 0, (B, L) nats; none where the schedule starts at no noise."""
+        """-log p(x_0 | z) for z just after t = 0, (B, L) nats; none where the schedule starts at no noise.
+
+        No word loses all of its chance to a score that is a little off: one such word would make the bound infinite.
+        """
         if self.schedule.gamma(self.start) < NO_NOISE:
             return torch.zeros(x0.shape, dtype=torch.float64, device=x0.device)
         t = torch.full((len(x0),), self.start, dtype=torch.float64, device=x0.device)
         z, _ = self.corrupt(x0, t, rng)
-        return divergence(self.one_hot(x0), self.belief(denoise(z, t), z, t))
+        return divergence(self.one_hot(x0), self.belief(denoise(z, t), z, t, LEAST))
 
     def prior_loss(self, x0: Tensor) -> Tensor:
         """KL(q(z_T | x_0) || prior), (B, L) nats."""
         end = self.inside(self.T)
         return divergence(self.transitions.push(self.one_hot(x0), 0, end), self.possible(end, x0.device))
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
-        """The bound at the time when the share u of all noise is there: masking rates, not times, are spread evenly.
+    def even_noise(self, u: Tensor) -> tuple[Tensor, Tensor]:
+        """The times (B,) when the share u of all noise is there, and dt / du in units of T.
 
-        The value is unbiased all the same; a geometric schedule spends half of its time where nothing happens yet.
+        Spread over masking rates rather than times, an average is the same for every schedule and varies less: a
+        geometric one spends half of its time where nothing happens yet.
         """
         first, last = self.schedule.gamma(self.inside(torch.tensor([0, self.T])))
-        t = self.inside(self.schedule.time_of(first + u * (last - first)).to(x0.device))
-        speed = (last - first) / (self.T * self.schedule.dgamma(t))  # dt / du, in units of T
+        t = self.inside(self.schedule.time_of(first.to(u.device) + u * (last - first).to(u.device)))
+        return t, (last - first).to(u.device) / (self.T * self.schedule.dgamma(t))
+
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+        """The bound, with the score entropy taken where the share u of all noise is there."""
+        t, speed = self.even_noise(u.to(x0.device))
         terms = self.loss(denoise, x0, t, rng)
         return speed[:, None] * terms.diffusion + terms.reconstruction + terms.prior
 
-    # ------------------------------------------------------------------------------------------------------ the way back
+    # ----------------------------------------------------------------------------------------------------- the way back
 
-    def belief(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """What the score says of the clean tokens, (B, L, V): the step of `tweedie` to s = 0."""
+    def belief(self, raw: Tensor, zt: Tensor, t: Tensor, least: float = 0.0) -> Tensor:
+        """What the score says of the clean tokens, (B, L, V): the leap to s = 0."""
         t = self.inside(t)
-        chances = tweedie(self, self.log_score(raw, zt, t).exp(), zt, t, torch.zeros_like(t))
+        chances = leap(self, self.log_score(raw, zt, t).exp(), zt, t, torch.zeros_like(t), least)
         return chances / chances.sum(-1, keepdim=True)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
