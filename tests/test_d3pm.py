@@ -364,7 +364,7 @@ def test_it_trains_and_is_saved_as_one_folder(tmp_path, noise):
     train = TrainSettings(steps=100, objective="hybrid", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
     assert all(record.step for record in fit(shop.model, shop.batches, train))
     gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 300, rng=generator())
-    assert -0.1 < gap.mean < 3  # untrained: 7.2 or more
+    assert -0.5 < gap.mean < 2.5  # measured 1.1 and 1.3
     with quiet():
         shop.model.save_pretrained(tmp_path)
     again = load_model(tmp_path)

@@ -402,7 +402,7 @@ def test_it_trains_and_is_saved_as_one_folder(tmp_path, noise, schedule):
     train = TrainSettings(steps=100, objective="score_entropy", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
     assert all(record.step for record in fit(shop.model, shop.batches, train))
     gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 300, rng=generator())
-    assert -0.1 < gap.mean < 3  # untrained: 7.2 or more
+    assert -0.5 < gap.mean < 4  # measured 1.2 and 2.4
     with quiet():
         shop.model.save_pretrained(tmp_path)
     again = load_model(tmp_path)
