@@ -23,7 +23,7 @@ COMMANDS: dict[str, Any] = {
     command.__name__: command
     for command in (commands.doctor, commands.data, commands.train, commands.sample, commands.infill, commands.evaluate)
 }
-FLAGS = ("--animate", "--complete", "--resume")
+FLAGS = ("--all", "--animate", "--complete", "--resume")
 MISTAKES = (ValueError, OSError, TrainingDiverged)  # of the user's, told without a traceback
 
 

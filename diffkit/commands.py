@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import math
 import os
 import time
 from collections.abc import Iterator
@@ -19,10 +18,12 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from diffkit import doctor as examination
+from diffkit import report
 from diffkit.checkpoint import latest_checkpoint
 from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, read_held_out
-from diffkit.evaluate import Estimate, gap_to_entropy, nelbo, quality
-from diffkit.language import StoryLanguage, load_language
+from diffkit.diffusion import Denoise
+from diffkit.guidance import follow
+from diffkit.language import load_language
 from diffkit.model import DiffusionModel, load_model, parameter_count, quiet
 from diffkit.sample import canvas_from_text, denoise_frames, last_frame
 from diffkit.terminal import paragraph, play
@@ -85,7 +86,7 @@ def train(
         accelerator.init_trackers("diffkit")
     records = fit(
         shop.model, shop.batches, train, folder=checkpoints, resume=resume, validate=shop.validate,
-        accelerator=accelerator,
+        accelerator=accelerator, label_of=shop.label_of,
     )  # fmt: skip
     step = train.steps  # if there is nothing left to do
     for record in with_progress(_logged(records, folder / "training.jsonl", accelerator), train):
@@ -143,6 +144,8 @@ def sample(
     top_p: float | None = None,
     prompt: str = "",
     length: int | None = None,
+    label: str = "",
+    guidance: float = 0.0,
     seed: int | None = None,
     animate: bool = False,
 ) -> None:
@@ -157,8 +160,10 @@ def sample(
         temperature: below 1 safer, above 1 wilder.
         top_k: draw from the k likeliest tokens only.
         top_p: draw from the smallest set of tokens that holds this probability.
-        prompt: how the text starts; ___ leaves one word open.
+        prompt: how the text starts; ___ leaves one word open, ___{3} three.
         length: tokens of the canvas (default: what the model was trained on).
+        label: how a story ends (lost, kept, returned, shared); for a conditional model such as tales-mdlm-conditional.
+        guidance: how much to stress the label; 0 follows it as it was learned.
         seed: the same seed gives the same texts (default: new ones each time).
         animate: show the text appear; `--animate` alone is enough.
     """
@@ -169,7 +174,7 @@ def sample(
         raise ValueError(f"--length must lie in 1..{longest}, what the model was trained on, got {length}.")
     canvas = canvas_from_text(prompt, tokenizer, length)
     how = {"rule": rule, "temperature": temperature, "top_k": top_k, "top_p": top_p}
-    _write(trained, tokenizer, canvas, n, steps, seed, animate, how)
+    _write(trained, tokenizer, canvas, n, steps, seed, animate, how, _steered(trained, label, guidance))
 
 
 def infill(
@@ -180,13 +185,15 @@ def infill(
     steps: int | None = None,
     rule: Rule | None = None,
     temperature: float = 1.0,
+    label: str = "",
+    guidance: float = 0.0,
     seed: int | None = None,
     animate: bool = False,
 ) -> None:
     """Fill the blanks of a text and keep its words: diffkit infill "One ___ day Mia walked to the park."
 
     Args:
-        text: a text with blanks ___, one for each missing word.
+        text: a text with blanks, ___ for one missing word, ___{3} for three: before, between or behind the words.
         model: folder of a trained model, or the name of a shipped one.
         n: how many fillings.
         complete: the text ends where it ends; otherwise the model also writes how it goes on.
@@ -194,6 +201,8 @@ def infill(
         rule: which hidden tokens are revealed first; "ancestral" follows the process itself (default: random, where
             the process leaves a choice).
         temperature: below 1 safer, above 1 wilder.
+        label: how the story ends (lost, kept, returned, shared), for a conditional model.
+        guidance: how much to stress the label; 0 follows it as it was learned.
         seed: the same seed gives the same fillings (default: new ones each time).
         animate: show the words appear; `--animate` alone is enough.
     """
@@ -201,12 +210,25 @@ def infill(
     canvas = canvas_from_text(text, tokenizer, trained.denoiser.config.max_length, complete=complete)
     if not (canvas == tokenizer.mask_token_id).any():
         raise ValueError("the text is complete and has no blank; write ___ where a word is missing.")
-    _write(trained, tokenizer, canvas, n, steps, seed, animate, {"rule": rule, "temperature": temperature})
+    how = {"rule": rule, "temperature": temperature}
+    _write(trained, tokenizer, canvas, n, steps, seed, animate, how, _steered(trained, label, guidance))
 
 
 def _load(model: str) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:
     trained = load_model(model)
     return trained, load_tokenizer(trained.name_or_path)
+
+
+def _steered(trained: DiffusionModel, label: str, guidance: float) -> Denoise:
+    """The model, or the model told how the text shall end."""
+    if not label and not guidance:
+        return trained
+    labels = load_language(trained.config.language).labels if trained.config.language and trained.labels else []
+    if not labels:
+        raise ValueError("this model knows no labels; --label and --guidance need one such as tales-mdlm-conditional.")
+    if label not in labels:
+        raise ValueError(f"--label must be one of {', '.join(labels)}, got {label!r}.")
+    return follow(trained, labels.index(label), guidance)
 
 
 def _write(
@@ -218,6 +240,7 @@ def _write(
     seed: int | None,
     animated: bool,
     how: dict[str, Any],
+    denoise: Denoise,
 ) -> None:
     """Fill n copies of a canvas (1, L) and print them; the first one is played if it is to be animated."""
     if n < 1:
@@ -228,7 +251,7 @@ def _write(
     rng.seed() if seed is None else rng.manual_seed(seed)
     start = canvas.expand(n, -1)
     how["rule"] = how["rule"] or trained.process.default_rule
-    frames = denoise_frames(trained.process, trained, start=start, steps=steps, rng=rng, **how)
+    frames = denoise_frames(trained.process, denoise, start=start, steps=steps, rng=rng, **how)
     frame = play(frames, tokenizer, steps=steps) if animated else last_frame(frames)
     texts = [paragraph(ids, tokenizer) for ids in frame.tokens[1 if animated else 0 :]]
     print(*texts, sep="\n\n", end="\n" if texts else "")
@@ -243,6 +266,8 @@ def evaluate(
     fraction: float = 0.01,
     seed: int = 0,
     json_file: str = "",
+    all: bool = False,
+    out: str = "",
 ) -> None:
     """Judge a model: the bound on its negative log-likelihood and, where the language is known, the gap to the truth.
 
@@ -255,55 +280,40 @@ def evaluate(
         fraction: share of that text which training held out; 1 for a text that the model has never seen.
         seed: of masks and samples; for a text also of the split, as in training.
         json_file: also write the results there.
+        all: everything there is to measure, with a report: table, JSON, Markdown and figures; `--all` alone is enough.
+        out: folder of that report (default: reports/MODEL).
     """
     trained, tokenizer = _load(model)
-    language = load_language(trained.config.language) if trained.config.language else None
     rng, L = Generator().manual_seed(seed), trained.denoiser.config.max_length
-    name = corpus or trained.config.language
+    name, steps = corpus or trained.config.language, L if steps is None else steps
     if not name:
         raise ValueError("this model was trained on real text; say which text to use with --corpus.")
-    settings = DataSettings(name, str(trained.name_or_path), L, 1, n, fraction)
-    x0 = read_held_out(settings, seed)
-    results = _report_bound(nelbo(trained.process, trained, x0, rng=rng), L, len(x0))
+    known = load_language(name) if name == trained.config.language else None
+    if all:
+        if known is None or samples < 1:
+            raise ValueError("--all needs a model of a known language, evaluated on it, and at least one sample.")
+        whole = report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng)
+        return _write_report(Path(model).name, whole, Path(out or f"reports/{Path(model).name}"))
+    x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed)
+    found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
+    print(*report.bound_lines(found), sep="\n")
     if (unknown := (x0 == tokenizer.unk_token_id).double().mean().item()) > 0:
         print(f"of these tokens      {unknown:.1%} are words that the model does not know, read as one token for all")
-    if language and name == trained.config.language:
-        results |= _report_truth(trained, language, n, samples, L if steps is None else steps, rng)
+    if known:
+        found |= report.measure_gap(trained, known, n, rng)
+        print(*report.gap_lines(found), sep="\n")
+    if known and samples > 0:
+        found |= report.measure_samples(known, report.draw(trained, samples, L, steps, rng)) | {"steps": steps}
+        print(*report.sample_lines(found), sep="\n")
     if json_file:
-        Path(json_file).write_text(json.dumps(results, indent=1) + "\n", encoding="utf-8")
+        Path(json_file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
 
 
-def _report_bound(bound: Estimate, L: int, n: int) -> dict[str, float]:
-    """Print a bound in every unit, averages first and the exponent last; the numbers as a dictionary."""
-    per_token = bound / L
-    print(f"bound                {bound} nats per sequence ({n} sequences of {L} tokens, EOS and PAD counted)")
-    print(f"                     {per_token} nats per token")
-    print(f"perplexity           at most {math.exp(per_token.mean):.5g}")
-    return {
-        "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
-        "nats_per_token": per_token.mean, "nats_per_token_se": per_token.standard_error,
-        "perplexity": math.exp(per_token.mean), "sequences": n,
-    }  # fmt: skip
-
-
-def _report_truth(
-    trained: DiffusionModel, language: StoryLanguage, n: int, samples: int, steps: int, rng: Generator
-) -> dict[str, float]:
-    """Print how far a model is from the language it was trained on; the numbers as a dictionary."""
-    entropy = language.entropy() / language.length
-    gap = gap_to_entropy(trained.process, trained, language, n, rng=rng) / language.length
-    print(f"exact entropy        {entropy:.4f} nats per token")
-    print(f"gap to the entropy   {gap} nats per token (beside the exact denoiser, on the same masks)")
-    results = {"entropy_nats_per_token": entropy, "gap_nats_per_token": gap.mean, "gap_se": gap.standard_error}
-    if samples < 1:
-        return results
-    start = trained.process.prior(samples, language.length, rng)
-    frames = denoise_frames(
-        trained.process, trained, start=start, steps=steps, rng=rng, rule=trained.process.default_rule
-    )
-    found = quality(language, last_frame(frames).tokens)
-    print(f"valid stories        {found.valid:.1%} of {samples} (95 % interval {found.low:.1%} to {found.high:.1%})")
-    return results | found._asdict() | {"samples": samples, "steps": steps}
+def _write_report(name: str, found: report.Figures, folder: Path) -> None:
+    """Leave a report in a folder, and print what it says."""
+    report.write(name, found, folder)
+    print(*report.bound_lines(found), *report.gap_lines(found), "", report.sample_table(found), sep="\n")
+    print(f"\nThe report is in {folder}: README.md, report.json and figures.")
 
 
 def doctor() -> None:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from typing import NamedTuple
 
@@ -18,6 +19,7 @@ from diffkit.d3pm import REVERSES
 from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
 from diffkit.diffusion import WEIGHTS
 from diffkit.evaluate import nelbo
+from diffkit.labels import endings
 from diffkit.language import StoryLanguage, load_language
 from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
 from diffkit.noise import get_schedule
@@ -71,16 +73,18 @@ class ModelSettings:
     Args:
         size: "nano", "tiny", "small" or "medium"; configs/ has one file for each.
         process: the method ("mdlm": masked diffusion; "d3pm" and "sedd": diffusion with other noise and other targets;
-            "autoregressive": the twin that writes from left to right).
+            "autoregressive": the twin that writes from left to right; "block": masked diffusion block by block).
         schedule: how the masking rate grows over time, a name from noise.py: "linear", "cosine", "quadratic", ...
         T: steps of the time axis.
         weight: mdlm: the bound in "discrete" or "continuous" time.
+        block: tokens of a block; only process "block" has them.
         noise: d3pm and sedd: what tokens turn into, "absorbing" (MASK), "uniform" (any word) or, d3pm only, "gaussian".
         reverse: d3pm: the network's answer is a belief from the other places ("joint") or from all ("mixture").
         auxiliary: d3pm: weight of the cross-entropy beside the bound, in the objective "hybrid".
         time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
         rotary: rotate queries and keys by position.
         dropout: share of activations dropped in training.
+        conditional: also learn to write a story that ends as asked; a built-in language with labels is needed.
         init: train on from the weights of this model, a folder or the name of a shipped one; fresh weights if empty.
     """
 
@@ -89,12 +93,14 @@ class ModelSettings:
     schedule: str = "cosine"
     T: int = 1000
     weight: str = "discrete"
+    block: int = 8
     noise: str = "absorbing"
     reverse: str = "joint"
     auxiliary: float = 1.0
     time: str = "none"
     rotary: bool = True
     dropout: float = 0.0
+    conditional: bool = False
     init: str = ""
 
     def __post_init__(self) -> None:
@@ -118,6 +124,7 @@ class Workshop(NamedTuple):
     batches: Batches
     validate: Callable[[DiffusionModel], float]  # bound on held-out text, nats per token
     language: StoryLanguage | None  # None for real text
+    label_of: Callable[[Tensor], Tensor] | None  # (B, L) to labels (B,), for a conditional model
 
 
 class Texts(NamedTuple):
@@ -135,22 +142,29 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
 
     Raises: ValueError, OSError or ConnectionError that says which setting cannot be met.
     """
+    if model.conditional and data.corpus not in GRAMMARS:
+        raise ValueError(
+            f"build: a conditional model needs labels, which {data.corpus!r} has not; choose the corpus "
+            f"{' or '.join(sorted(GRAMMARS))}, or leave `conditional` out."
+        )
     texts = read(data, seed)
     settings = {
         "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
         "T": model.T, "weight": model.weight, "noise": model.noise, "reverse": model.reverse,
-        "auxiliary": model.auxiliary,
+        "auxiliary": model.auxiliary, "block": model.block,
     }  # fmt: skip
     process = PROCESSES[model.process].from_settings(settings)
     torch.manual_seed(seed)
     network = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout, "max_length": texts.length}
+    label_of = partial(endings, texts.language) if texts.language and model.conditional else None
+    network |= {"labels": len(texts.language.labels) if texts.language and label_of else 0}
     name = data.corpus if texts.language else None
     built = build_model(process, model.size, language=name, **network)
     if model.init:
         start_from(built, model.init)
     return Workshop(
         built, texts.tokenizer, texts.batches,
-        lambda trained: validation_bound(trained, texts.validation), texts.language,
+        lambda trained: validation_bound(trained, texts.validation), texts.language, label_of,
     )  # fmt: skip
 
 

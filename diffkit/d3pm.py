@@ -59,6 +59,7 @@ class D3PM(nn.Module):
     """
 
     causal = False
+    block = 0
     bound_varies = True
     default_rule = "ancestral"
 

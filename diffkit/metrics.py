@@ -3,7 +3,9 @@
 from __future__ import annotations
 
 import math
-from collections import Counter
+import re
+from collections import Counter, defaultdict
+from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
@@ -35,11 +37,30 @@ def token_entropy(ids: Tensor, *, eos_id: int) -> float:
 
     It grows with length, so it belongs beside generative perplexity, from samples of the same length.
     """
-    entropies = []
-    for row in until_end(ids, eos_id):
-        shares = torch.tensor([count / len(row) for count in Counter(row).values()], dtype=torch.float64)
-        entropies.append(torch.special.entr(shares).sum().item())
+    entropies = [entropy_within(row) for row in until_end(ids, eos_id)]
     return sum(entropies) / len(entropies)
+
+
+def entropy_within(row: Sequence[int]) -> float:
+    """Entropy of the words of one text, nats: how evenly it uses them."""
+    shares = torch.tensor([count / len(row) for count in Counter(row).values()], dtype=torch.float64)
+    return torch.special.entr(shares).sum().item()
+
+
+def self_bleu(ids: Tensor, *, eos_id: int) -> float:
+    """How much each sample (n, L) looks like the others: its BLEU-4 against all of them, averaged, from 0 to 100.
+
+    High where samples repeat each other. It grows with the number of samples, so compare sets of one size only.
+    Source: arXiv:1802.01886 (Texygen); computed with sacrebleu, exponential smoothing, our tokens.
+    Raises: ValueError for fewer than two samples.
+    """
+    if len(ids) < 2:
+        raise ValueError(f"self_bleu: needs at least two samples to compare, got {len(ids)}.")
+    from sacrebleu import sentence_bleu  # takes a moment to import
+
+    texts = [" ".join(map(str, row)) for row in until_end(ids, eos_id)]
+    scores = [sentence_bleu(text, texts[:i] + texts[i + 1 :], tokenize="none").score for i, text in enumerate(texts)]
+    return sum(scores) / len(scores)
 
 
 def repeated_sentences(ids: Tensor, *, eos_id: int, stop_id: int) -> float:
@@ -112,3 +133,37 @@ def marginals(language: StoryLanguage, ids: Tensor) -> dict[str, Distance]:
         probs = torch.zeros(int(kind.max()) + 1, dtype=torch.float64).index_add_(0, kind, language.template_probs)
         found[name] = distance(torch.bincount(kind[plots], minlength=len(probs)), probs)
     return found
+
+
+def _first_mentions(language: StoryLanguage, slot: str) -> list[tuple[int, str] | None]:
+    """For each template the place where a slot shows first, and in which form; None where it does not show."""
+    found: list[tuple[int, str] | None] = []
+    for template in language.grammar.templates:
+        parts = [re.fullmatch(r"\{(\w+)(?:\.(\w+))?\}", word) for word in template.text.split()]
+        shown = [(i, part[2] or "") for i, part in enumerate(parts) if part and part[1] == slot]
+        found.append(shown[0] if shown else None)
+    return found
+
+
+def pair_distance(language: StoryLanguage, ids: Tensor, first: str, second: str) -> Distance:
+    """Two slots together, such as hero and place: frequencies of their word pairs against the exact joint ones.
+
+    Counted among valid samples (n, L) of templates that show both slots, each by its first mention.
+    Raises: ValueError if there is none.
+    """
+    places = list(zip(_first_mentions(language, first), _first_mentions(language, second), strict=True))
+    exact: dict[tuple[int, int], float] = defaultdict(float)
+    slots, word = language.grammar.slots, language.tokenizer.convert_tokens_to_ids
+    for (a, b), share in zip(places, language.template_probs.tolist(), strict=True):
+        if a is None or b is None:
+            continue
+        for one, p in zip(*slots[first], strict=True):
+            for other, q in zip(*slots[second], strict=True):
+                exact[word(one[a[1]]), word(other[b[1]])] += share * p * q
+    counts = dict.fromkeys(exact, 0)
+    for row, plot in zip(ids.tolist(), language.parse(ids).tolist(), strict=True):
+        a, b = places[plot] if plot >= 0 and language.mask_id not in row else (None, None)
+        if a is not None and b is not None:
+            counts[row[a[0]], row[b[0]]] += 1
+    probs = torch.tensor(list(exact.values()), dtype=torch.float64)
+    return distance(torch.tensor(list(counts.values())), probs / probs.sum())

@@ -16,6 +16,7 @@ from transformers import logging as transformers_logging
 
 from diffkit.autoregressive import Autoregressive
 from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, KeyValueCache, parameter_count
+from diffkit.blocks import BlockDiffusion
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.sedd import SEDD
@@ -28,6 +29,7 @@ PROCESSES: dict[str, Any] = {  # classes of processes, each with from_settings
     "d3pm": D3PM,
     "sedd": SEDD,
     "autoregressive": Autoregressive,
+    "block": BlockDiffusion,
 }
 
 
@@ -73,11 +75,21 @@ class DiffusionModel(PreTrainedModel):
     def _init_weights(self, module: nn.Module) -> None:
         self.denoiser._init_weights(module)
 
+    @property
+    def labels(self) -> int:
+        """How many labels its texts can be asked to have; 0 if it takes none. This number also stands for "any"."""
+        return self.denoiser.config.labels
+
     def forward(
-        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None
+        self,
+        xt: Tensor,
+        t: Tensor | float,
+        where: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        label: Tensor | None = None,
     ) -> Tensor:
         """As Denoiser.forward: (B, L) ids and times to (B, L, V) logits, MASK at -inf."""
-        return self.denoiser(xt, t, where, cache)
+        return self.denoiser(xt, t, where, cache, label)
 
 
 def build_model(
@@ -94,7 +106,7 @@ def build_model(
     shape = SIZES[size] if isinstance(size, str) else size
     described = process.settings()  # type: ignore[operator]
     given = {"vocab_size": described["vocab_size"], "mask_token_id": described["mask_id"], "T": described["T"]}
-    given["causal"] = process.causal
+    given |= {"causal": process.causal, "block": process.block}
     known = [name for name in inspect.signature(DenoiserConfig.__init__).parameters if name not in ("self", "kwargs")]
     unknown = sorted({*shape, *settings} - {*known})
     if unknown:

@@ -16,7 +16,7 @@ from matplotlib.ticker import MaxNLocator
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.backbone import SHARPEST, Attention, rotate
+from diffkit.attention import SHARPEST, Attention, rotate
 from diffkit.evaluate import CountError
 from diffkit.noise import Schedule
 from diffkit.train import Record

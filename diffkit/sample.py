@@ -76,15 +76,15 @@ class Reveal:
 
     Positions are chosen before tokens are drawn: one token at a time is exact under every rule when the denoiser is.
 
-    Args:   rule: a name from RULES; counts: the schedule whose gamma says which share of the starting masks is left
-                at each time; linear reveals the same number at every step.
+    Args:   rule: a name from RULES, or a score; counts: the schedule whose gamma says which share of the starting masks
+                is left at each time; linear reveals the same number at every step.
     Raises: ValueError for an unknown rule.
     """
 
-    def __init__(self, process: MaskedDiffusion, rule: str, counts: Schedule | None = None):
-        if rule not in RULES:
+    def __init__(self, process: MaskedDiffusion, rule: str | Score, counts: Schedule | None = None):
+        if isinstance(rule, str) and rule not in RULES:
             raise ValueError(f"Reveal: the rules are {sorted(['ancestral', *RULES])}, got {rule!r}.")
-        self.process, self.score = process, RULES[rule]
+        self.process, self.score = process, RULES[rule] if isinstance(rule, str) else rule
         self.counts = counts or get_schedule("linear", process.T)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
@@ -185,7 +185,7 @@ def denoise_frames(
     start: Tensor | None = None,
     steps: int,
     rng: Generator,
-    rule: str = "ancestral",
+    rule: str | Score = "ancestral",
     counts: Schedule | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -194,7 +194,8 @@ def denoise_frames(
     """Yield the start and then every state on the way to text. Stop early by leaving the loop.
 
     Args:   shape: (B, L) to start from the prior; or start: (B, L) ids, MASK marks what to fill, the rest is kept.
-            steps: network calls, 1 to T; rule: "ancestral" (the process's own step) or one of RULES, with `counts`.
+            steps: network calls, 1 to T; rule: "ancestral" (the process's own step), or a name from RULES or a score,
+            with `counts`.
             temperature, top_k, top_p: filters on the beliefs, in this order.
     Raises: ValueError unless exactly one of shape and start is given, or for steps outside 1..T.
     """
@@ -241,15 +242,15 @@ def infill(process: Process, denoise: Denoise, start: Tensor, *, steps: int, rng
 
 
 def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int, *, complete: bool = False) -> Tensor:
-    """A text with blanks (`___`, one token each) as a (1, length) canvas with MASK in the blanks.
+    """A text with blanks as a (1, length) canvas with MASK in the blanks: `___` is one token, `___{3}` three.
 
     Args:    complete: the text is a whole one, so EOS and PAD follow it; otherwise the rest of the canvas is MASK.
     Raises:  ValueError if the text does not fit, or holds a word that the tokenizer does not know.
     """
-    pieces = re.split(r"_{2,}", text)
-    ids: list[int] = []
-    for i, piece in enumerate(pieces):
-        ids += [] if i == 0 else [tokenizer.mask_token_id]
+    words, *rest = re.split(r"_{2,}(?:\{(\d+)\})?", text)  # words, then in turn: how many are blank, words
+    ids: list[int] = list(tokenizer(words, add_special_tokens=False)["input_ids"])
+    for blanks, piece in zip(rest[::2], rest[1::2], strict=True):
+        ids += [tokenizer.mask_token_id] * int(blanks or 1)
         ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
         words = [w for w in re.findall(r"\w+|[^\w\s]", text.replace("_", " ")) if tokenizer.unk_token_id in tokenizer(

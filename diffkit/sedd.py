@@ -78,6 +78,7 @@ class SEDD(nn.Module):
     """
 
     causal = False
+    block = 0
     bound_varies = True
     default_rule = "ancestral"
 

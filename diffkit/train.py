@@ -8,10 +8,10 @@ import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, NamedTuple
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
@@ -28,78 +28,20 @@ from diffkit.checkpoint import (
     restore_optimizers,
     save_checkpoint,
 )
+from diffkit.diffusion import Denoise
+from diffkit.labels import Conditioned, dropped
 from diffkit.model import DiffusionModel
 from diffkit.objectives import OBJECTIVES, TIME_LAWS
+from diffkit.recipe import Curriculum, TrainSettings
 
 if TYPE_CHECKING:
     from diffkit.data import Batches  # its libraries take seconds to import
 
+__all__ = ["Curriculum", "Record", "TrainSettings", "TrainState", "TrainingDiverged", "asked_to_stop", "fit"]
+__all__ += ["make_optimizers", "with_progress"]
+
 KEPT_CHECKPOINTS = 2
-
-
-@dataclass(frozen=True)
-class Curriculum:
-    """Mask-rate curriculum: times come from (0, start * T] at first, and the range then widens to (0, T].
-
-    Hiding little first is how a small network finds that two distant places say the same thing; see notebook 05.
-    Shares of the whole run: `hold` at the starting range, then `ramp` to widen it. The default is no curriculum.
-    """
-
-    start: float = 1.0  # first largest t / T
-    hold: float = 0.0  # share of the run at that range
-    ramp: float = 0.0  # share of the run over which the range widens to all of (0, T]
-
-    def __post_init__(self) -> None:
-        if not (0 < self.start <= 1 and 0 <= self.hold and 0 <= self.ramp and self.hold + self.ramp <= 1):
-            raise ValueError(
-                f"Curriculum: start must be in (0, 1], hold and ramp shares of the run with a sum up to 1; got {self}"
-            )
-
-    def reach(self, progress: float) -> float:
-        """Largest t / T to draw after this share of the run."""
-        if progress < self.hold:
-            return self.start
-        return min(1.0, self.start + (1 - self.start) * (progress - self.hold) / max(self.ramp, 1e-9))
-
-
-@dataclass(frozen=True)
-class TrainSettings:
-    """How to train. Rates are per optimiser step, one step being `accumulate` batches."""
-
-    steps: int = 2000  # optimiser steps of the whole run
-    objective: str = "cross_entropy"  # what is minimised, a name from objectives.py
-    times: str = "low_discrepancy"  # how t is drawn for a batch: low_discrepancy or uniform
-    curriculum: Curriculum = field(default_factory=Curriculum)
-    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices, with AdamW for the rest
-    lr: float = 3e-4  # learning rate of AdamW after warm-up
-    muon_lr: float = 1e-2  # learning rate of the matrices that Muon trains
-    weight_decay: float = 0.01  # of matrices and embeddings
-    warmup: int = 1000  # steps over which the rate rises from zero
-    decay: float = 0.0  # share of the run, at its end, over which the rate falls to zero along a half cosine
-    clip: float = 1.0  # largest gradient norm
-    accumulate: int = 1  # batches to an optimiser step
-    ema: float = 0.999  # weight of the past in the averaged weights; 0 turns averaging off
-    precision: Literal["no", "bf16"] = "no"  # bf16: the network computes in bfloat16, weights stay float32
-    save_every: int = 500  # steps between checkpoints
-    validate_every: int = 500  # steps between looks at held-out text
-    seed: int = 0  # of weights, order, times and masks
-
-    def __post_init__(self) -> None:
-        known = {"objective": [*OBJECTIVES], "times": [*TIME_LAWS]}
-        known |= {"optimizer": ["adamw", "muon"], "precision": ["no", "bf16"]}
-        for name, names in known.items():
-            if getattr(self, name) not in names:
-                raise ValueError(f"TrainSettings: {name} must be one of {names}, got {getattr(self, name)!r}.")
-        for name in ("steps", "accumulate", "save_every", "validate_every", "lr", "muon_lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"TrainSettings: {name} must be positive, got {getattr(self, name)}.")
-        if min(self.warmup, self.weight_decay) < 0 or not (0 <= self.decay <= 1 and 0 <= self.ema < 1):
-            raise ValueError("TrainSettings: warmup and weight_decay must be >= 0, decay in [0, 1] and ema in [0, 1).")
-
-    def warmth(self, step: int) -> float:
-        """Share of the full learning rate at a step (0 is the first): linear warm-up, constant, cosine decay."""
-        left = (self.steps - step) / max(1.0, self.decay * self.steps)
-        return min(1.0, (step + 1) / max(1, self.warmup)) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
+LabelOf = Callable[[Tensor], Tensor]
 
 
 class Record(NamedTuple):
@@ -141,8 +83,15 @@ def make_optimizers(model: nn.Module, settings: TrainSettings) -> list[torch.opt
 class TrainState:
     """All that a run is made of, so that it can be saved in the middle and go on bit for bit."""
 
-    def __init__(self, model: DiffusionModel, batches: Batches, settings: TrainSettings, accelerator: Accelerator):
-        self.settings, self.accelerator, self.batches = settings, accelerator, batches
+    def __init__(
+        self,
+        model: DiffusionModel,
+        batches: Batches,
+        settings: TrainSettings,
+        accelerator: Accelerator,
+        label_of: LabelOf | None = None,
+    ):
+        self.settings, self.accelerator, self.batches, self.label_of = settings, accelerator, batches, label_of
         self.model = model.to(accelerator.device)
         self.model.zero_grad(set_to_none=True)  # what an earlier run may have left
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
@@ -182,9 +131,17 @@ class TrainState:
         reach = settings.curriculum.reach(self.step / settings.steps)
         t = TIME_LAWS[settings.times](len(x0), max(1, round(reach * process.T)), self.rng).to(device)
         with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
-            loss = OBJECTIVES[settings.objective](process, self.network, x0, t, self.rng)
+            loss = OBJECTIVES[settings.objective](process, self._told(x0), x0, t, self.rng)
         self.accelerator.backward(loss / settings.accumulate)
         return loss.detach()
+
+    def _told(self, x0: Tensor) -> Denoise:
+        """The network, or what tells it the labels of these texts; some labels are hidden from it."""
+        if self.label_of is None:
+            return self.network
+        return Conditioned(
+            self.network, dropped(self.label_of(x0), self.settings.drop_label, self.model.labels, self.rng)
+        )
 
     def best(self) -> DiffusionModel:
         """The model to judge and to ship: averaged weights, or the current ones where averaging is off."""
@@ -263,6 +220,7 @@ def fit(
     resume: bool = False,
     validate: Callable[[DiffusionModel], float] | None = None,
     accelerator: Accelerator | None = None,
+    label_of: LabelOf | None = None,
 ) -> Iterator[Record]:
     """Train a model, yielding a Record after every step; leave the loop to stop.
 
@@ -273,13 +231,14 @@ def fit(
              resume: go on from the newest checkpoint in `folder`, if there is one; on the same CPU, bit for bit.
              validate: called with the averaged model every `validate_every` steps and at the end.
              accelerator: what to run on; whatever accelerate finds if None.
+             label_of: (B, L) ids to their labels (B,), for a conditional model.
     Raises:  TrainingDiverged when a loss or gradient is NaN or infinite, the last checkpoint kept; ValueError for a
              checkpoint of another run, or a folder that holds a run and resume is off.
     """
     newest = latest_checkpoint(folder) if folder else None
     if newest and not resume:
         raise ValueError(f"fit: {folder} already holds a run ({newest.name}). Resume it, or choose another folder.")
-    state = TrainState(model, batches, settings, accelerator or Accelerator(mixed_precision="no"))
+    state = TrainState(model, batches, settings, accelerator or Accelerator(mixed_precision="no"), label_of)
     if newest:
         state.load(newest)
     try:

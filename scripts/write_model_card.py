@@ -6,19 +6,24 @@ import argparse
 import json
 import platform
 from pathlib import Path
+from typing import NamedTuple
 
 import torch
 
 from diffkit.diffusion import MaskedDiffusion
-from diffkit.evaluate import error_by_count, gap_to_entropy, nelbo, quality
-from diffkit.language import load_language
-from diffkit.model import PRETRAINED, load_model, parameter_count
+from diffkit.evaluate import Estimate, mean_of, sequence_bounds
+from diffkit.labels import Conditioned, endings
+from diffkit.language import StoryLanguage, load_language
+from diffkit.model import PRETRAINED, DiffusionModel, load_model
+from diffkit.report import measure, sample_table
 from diffkit.sample import sample
 
 SEQUENCES, SAMPLES, STEPS = 1024, 512, (48, 24, 12)  # samples come in batches of 64
 
 KINDS = {
     "mdlm": "A masked diffusion model (MDLM)",
+    "conditional": "A masked diffusion model (MDLM) that can be told how the story shall end,",
+    "block": "A block diffusion model, which writes blocks of eight tokens from left to right,",
     "autoregressive": "An autoregressive model, the twin of tales-mdlm that writes from left to right,",
 }
 CARD = """---
@@ -50,10 +55,15 @@ a story.
 
 | | model | exact |
 |---|---|---|
-| {bound_name}, nats per token | {bound:.4f} ± {bound_se:.4f} | {entropy:.4f} (entropy) |
-| gap to the entropy, nats per token, paired over {sequences:,} stories | **{gap:.4f} ± {gap_se:.4f}** | 0 |
-{quality_rows}
-{error_table}
+| {bound_name}, nats per token | {bound} | {entropy_nats_per_token:.4f} (entropy) |
+| gap to the entropy, nats per token, paired over {sequences:,} stories | **{gap}** | 0 |
+{tables}
+## Samples
+
+Distances are in nats (KL) or shares; a floor is what a perfect sampler of this size shows on average.
+
+{sampled_table}
+
 ## Limits
 
 It knows {words} words and stories of one shape; it is a teaching instrument, not a writer. A gap of {story_gap:.2f}
@@ -68,52 +78,80 @@ Loss per hidden token, nats:
 """
 
 
+ENDINGS = """
+Told how the story ends (512 stories for the gap, 128 samples, one token a step):
+
+| ending | gap to the exact conditional, nats per token | valid stories with that ending |
+|---|---|---|
+"""
+
+
 def evaluate(name: str) -> dict:
-    """All figures of the card as plain numbers."""
+    """All figures of the card as plain numbers: those of `diffkit evaluate --all`, and what the files are."""
     model = load_model(name)
     language, process = load_language(model.config.language), model.process
     rng, L = torch.Generator().manual_seed(2), language.length
-    bound = nelbo(process, model, language.sample(SEQUENCES, rng), rng=rng) / L
-    gap = gap_to_entropy(process, model, language, SEQUENCES, rng=rng) / L
-    counts, all_steps, found = [], (L,), {}
-    if isinstance(process, MaskedDiffusion):  # from left to right, fewer steps would change nothing
-        shown, all_steps = (1, 4, 8, 16, 24, 32, 40, 44, 47, 48), STEPS
-        counts = error_by_count(process, model, language, counts=shown, n=512, rng=rng)
-    for steps in all_steps:
-        how = {"shape": (64, L), "steps": steps, "rng": rng, "rule": process.default_rule}
-        parts = [sample(process, model, **how) for _ in range(SAMPLES // 64)]  # type: ignore[arg-type]
-        found[steps] = quality(language, torch.cat(parts))
-    return {
-        "name": name, "process": process.settings()["name"], "language": model.config.language, "length": L,
-        "words": language.vocab_size - 4,
-        "parameters": parameter_count(model), "entropy": language.entropy() / L,
-        "megabytes": sum(file.stat().st_size for file in (PRETRAINED / name).iterdir()) / 1e6, "sequences": SEQUENCES,
-        "bound": bound.mean, "bound_se": bound.standard_error, "gap": gap.mean, "gap_se": gap.standard_error,
-        "story_gap": gap.mean * L, "samples": SAMPLES,
-        "quality": {steps: q._asdict() for steps, q in found.items()},
-        "by_count": [row._asdict() for row in counts],
+    steps = STEPS if isinstance(process, MaskedDiffusion) else (L,)  # one after the other, fewer would change nothing
+    found = measure(model, language, n=SEQUENCES, samples=SAMPLES, steps=steps, rng=rng)
+    asked = language.labels if model.labels else []
+    told = [{"ending": ending} | told_gap(model, language, ending, rng)._asdict() for ending in asked]
+    return found | {
+        "name": name, "language": model.config.language, "words": language.vocab_size - 4,
+        "megabytes": sum(file.stat().st_size for file in (PRETRAINED / name).iterdir()) / 1e6,
+        "story_gap": found["gap_nats_per_token"] * L, "endings": told,
     }  # fmt: skip
 
 
-def card(results: dict, config: str, machine: str) -> str:
+class Told(NamedTuple):
+    """A conditional model that is told how the story ends."""
+
+    gap: float  # above the exact conditional, nats per token
+    gap_se: float
+    success: float  # share of samples that are valid stories with that ending
+
+
+def told_gap(model: DiffusionModel, language: StoryLanguage, ending: str, rng: torch.Generator) -> Told:
+    """One ending: the bound beside the exact conditional denoiser on the same stories and masks, and 128 samples."""
+    label, process, L = language.labels.index(ending), model.process, language.length
+    told = Conditioned(model, label)
+    x0 = language.sample(512, rng, label=ending)
+    seed = int(torch.randint(2**31, (), generator=rng))
+    bounds = [
+        sequence_bounds(process, who, x0, rng=torch.Generator().manual_seed(seed))
+        for who in (told, language.denoiser(process, ending))
+    ]
+    gap = mean_of(bounds[0] - bounds[1]) / L
+    ids = sample(process, told, shape=(128, L), steps=L, rule="random", rng=rng)
+    return Told(gap.mean, gap.standard_error, (endings(language, ids) == label).double().mean().item())
+
+
+def card(found: dict, config: str, machine: str) -> str:
     """The card as Markdown."""
-    records = [json.loads(line) for line in (PRETRAINED / results["name"] / "training.jsonl").open(encoding="utf-8")]
-    steps, exact = records[-1]["step"], results["process"] == "autoregressive"
-    order = "" if exact else ", random order"
-    quality_rows = "\n".join(
-        f"| valid stories of {results['samples']}, {n} steps{order} | "
-        f"{q['valid']:.1%} ({q['low']:.1%} to {q['high']:.1%}) | |"
-        for n, q in results["quality"].items()
+    records = [json.loads(line) for line in (PRETRAINED / found["name"] / "training.jsonl").open(encoding="utf-8")]
+    steps, order = records[-1]["step"], ", random order" if found["process"] == "mdlm" else ""
+    tables = "".join(
+        f"| valid stories of {one['samples']}, {n} steps{order} | "
+        f"{one['valid']:.1%} ({one['low']:.1%} to {one['high']:.1%}) | |\n"
+        for n, one in found["sampled"].items()
     )
-    error_rows = "".join(
-        f"| {row['count']} | {row['model']:.4f} | {row['exact']:.4f} | {row['gap'][0]:.4f} ± {row['gap'][1]:.4f} |\n"
-        for row in results["by_count"]
-    )
+    if found["by_count"]:
+        tables += ERRORS + "".join(
+            f"| {row['count']} | {row['model']:.4f} | {row['exact']:.4f} | {row['gap']:.4f} ± {row['gap_se']:.4f} |\n"
+            for row in found["by_count"]
+        )
+    if found["endings"]:
+        tables += ENDINGS + "".join(
+            f"| {one['ending']} | {one['gap']:.4f} ± {one['gap_se']:.4f} | {one['success']:.1%} |\n"
+            for one in found["endings"]
+        )
+    bound = Estimate(found["nats_per_token"], found["nats_per_token_se"])
+    gap = Estimate(found["gap_nats_per_token"], found["gap_se"])
     return CARD.format(
-        **results, config=config, machine=machine, steps=steps, minutes=records[-1]["seconds"] / 60, stories=64 * steps,
-        tokens=64 * steps * results["length"], quality_rows=quality_rows, kind=KINDS[results["process"]],
-        bound_name="negative log-likelihood" if exact else "bound on the negative log-likelihood",
-        error_table=ERRORS + error_rows if error_rows else "",
+        **found, bound=bound, gap=gap, config=config, machine=machine, steps=steps,
+        minutes=records[-1]["seconds"] / 60, stories=64 * steps, tokens=64 * steps * found["length"],
+        tables=tables, sampled_table=sample_table(found),
+        kind=KINDS["conditional" if found["endings"] else found["process"]],
+        bound_name="negative log-likelihood" if found["exact"] else "bound on the negative log-likelihood",
     )  # fmt: skip
 
 

@@ -367,3 +367,42 @@ def test_scripts_call_the_same_commands(micro, tmp_path, capsys):
     assert cli.main(["sample", "--model", str(micro), "--seed", "5"]) == 0
     assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", capsys.readouterr().out)
     assert os.access(ROOT / "scripts/train.sh", os.X_OK) and not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A conditional nano model after 3 steps on `micro`."""
+    folder = tmp_path_factory.mktemp("run") / "labelled"
+    assert cli.main([*MICRO, "--train.steps=3", "--model.conditional=true", f"--out={folder}"]) == 0
+    return folder
+
+
+def test_a_conditional_model_is_trained_and_asked_for_an_ending(labelled, capsys):
+    label = load_language("micro").labels[1]
+    assert load_model(labelled).labels == len(load_language("micro").labels)
+    capsys.readouterr()
+    for more in ([], ["--guidance=3"]):
+        assert cli.main(["sample", f"--model={labelled}", f"--label={label}", "--seed=1", *more]) == 0
+        assert capsys.readouterr().out.strip()
+    assert cli.main(["infill", "Mia ___{2}", f"--model={labelled}", f"--label={label}", "--seed=1"]) == 0
+    assert capsys.readouterr().out.startswith("Mia")
+
+
+def test_a_label_that_is_not_known_is_named(labelled, micro, capsys):
+    assert "--label must be one of" in mistake(capsys, "sample", f"--model={labelled}", "--label=nonsense")
+    assert "knows no labels" in mistake(capsys, "sample", f"--model={micro}", "--label=lost")
+
+
+def test_a_conditional_model_needs_a_corpus_with_labels(letters, here, capsys):
+    text, tokenizer = letters
+    data = [f"--data.corpus={text}", f"--data.tokenizer={tokenizer}", "--data.length=8", "--data.batch_size=2"]
+    said = mistake(capsys, "train", *data, "--model.conditional=true", "--train.steps=1")
+    assert "needs labels" in said
+
+
+def test_evaluate_all_leaves_a_report(micro, here, capsys):
+    assert cli.main(["evaluate", "--model", str(micro), "--n=16", "--samples=8", "--all", "--out=found"]) == 0
+    told = capsys.readouterr().out
+    assert "true stories" in told and "per character" in told and "The report is in found" in told
+    assert {"README.md", "report.json", "marginals.png"} <= {path.name for path in (here / "found").iterdir()}
+    assert "--all needs" in mistake(capsys, "evaluate", "--model", micro, "--all", "--samples=0")

@@ -6,7 +6,17 @@ import pytest
 import torch
 from worlds import MICRO, PROBS, TALES, TEXTS, generator
 
-from diffkit.metrics import copied, distance, distinct_n, marginals, repeated_sentences, token_entropy, until_end
+from diffkit.metrics import (
+    copied,
+    distance,
+    distinct_n,
+    marginals,
+    pair_distance,
+    repeated_sentences,
+    self_bleu,
+    token_entropy,
+    until_end,
+)
 
 STOP, EOS, PAD = 9, 1, 0
 IDS = torch.tensor([[2, 3, 2, 3, EOS, PAD], [2, 3, 4, EOS, PAD, PAD], [5, 5, 5, 5, 5, 5]])
@@ -76,3 +86,33 @@ def test_mistakes_are_named():
         distance(torch.ones(2), torch.ones(3) / 3)
     with pytest.raises(ValueError, match="no sample is a story"):
         marginals(TALES, torch.zeros(2, TALES.length, dtype=torch.int64))
+
+
+def test_self_bleu_is_full_for_one_text_told_again_and_low_for_strangers():
+    same = TALES.sample(1, generator()).expand(4, -1)
+    assert self_bleu(same, eos_id=TALES.eos_id) == pytest.approx(100)
+    strangers = torch.arange(40).view(4, 10) + 200
+    assert self_bleu(strangers, eos_id=TALES.eos_id) < 5
+    with pytest.raises(ValueError, match="at least two"):
+        self_bleu(same[:1], eos_id=TALES.eos_id)
+
+
+def test_self_bleu_is_bleu_by_hand():
+    """Two texts of six words that share their first five: 5/6, 4/5, 3/4, 2/3 of the n-grams match."""
+    a, b = [11, 12, 13, 14, 15, 16], [11, 12, 13, 14, 15, 17]
+    want = 100 * (5 / 6 * 4 / 5 * 3 / 4 * 2 / 3) ** 0.25
+    assert self_bleu(torch.tensor([a, b]), eos_id=TALES.eos_id) == pytest.approx(want)
+
+
+def test_pairs_of_slots_are_counted_against_their_exact_joint_distribution():
+    """Of 4,000 true stories: KL below three floors (about 63 degrees of freedom; a chance below 1e-9)."""
+    ids = TALES.sample(4000, generator(1))
+    found = pair_distance(TALES, ids, "hero", "park")
+    assert found.kl < 3 * found.kl_floor
+    one_hero = ids[ids[:, 0] == ids[ids[:, 0] != TALES.tokenizer.convert_tokens_to_ids("One")][0, 0]]
+    assert pair_distance(TALES, one_hero, "hero", "park").kl > 1
+
+
+def test_pairs_of_slots_need_a_valid_story():
+    with pytest.raises(ValueError, match="distance"):
+        pair_distance(TALES, torch.full((3, TALES.length), TALES.pad_id), "hero", "park")

@@ -19,7 +19,7 @@ from diffkit.evaluate import CountError, Estimate
 from diffkit.noise import get_schedule
 from diffkit.sample import Frame, denoise_frames, infill
 from diffkit.train import Record
-from diffkit.widgets import HIDDEN, NoiseExplorer, Player, frame_html, show_source, token_html, words_of
+from diffkit.widgets import HIDDEN, BlankPad, NoiseExplorer, Player, frame_html, show_source, token_html, words_of
 
 # ------------------------------------------------------------------------------------------------------------ figures
 
@@ -255,3 +255,37 @@ def test_source_is_shown_as_it_is():
         html.escape("(total > 0)") in source._repr_html_()
         and 'aria-label="source of categorical"' in source._repr_html_()
     )
+
+
+def pad(**more):
+    process = masked_diffusion()
+    return BlankPad(process, MICRO.denoiser(process), MICRO, MICRO.sample(1, generator())[0], **more)
+
+
+def test_a_blank_pad_writes_only_what_is_hidden_and_says_how_likely_it_was():
+    one = pad(hidden=[0, 2])
+    page = one.fill([1])
+    given = [word for i, word in enumerate(one.words) if i != 1]
+    assert re.findall(r"<i>(.*?)</i>", page) == given and page.count("<b>") == 1
+    nats = float(re.search(r"= (-?[\d.]+) nats", page)[1])
+    assert -10 < nats <= 0
+    assert "= 0.00 nats" in one.fill([]) or "= -0.00 nats" in one.fill([]), "nothing was missing"
+
+
+def test_a_blank_pad_answers_its_button():
+    box = pad(hidden=[1]).controls()
+    _, row, go, page = box.children
+    assert [button.value for button in row.children].count(True) == 1 and row.children[1].value
+    before = page.value
+    for button in row.children:
+        button.value = True
+    go.click()
+    assert page.value != before and "<i>" not in page.value, "every word was hidden, none was given"
+
+
+def test_a_blank_pad_shows_itself_without_a_kernel():
+    one = pad(hidden=[1])
+    bundle = one._repr_mimebundle_()
+    assert bundle["text/plain"] == repr(one) and bundle["text/html"] == one.still
+    assert "application/vnd.jupyter.widget-view+json" in bundle
+    assert pad(hidden=[1]).still == one.still, "the same seed, the same filling"

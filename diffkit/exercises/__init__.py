@@ -3,6 +3,7 @@
 from diffkit.exercises.checks import Verdict
 from diffkit.exercises.data import check_chunks, check_entropy, check_rule_out
 from diffkit.exercises.evaluation import check_distinct, check_paired, check_variation, check_witten_bell
+from diffkit.exercises.infilling_guidance import check_bayes, check_filling, check_guided
 from diffkit.exercises.model import check_block_parameters, check_hidden_nats, check_turn
 from diffkit.exercises.noise_schedules import (
     check_cosine_gamma,
@@ -19,6 +20,7 @@ __all__ = [
     "Verdict",
     "check_agree",
     "check_average",
+    "check_bayes",
     "check_block_parameters",
     "check_chunks",
     "check_cosine_gamma",
@@ -27,7 +29,9 @@ __all__ = [
     "check_distinct",
     "check_entropy",
     "check_expected_masks",
+    "check_filling",
     "check_guess_cost",
+    "check_guided",
     "check_hidden_nats",
     "check_hidden_tokens",
     "check_nucleus",

@@ -1,0 +1,55 @@
+"""Generative perplexity: what another language model thinks of texts, with their own entropy beside it."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+
+from diffkit.metrics import entropy_within
+from diffkit.tokenizer import load_tokenizer
+
+
+class Judged(NamedTuple):
+    """A judge's verdict."""
+
+    perplexity: float  # exp of its mean nats per predicted token
+    entropy: float  # of the tokens within one text, nats, averaged over texts; low where a text repeats itself
+    tokens: int  # predicted tokens
+
+
+def load_judge(name_or_folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
+    """Any causal language model of transformers with its tokenizer, by name on the Hub or from a local folder.
+
+    Only safetensors are read. Raises: OSError if there is no such model.
+    """
+    judge = AutoModelForCausalLM.from_pretrained(name_or_folder, use_safetensors=True)
+    return judge.eval(), load_tokenizer(name_or_folder)
+
+
+@torch.no_grad()
+def generative_perplexity(texts: Sequence[str], judge: PreTrainedModel, tokenizer: PreTrainedTokenizerBase) -> Judged:
+    """The perplexity of texts under a causal language model, one text at a time, no padding.
+
+    A tokenizer with a BOS token puts it in front, so that the first token is predicted too; otherwise it is not.
+    It falls when texts become more typical than real ones: print the same number for real text beside it.
+
+    Raises: ValueError if no text has a token to predict.
+    """
+    nats, tokens, entropies = 0.0, 0, []
+    for text in texts:
+        words = tokenizer(text, add_special_tokens=False)["input_ids"]
+        ids = [tokenizer.bos_token_id, *words] if tokenizer.bos_token_id is not None else words
+        if len(ids) < 2:
+            continue
+        x = torch.tensor([ids], device=judge.device)
+        log_p = judge(x[:, :-1]).logits.double().log_softmax(-1)
+        nats -= log_p.gather(-1, x[:, 1:, None]).sum().item()
+        tokens += len(ids) - 1
+        entropies.append(entropy_within(words))
+    if not tokens:
+        raise ValueError("generative_perplexity: no text has a token to predict. Are the texts empty?")
+    return Judged(math.exp(nats / tokens), sum(entropies) / len(entropies), tokens)

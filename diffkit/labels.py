@@ -1,0 +1,37 @@
+"""Labels, such as the way a story ends, and denoisers that are told one."""
+
+from __future__ import annotations
+
+import torch
+from torch import Generator, Tensor, nn
+
+from diffkit.language import StoryLanguage
+
+
+def endings(language: StoryLanguage, ids: Tensor) -> Tensor:
+    """How each canvas (n, L) ends, (n,) int64: its place in `language.labels`, -1 outside the language."""
+    templates = language.parse(ids)
+    return torch.where(templates >= 0, language.template_labels[templates], -1)
+
+
+def dropped(label: Tensor, p: float, null: int, rng: Generator) -> Tensor:
+    """Each label (B,) replaced by `null` with probability p: a model trained so can also do without.
+
+    Source: arXiv:2207.12598, section 3.2.
+    """
+    hide = torch.rand(label.shape, generator=rng, dtype=torch.float64) < p
+    return label.masked_fill(hide.to(label.device), null)
+
+
+class Conditioned:
+    """A model that is told a label, as a denoiser: call it with (z_t, t) like any other.
+
+    Args: label: one place in `labels` for all rows, or (B,) one for each.
+    """
+
+    def __init__(self, model: nn.Module, label: int | Tensor):
+        self.model, self.label = model, torch.as_tensor(label)
+        self.selects_positions = getattr(getattr(model, "module", model), "selects_positions", False)
+
+    def __call__(self, zt: Tensor, t: Tensor, *where: Tensor) -> Tensor:
+        return self.model(zt, t, *where, label=self.label.to(zt.device).expand(len(zt)))
