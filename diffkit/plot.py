@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -92,6 +92,27 @@ def lines(
         ax.set_yscale("log")
     if len(curves) > 1 or level is not None:
         ax.legend(frameon=False, fontsize=9)
+    return Picture(figure, alt)
+
+
+def scaling(
+    groups: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    laws: Mapping[str, Callable[[float], float]] | None = None,
+) -> Picture:
+    """Points of each named group on two logarithmic axes; a group with a law gets its line, the others are joined."""
+    figure, ax = axes(title, x_label, y_label)
+    for i, (name, (x, y)) in enumerate(groups.items()):
+        law, colour = (laws or {}).get(name), PALETTE[i % len(PALETTE)]
+        ax.plot(x, y, "osv^D"[i % 5] + ("" if law else "-"), color=colour, label=name)
+        if law:
+            ax.plot(x, [law(value) for value in x], color=colour, linewidth=1)
+    ax.set(xscale="log", yscale="log")
+    ax.legend(frameon=False, fontsize=9)
     return Picture(figure, alt)
 
 
