@@ -17,13 +17,17 @@ from transformers import logging as transformers_logging
 from diffkit.autoregressive import Autoregressive
 from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, KeyValueCache, parameter_count
 from diffkit.blocks import BlockDiffusion
+from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion
+from diffkit.sedd import SEDD
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
 __all__ += ["PRETRAINED", "PROCESSES", "build_model", "load_model", "quiet", "start_from"]
 
-PROCESSES: dict[str, type[MaskedDiffusion] | type[Autoregressive] | type[BlockDiffusion]] = {
+PROCESSES: dict[str, Any] = {  # classes of processes, each with from_settings
     "mdlm": MaskedDiffusion,
+    "d3pm": D3PM,
+    "sedd": SEDD,
     "autoregressive": Autoregressive,
     "block": BlockDiffusion,
 }
