@@ -86,6 +86,15 @@ def left_to_right_in_blocks(block: int) -> Score:
 # ------------------------------------------------------------------------------------------ the canvas grows until EOS
 
 
+def _reveal(process: BlockDiffusion, logits: Tensor, ids: Tensor, left: int, rng: Generator) -> Tensor:
+    """Reveal random hidden tokens of a block, as many as are due when `left` more steps will follow."""
+    is_masked = ids == process.mask_id
+    beliefs, hidden = process.log_probs(logits.double(), ids).exp(), is_masked.sum(1)
+    due = (hidden - (hidden * left / (left + 1)).floor().long())[:, None]
+    rank = random_order(beliefs, rng).masked_fill(~is_masked, -1).argsort(1, descending=True).argsort(1)
+    return torch.where(is_masked & (rank < due), categorical(beliefs, rng), ids)
+
+
 @torch.no_grad()
 def grow(
     process: BlockDiffusion,
@@ -106,11 +115,13 @@ def grow(
 
     Args:    rows: how many texts; length: the longest canvas, in tokens; steps: per block, at most its tokens.
              prompt: (rows, n) ids that the texts start with.
-    Raises:  ValueError for no steps, or a prompt as long as the canvas.
+    Raises:  ValueError for no steps, a prompt as long as the canvas, or a canvas longer than the network can read.
     """
-    start = torch.empty(rows, 0, dtype=torch.long) if prompt is None else prompt
-    if not 1 <= steps <= process.block or length < 1:
-        raise ValueError(f"grow: steps must lie in 1..{process.block} and length be positive, got {steps}, {length}.")
+    start, longest = torch.empty(rows, 0).long() if prompt is None else prompt, network.config.denoiser["max_length"]
+    if not 1 <= length <= longest or not 1 <= steps <= process.block:
+        raise ValueError(
+            f"grow: length must lie in 1..{longest} and steps in 1..{process.block}, got {length} and {steps}."
+        )
     if start.shape[0] != rows or start.shape[1] >= length:
         raise ValueError(f"grow: the prompt must be ({rows}, fewer than {length}) ids, got {tuple(start.shape)}.")
     x, cache, done = torch.full((rows, length), pad_id), KeyValueCache(), torch.zeros(rows, dtype=torch.bool)
@@ -122,14 +133,13 @@ def grow(
         given = torch.arange(length)[here] < start.shape[1]
         x[:, here] = torch.where(given | done[:, None], x[:, here], process.mask_id)
         for left in range(steps - 1, -1, -1):
-            is_masked = x[:, here] == process.mask_id
-            if not is_masked.any():
+            if not (x[:, here] == process.mask_id).any():
                 break
-            beliefs = process.log_probs(network(x[:, here], 0.0, cache=cache).double(), x[:, here]).exp()
+            logits = network(x[:, here], 0.0, cache=cache)
             cache.cut(first)  # the block is not finished: forget it
-            due = (is_masked.sum(1) - (is_masked.sum(1) * left / (left + 1)).floor().long())[:, None]
-            rank = random_order(beliefs, rng).masked_fill(~is_masked, -1).argsort(1, descending=True).argsort(1)
-            x[:, here] = torch.where(is_masked & (rank < due), categorical(beliefs, rng), x[:, here])
+            x[:, here] = _reveal(process, logits, x[:, here], left, rng)
+            if left == 0:
+                x = torch.where(torch.arange(length) > lengths_of(x, eos_id)[:, None], pad_id, x)
             step += 1
             yield Frame(step, process.T * (1 - here.stop / length), x.clone(), x.clone(), None)
         done |= (x[:, here] == eos_id).any(1)

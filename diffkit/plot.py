@@ -12,7 +12,7 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
@@ -112,6 +112,7 @@ def scaling(
         if law:
             ax.plot(x, [law(value) for value in x], color=colour, linewidth=1)
     ax.set(xscale="log", yscale="log")
+    ax.xaxis.set_minor_formatter(NullFormatter())  # numbers between the powers of ten run into each other
     ax.legend(frameon=False, fontsize=9)
     return Picture(figure, alt)
 
