@@ -249,7 +249,8 @@ def _write(
         steps = min(max(1, int((canvas == tokenizer.mask_token_id).sum())), trained.process.T)
     rng = Generator()
     rng.seed() if seed is None else rng.manual_seed(seed)
-    start = canvas.expand(n, -1)
+    is_blank = bool((canvas == tokenizer.mask_token_id).all())  # nothing given: the process knows how a text starts
+    start = trained.process.prior(n, canvas.shape[1], rng) if is_blank else canvas.expand(n, -1)
     how["rule"] = how["rule"] or trained.process.default_rule
     frames = denoise_frames(trained.process, denoise, start=start, steps=steps, rng=rng, **how)
     frame = play(frames, tokenizer, steps=steps) if animated else last_frame(frames)
