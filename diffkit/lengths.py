@@ -5,12 +5,13 @@ from __future__ import annotations
 from collections.abc import Iterator, Sequence
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 
 from diffkit.attention import KeyValueCache
 from diffkit.blocks import BlockDiffusion
 from diffkit.diffusion import Denoise, MaskedDiffusion
 from diffkit.draws import categorical
+from diffkit.model import DiffusionModel
 from diffkit.sample import Frame, Score, confidence, random_order
 
 
@@ -98,7 +99,7 @@ def _reveal(process: BlockDiffusion, logits: Tensor, ids: Tensor, left: int, rng
 @torch.no_grad()
 def grow(
     process: BlockDiffusion,
-    network: nn.Module,
+    network: DiffusionModel,
     *,
     rows: int,
     length: int,
