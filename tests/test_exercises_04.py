@@ -2,6 +2,7 @@
 
 import pytest
 import torch
+from exercise_cases import assert_met_kindly, assert_named, assert_passes
 from torch.nn import functional as F
 
 from diffkit import exercises
@@ -43,8 +44,7 @@ def all_positions(model, x0, is_masked):
     ],
 )
 def test_the_worked_solution_passes(check, solution):
-    verdict = check(solution)
-    assert verdict.passed, verdict
+    assert_passes(check, solution)
 
 
 def shrunk(x, angles):
@@ -86,14 +86,9 @@ WRONG = [
 
 @pytest.mark.parametrize(("check", "answer", "says"), WRONG)
 def test_a_plausible_mistake_is_named(check, answer, says):
-    verdict = check(answer)
-    assert not verdict.passed and says in verdict.message, verdict
+    assert_named(check, answer, says)
 
 
 @pytest.mark.parametrize("check", [exercises.check_block_parameters, exercises.check_turn, exercises.check_hidden_nats])
 def test_stubs_and_errors_are_met_kindly(check):
-    def raising(*arguments):
-        raise KeyError("oops")
-
-    assert "Not attempted yet" in check(lambda *arguments: ...).message
-    assert "KeyError" in check(raising).message
+    assert_met_kindly(check)
