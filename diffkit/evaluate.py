@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable
+from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
 import torch
@@ -64,6 +64,17 @@ def nelbo(
     return mean_of(sequence_bounds(process, denoise, x0, rng=rng, draws=draws, batch_size=batch_size))
 
 
+def paired_gap(
+    bounds: Callable[[Denoise, Generator], Tensor], denoise: Denoise, exact: Denoise, *, seed: int
+) -> Estimate:
+    """Mean of one denoiser's bounds minus another's, text by text, both with the same draws.
+
+    Args: bounds: (denoiser, generator) to (n,) nats of the same n texts; seed: of the draws.
+    """
+    own, best = (bounds(who, Generator().manual_seed(seed)) for who in (denoise, exact))
+    return mean_of(own - best)
+
+
 @torch.no_grad()
 def gap_to_entropy(
     process: Process, denoise: Denoise, language: StoryLanguage, n: int, *, rng: Generator, draws: int = 4
@@ -75,11 +86,10 @@ def gap_to_entropy(
     """
     x0 = language.sample(n, rng)
     seed = int(torch.randint(2**31, (), generator=rng))
-    bounds = [
-        sequence_bounds(process, who, x0, rng=Generator().manual_seed(seed), draws=draws)
-        for who in (denoise, language.denoiser(process))
-    ]
-    return mean_of(bounds[0] - bounds[1])
+    return paired_gap(
+        lambda who, masks: sequence_bounds(process, who, x0, rng=masks, draws=draws),
+        denoise, language.denoiser(process), seed=seed,
+    )  # fmt: skip
 
 
 class CountError(NamedTuple):

@@ -9,8 +9,9 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, MaskedDiffusion
-from diffkit.evaluate import Estimate, mean_of
+from diffkit.evaluate import Estimate, paired_gap
 from diffkit.language import StoryLanguage
+from diffkit.noise import corrupt_count
 
 
 class Fillings(NamedTuple):
@@ -62,10 +63,9 @@ def conditional_bounds(
     for i in range(draws):
         u = (i + torch.rand(len(x0), generator=rng, dtype=torch.float64)) / draws
         count = (u * n).long().clamp(max=n - 1) + 1
-        order = torch.rand(x0.shape, generator=rng, dtype=torch.float64).masked_fill(~missing, 2.0)
-        hide = order.argsort(1).argsort(1) < count[:, None]
+        xt, _ = corrupt_count(x0, count, mask_id=process.mask_id, rng=rng, frozen=~missing)
         t = process.schedule.time_of(count / x0.shape[1])
-        nats = process.token_loss(denoise, x0, torch.where(hide, process.mask_id, x0), t).double().sum(1).cpu()
+        nats = process.token_loss(denoise, x0, xt, t).double().sum(1).cpu()
         bounds += nats * n / count / draws
     return bounds
 
@@ -75,8 +75,7 @@ def conditional_gap(
 ) -> Estimate:
     """How far a model's conditional bound is above the exact one, nats per text: paired on the same masks."""
     seed = int(torch.randint(2**31, (), generator=rng))
-    bounds = [
-        conditional_bounds(process, who, x0, missing, rng=Generator().manual_seed(seed))
-        for who in (denoise, language.denoiser(process))
-    ]
-    return mean_of(bounds[0] - bounds[1])
+    return paired_gap(
+        lambda who, masks: conditional_bounds(process, who, x0, missing, rng=masks),
+        denoise, language.denoiser(process), seed=seed,
+    )  # fmt: skip

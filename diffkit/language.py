@@ -101,7 +101,7 @@ class StoryLanguage:
 
     def _canvas(self, text: str) -> list[str | tuple[str, str]]:
         """A template's L positions: a literal token, or the pair (slot, form)."""
-        parts: list[str | tuple[str, str]] = [_slot_and_form(word) or word for word in text.split()]
+        parts: list[str | tuple[str, str]] = [slot_and_form(word) or word for word in text.split()]
         if len(parts) >= self.length:
             raise ValueError(
                 f"StoryLanguage: a story and its EOS must fit {self.length} positions; {text!r} has {len(parts)} "
@@ -300,7 +300,7 @@ def _padded(rows: list[list[int]], filler: int) -> Tensor:
     return torch.tensor([row + [filler] * (most - len(row)) for row in rows])
 
 
-def _slot_and_form(word: str) -> tuple[str, str] | None:
+def slot_and_form(word: str) -> tuple[str, str] | None:
     """'{hero.she}' -> ('hero', 'she'); a literal word -> None."""
     match = re.fullmatch(r"\{(\w+)(?:\.(\w+))?\}", word)
     return (match[1], match[2] or "") if match else None
@@ -310,7 +310,7 @@ def _words(grammar: Grammar) -> Iterator[str]:
     """Every word that the grammar can show, in the order of its templates."""
     for template in grammar.templates:
         for word in template.text.split():
-            place = _slot_and_form(word)
+            place = slot_and_form(word)
             yield from [word] if place is None else (value[place[1]] for value in grammar.slots[place[0]].values)
 
 

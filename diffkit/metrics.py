@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-import re
 from collections import Counter, defaultdict
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -12,7 +11,7 @@ import torch
 from torch import Tensor
 
 from diffkit.evaluate import chance_of_counts, kl_floor, kl_of_counts
-from diffkit.language import StoryLanguage
+from diffkit.language import StoryLanguage, slot_and_form
 
 
 def until_end(ids: Tensor, eos_id: int) -> list[list[int]]:
@@ -139,8 +138,8 @@ def _first_mentions(language: StoryLanguage, slot: str) -> list[tuple[int, str] 
     """For each template the place where a slot shows first, and in which form; None where it does not show."""
     found: list[tuple[int, str] | None] = []
     for template in language.grammar.templates:
-        parts = [re.fullmatch(r"\{(\w+)(?:\.(\w+))?\}", word) for word in template.text.split()]
-        shown = [(i, part[2] or "") for i, part in enumerate(parts) if part and part[1] == slot]
+        parts = map(slot_and_form, template.text.split())
+        shown = [(i, part[1]) for i, part in enumerate(parts) if part and part[0] == slot]
         found.append(shown[0] if shown else None)
     return found
 

@@ -16,7 +16,7 @@ from torch import Generator, Tensor
 from diffkit.autoregressive import Autoregressive
 from diffkit.data import ChunkBatches
 from diffkit.diffusion import Denoise, MaskedDiffusion
-from diffkit.evaluate import Estimate, mean_of, sequence_bounds
+from diffkit.evaluate import Estimate, paired_gap, sequence_bounds
 from diffkit.language import StoryLanguage
 from diffkit.model import DiffusionModel, build_model, parameter_count
 from diffkit.recipe import Curriculum, TrainSettings
@@ -107,13 +107,12 @@ def judge_point(model: DiffusionModel, point: Point, language: StoryLanguage) ->
     x0 = language.sample(JUDGED, Generator().manual_seed(777))
     prefix = x0[:, : point.length]
     exact = exact_on_prefixes(language, model, point.length)
-    bounds = [
-        sequence_bounds(model.process, who, prefix, rng=Generator().manual_seed(778), draws=DRAWS)
-        for who in (model, exact)
-    ]
+    gap = paired_gap(
+        lambda who, masks: sequence_bounds(model.process, who, prefix, rng=masks, draws=DRAWS), model, exact, seed=778
+    )
     hidden = x0.clone()
     hidden[:, point.length :] = language.mask_id
-    return mean_of(bounds[0] - bounds[1]) / point.length, -language.log_prob(hidden).mean().item() / point.length
+    return gap / point.length, -language.log_prob(hidden).mean().item() / point.length
 
 
 def size_of(model: DiffusionModel) -> tuple[int, int]:

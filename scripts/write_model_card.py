@@ -11,7 +11,7 @@ from typing import NamedTuple
 import torch
 
 from diffkit.diffusion import MaskedDiffusion
-from diffkit.evaluate import Estimate, mean_of, sequence_bounds
+from diffkit.evaluate import Estimate, paired_gap, sequence_bounds
 from diffkit.labels import Conditioned, endings
 from diffkit.language import StoryLanguage, load_language
 from diffkit.model import PRETRAINED, DiffusionModel, load_model
@@ -116,11 +116,10 @@ def told_gap(model: DiffusionModel, language: StoryLanguage, ending: str, rng: t
     told = Conditioned(model, label)
     x0 = language.sample(512, rng, label=ending)
     seed = int(torch.randint(2**31, (), generator=rng))
-    bounds = [
-        sequence_bounds(process, who, x0, rng=torch.Generator().manual_seed(seed))
-        for who in (told, language.denoiser(process, ending))
-    ]
-    gap = mean_of(bounds[0] - bounds[1]) / L
+    gap = paired_gap(
+        lambda who, masks: sequence_bounds(process, who, x0, rng=masks),
+        told, language.denoiser(process, ending), seed=seed,
+    ) / L  # fmt: skip
     ids = sample(process, told, shape=(128, L), steps=L, rule="random", rng=rng)
     return Told(gap.mean, gap.standard_error, (endings(language, ids) == label).double().mean().item())
 
