@@ -8,8 +8,8 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from diffkit.diffusion import Denoise, LossTerms, Step, logits_at
-from diffkit.draws import categorical
+from diffkit.diffusion import Denoise, LossTerms, Step, beliefs_of, hidden_nats, logits_at
+from diffkit.draws import categorical, highest
 
 
 class BlockDiffusion(nn.Module):
@@ -85,11 +85,8 @@ class BlockDiffusion(nn.Module):
         xt, share = self.hide(x0, u, rng)
         is_masked = xt == self.mask_id
         t = torch.zeros(len(x0), device=x0.device)  # the network has no time: each block is at its own
-        logits = logits_at(denoise, torch.cat([xt, x0], 1), t, is_masked)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logits[:, self.mask_id] = -torch.inf
-        nats = F.cross_entropy(logits, x0[is_masked], reduction="none") / share[is_masked].to(logits)
-        return nats.new_zeros(x0.shape).masked_scatter(is_masked, nats)
+        nats = hidden_nats(logits_at(denoise, torch.cat([xt, x0], 1), t, is_masked), x0, is_masked, self.mask_id)
+        return nats / share.to(nats)
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         """`bound` at a random moment of the step that ends at t, whole in 1..T: unbiased for t uniform on 1..T."""
@@ -104,16 +101,12 @@ class BlockDiffusion(nn.Module):
         B, L = x0.shape
         hidden = (t.double() / self.T * L).ceil().to(x0.device).expand(B)  # tokens
         order = self.blocks(L, x0.device) + torch.rand(B, L, generator=rng, device=rng.device).to(x0.device) * 0.99
-        is_masked = order.argsort(1, descending=True).argsort(1) < hidden[:, None]
+        is_masked = highest(order, torch.ones_like(x0, dtype=torch.bool), hidden)
         return torch.where(is_masked, self.mask_id, x0), is_masked
 
     def log_probs(self, logits: Tensor, zt: Tensor) -> Tensor:
-        """Beliefs about the clean tokens: never MASK, and what is visible is certain. (B, L, V) -> (B, L, V)."""
-        never = torch.arange(self.vocab_size, device=logits.device) == self.mask_id
-        certain = F.one_hot(zt, self.vocab_size).to(logits.dtype).log()
-        return torch.where(
-            (zt == self.mask_id)[..., None], logits.masked_fill(never, -torch.inf).log_softmax(-1), certain
-        )
+        """Log-beliefs about the clean tokens, see `beliefs_of`: (B, L, V) -> (B, L, V)."""
+        return beliefs_of(logits, zt, self.mask_id)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """Fill hidden tokens block by block, until the share s / t of them is left.
@@ -130,10 +123,8 @@ class BlockDiffusion(nn.Module):
             candidates = is_masked & (number == current[:, None]) & (due > 0)[:, None]
             beliefs = self.log_probs(denoise(torch.cat([zs, zs], 1), t).double(), zs).exp()
             order = torch.rand(zs.shape, generator=rng, dtype=torch.float64, device=rng.device).to(zs.device)
-            rank = order.masked_fill(~candidates, 2.0).argsort(1).argsort(1)
-            reveal = candidates & (rank < due[:, None])
             probs = torch.where(candidates[..., None], beliefs, probs)
-            zs = torch.where(reveal, categorical(beliefs, rng), zs)
+            zs = torch.where(highest(-order, candidates, due), categorical(beliefs, rng), zs)
         return Step(zs, probs)
 
     def decode(self, z: Tensor) -> Tensor:

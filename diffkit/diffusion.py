@@ -91,6 +91,26 @@ def logits_at(denoise: Denoise, zt: Tensor, t: Tensor, where: Tensor) -> Tensor:
     return denoise(zt, t)[where]
 
 
+def beliefs_of(logits: Tensor, zt: Tensor, mask_id: int) -> Tensor:
+    """Log-beliefs about the clean tokens: never MASK, and what is visible is certain. (B, L, V) -> (B, L, V).
+
+    Source: arXiv:2406.07524, section 3.2.3 (SUBS).
+    """
+    V = logits.shape[-1]
+    never = torch.arange(V, device=logits.device) == mask_id
+    certain = F.one_hot(zt, V).to(logits.dtype).log()
+    hidden = (zt == mask_id)[..., None]
+    return torch.where(hidden, logits.masked_fill(never, -torch.inf).log_softmax(-1), certain)
+
+
+def hidden_nats(logits: Tensor, x0: Tensor, is_masked: Tensor, mask_id: int) -> Tensor:
+    """-log p of the hidden tokens, (B, L) nats and 0 elsewhere, from logits (N, V) at the N hidden places."""
+    logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+    logits[:, mask_id] = -torch.inf
+    nats = F.cross_entropy(logits, x0[is_masked], reduction="none")
+    return nats.new_zeros(x0.shape).masked_scatter(is_masked, nats)
+
+
 def discrete_weight(schedule: Schedule, t: Tensor) -> Tensor:
     """T (gamma_t - gamma_{t-1}) / gamma_t, t whole in 1..T: the weight of a masked token's loss in the T-step bound."""
     if not torch.equal(t, t.round()) or (t < 1).any():
@@ -158,14 +178,8 @@ class MaskedDiffusion(nn.Module):
         return corrupt(x0, t, schedule=self.schedule, mask_id=self.mask_id, rng=rng)
 
     def log_probs(self, logits: Tensor, zt: Tensor) -> Tensor:
-        """Beliefs about the clean tokens: never MASK, and what is visible is certain. (B, L, V) -> (B, L, V).
-
-        Source: arXiv:2406.07524, section 3.2.3 (SUBS).
-        """
-        never = torch.zeros(self.vocab_size, device=logits.device)
-        never[self.mask_id] = -torch.inf
-        certain = F.one_hot(zt, self.vocab_size).to(logits.dtype).log()
-        return torch.where((zt == self.mask_id)[..., None], (logits + never).log_softmax(-1), certain)
+        """Log-beliefs about the clean tokens, see `beliefs_of`: (B, L, V) -> (B, L, V)."""
+        return beliefs_of(logits, zt, self.mask_id)
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         """The bound on -log p(x_0), estimated at one time per row; no term for t = 0, as step 1 reveals everything.
@@ -180,11 +194,7 @@ class MaskedDiffusion(nn.Module):
     def token_loss(self, denoise: Denoise, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         """-log p(x_0[i] | x_t) at masked positions, (B, L) nats; 0 where the token is visible."""
         is_masked = xt == self.mask_id
-        logits = logits_at(denoise, xt, t, is_masked)
-        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        logits[:, self.mask_id] = -torch.inf
-        nats = F.cross_entropy(logits, x0[is_masked], reduction="none")
-        return nats.new_zeros(x0.shape).masked_scatter(is_masked, nats)
+        return hidden_nats(logits_at(denoise, xt, t, is_masked), x0, is_masked, self.mask_id)
 
     def count_loss(self, denoise: Denoise, x0: Tensor, count: Tensor, rng: Generator) -> Tensor:
         """The bound with exactly `count` (B,) tokens masked: (L / count) times their loss, (B, L) nats.

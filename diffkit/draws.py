@@ -1,4 +1,4 @@
-"""Random draws that come out the same on every machine: inverse CDF in float64 from a seeded generator."""
+"""Random draws and choices that come out the same on every machine: inverse CDF in float64, ties in a fixed order."""
 
 from __future__ import annotations
 
@@ -27,3 +27,12 @@ def categorical(probs: Tensor, rng: Generator) -> Tensor:
     u = torch.rand(total.shape, generator=rng, dtype=torch.float64, device=rng.device).to(probs.device)
     index = torch.searchsorted(cdf.contiguous(), u * total, right=True).squeeze(-1)
     return index.clamp(max=probs.shape[-1] - 1)
+
+
+def highest(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
+    """Of the places `among` (B, L) bool, the `count` (B,) of each row with the highest score (B, L): (B, L) bool.
+
+    Among equals the lower place goes first.
+    """
+    order = score.masked_fill(~among, -torch.inf).argsort(dim=1, descending=True, stable=True)
+    return among & (order.argsort(dim=1, stable=True) < count[:, None])

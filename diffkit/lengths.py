@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from diffkit.attention import KeyValueCache
 from diffkit.blocks import BlockDiffusion
 from diffkit.diffusion import Denoise, MaskedDiffusion
-from diffkit.draws import categorical
+from diffkit.draws import categorical, highest
 from diffkit.model import DiffusionModel
 from diffkit.sample import Frame, Score, confidence, random_order
 
@@ -91,9 +91,8 @@ def _reveal(process: BlockDiffusion, logits: Tensor, ids: Tensor, left: int, rng
     """Reveal random hidden tokens of a block, as many as are due when `left` more steps will follow."""
     is_masked = ids == process.mask_id
     beliefs, hidden = process.log_probs(logits.double(), ids).exp(), is_masked.sum(1)
-    due = (hidden - (hidden * left / (left + 1)).floor().long())[:, None]
-    rank = random_order(beliefs, rng).masked_fill(~is_masked, -1).argsort(1, descending=True).argsort(1)
-    return torch.where(is_masked & (rank < due), categorical(beliefs, rng), ids)
+    due = hidden - (hidden * left / (left + 1)).floor().long()
+    return torch.where(highest(random_order(beliefs, rng), is_masked, due), categorical(beliefs, rng), ids)
 
 
 @torch.no_grad()

@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.diffusion import Denoise, MaskedDiffusion, Process, Step
-from diffkit.draws import categorical
+from diffkit.draws import categorical, highest
 from diffkit.noise import Schedule, get_schedule
 
 
@@ -93,9 +93,7 @@ class Reveal:
         is_masked = zt == self.process.mask_id
         share = (self.counts.gamma(s) / self.counts.gamma(t)).to(zt.device)
         left = (is_masked.sum(1) * share + 1e-9).floor()  # masks to keep, (B,)
-        score = self.score(probs, rng).masked_fill(~is_masked, -torch.inf)
-        rank = score.argsort(dim=1, descending=True, stable=True).argsort(dim=1, stable=True)
-        reveal = is_masked & (rank < (is_masked.sum(1) - left)[:, None])
+        reveal = highest(self.score(probs, rng), is_masked, is_masked.sum(1) - left)
         return Step(torch.where(reveal, categorical(probs, rng), zt), probs)
 
 

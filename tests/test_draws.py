@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from worlds import generator
 
-from diffkit.draws import categorical
+from diffkit.draws import categorical, highest
 
 BIGGEST = 1 - 2**-53  # the largest number that torch.rand returns in float64
 
@@ -68,3 +68,11 @@ def test_shape_and_seed():
 def test_a_row_that_is_no_distribution_raises(row):
     with pytest.raises(ValueError, match="categorical: every row needs"):
         categorical(torch.tensor([[0.5, 0.5], row]), generator())
+
+
+@given(st.lists(st.tuples(st.integers(0, 3), st.booleans()), min_size=1, max_size=8), st.integers(0, 9))
+def test_the_highest_are_those_that_a_sort_puts_first(places, count):
+    """Few different scores, so that ties are common: the lower place wins."""
+    score, among = torch.tensor([[float(value) for value, _ in places]]), torch.tensor([[is_in for _, is_in in places]])
+    ranked = sorted((i for i, (_, is_in) in enumerate(places) if is_in), key=lambda i: (-places[i][0], i))
+    assert highest(score, among, torch.tensor([count]))[0].nonzero().flatten().tolist() == sorted(ranked[:count])
