@@ -6,20 +6,19 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, LossTerms, Step
 from diffkit.draws import categorical
 from diffkit.noise import Schedule, check_clean
 from diffkit.transitions import (
+    TransitionProcess,
     any_word,
     before_end,
     check_reached,
     divergence,
     get_transitions,
     transition_settings,
-    transitions_from,
     without_own,
 )  # fmt: skip
 
@@ -48,7 +47,7 @@ REVERSES = {
 }
 
 
-class D3PM(nn.Module):
+class D3PM(TransitionProcess):
     """Structured denoising diffusion: tokens change by transition matrices, in T steps; the way back guesses x_0.
 
     Args:    vocab_size: V, special tokens included; mask_id: id of MASK, which clean text never holds;
@@ -58,10 +57,7 @@ class D3PM(nn.Module):
     Source:  arXiv:2107.03006, sections 3 and 4.
     """
 
-    causal = False
-    block = 0
-    bound_varies = True
-    default_rule = "ancestral"
+    options = ("reverse", "auxiliary")
 
     def __init__(
         self,
@@ -74,29 +70,15 @@ class D3PM(nn.Module):
         auxiliary: float = 1.0,
         **noise_parameters: float,
     ):
-        super().__init__()
         if reverse not in REVERSES:
             raise ValueError(f"D3PM: reverse must be one of {sorted(REVERSES)}, got {reverse!r}.")
-        self.transitions = get_transitions(noise, vocab_size, mask_id, schedule, **noise_parameters)
-        self.vocab_size = self.head = vocab_size
-        self.mask_id, self.schedule, self.T = mask_id, self.transitions.schedule, self.transitions.schedule.T
+        super().__init__(get_transitions(noise, vocab_size, mask_id, schedule, **noise_parameters))
         self.reverse_name, self.reverse, self.auxiliary = reverse, REVERSES[reverse], auxiliary
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> D3PM:
-        """Build from plain numbers and names: what `settings` returns."""
-        made = transitions_from(settings)
-        options = {name: settings[name] for name in ("reverse", "auxiliary") if name in settings}
-        return cls(made.vocab_size, made.mask_id, made.name, made.schedule, **options, **made.parameters())
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to build this process again; JSON can hold it."""
         own = {"name": "d3pm", "reverse": self.reverse_name, "auxiliary": self.auxiliary}
         return own | transition_settings(self.transitions)
-
-    def one_hot(self, z: Tensor) -> Tensor:
-        """(B, L) ids to (B, L, V) float64."""
-        return F.one_hot(z, self.vocab_size).double()
 
     # ---------------------------------------------------------------------------------------------------- the way there
 
@@ -174,9 +156,6 @@ class D3PM(nn.Module):
         """The term of the step that lies at u of 1..T; with T draws `evaluate.sequence_bounds` takes each once."""
         t = (u * self.T).long().clamp(max=self.T - 1) + 1
         return torch.stack(self.loss(denoise, x0, t.to(x0.device), rng)).sum(0)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
 
     def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
         return self.transitions.pull(self.one_hot(zt), 0, before_end(t, self.T)).log()

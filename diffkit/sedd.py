@@ -6,8 +6,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor, nn
-from torch.nn import functional as F
+from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, LossTerms, Step
 from diffkit.draws import categorical
@@ -15,12 +14,12 @@ from diffkit.noise import Schedule, check_clean
 from diffkit.transitions import (
     LIMITS,
     Mixing,
+    TransitionProcess,
     before_end,
     check_reached,
     divergence,
     get_transitions,
     transition_settings,
-    transitions_from,
     without_own,
 )  # fmt: skip
 
@@ -65,7 +64,7 @@ def euler(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Ten
 SAMPLERS: dict[str, Sampler] = {"tweedie": tweedie, "euler": euler}
 
 
-class SEDD(nn.Module):
+class SEDD(TransitionProcess):
     """Score-entropy discrete diffusion: tokens change in continuous time; the network gives ratios of probabilities.
 
     The rate of change from word a to word b at time t is sigma'(t) R[a, b] with R = 1 limit^T - I, so that alpha =
@@ -77,10 +76,8 @@ class SEDD(nn.Module):
     Source:  arXiv:2310.16834, sections 3 and 4.
     """
 
-    causal = False
-    block = 0
-    bound_varies = True
-    default_rule = "ancestral"
+    options = ("sampler",)
+    transitions: Mixing
 
     def __init__(
         self,
@@ -91,30 +88,16 @@ class SEDD(nn.Module):
         *,
         sampler: str = "tweedie",
     ):
-        super().__init__()
         for name, value, known in (("noise", noise, LIMITS), ("sampler", sampler, SAMPLERS)):
             if value not in known:
                 raise ValueError(f"SEDD: {name} must be one of {sorted(known)}, got {value!r}.")
-        self.transitions: Mixing = get_transitions(noise, vocab_size, mask_id, schedule)  # type: ignore[assignment]
-        self.vocab_size = self.head = vocab_size
-        self.mask_id, self.schedule, self.T = mask_id, self.transitions.schedule, self.transitions.schedule.T
+        super().__init__(get_transitions(noise, vocab_size, mask_id, schedule))
         self.sampler = sampler
         self.start = self.T * 1e-9  # just after t = 0, where a schedule such as geometric has jumped off zero
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> SEDD:
-        """Build from plain numbers and names: what `settings` returns."""
-        made = transitions_from(settings)
-        options = {name: settings[name] for name in ("sampler",) if name in settings}
-        return cls(made.vocab_size, made.mask_id, made.name, made.schedule, **options)
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to build this process again; JSON can hold it."""
         return {"name": "sedd", "sampler": self.sampler} | transition_settings(self.transitions)
-
-    def one_hot(self, z: Tensor) -> Tensor:
-        """(B, L) ids to (B, L, V) float64."""
-        return F.one_hot(z, self.vocab_size).double()
 
     def inside(self, t: Tensor | float) -> Tensor:
         """Times a billionth of T away from both ends, float64: there every rate and ratio is finite."""
@@ -226,9 +209,6 @@ class SEDD(nn.Module):
         raw, t, s = denoise(zt, t), self.inside(t), s.double()
         chances = SAMPLERS[self.sampler](self, self.log_score(raw, zt, t).exp(), zt, t, s)
         return Step(categorical(chances, rng), self.belief(raw, zt, t))
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
 
     def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
         return self.transitions.pull(self.one_hot(zt), 0, self.inside(t)).log()

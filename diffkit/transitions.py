@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from functools import cached_property
-from typing import Any, Protocol
+from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+from torch.nn import functional as F
 
 from diffkit.noise import Schedule, get_schedule
 
@@ -235,6 +236,36 @@ def check_reached(transitions: Transitions, zt: Tensor) -> None:
 
 
 # -------------------------------------------------------------------------------- what every method over tokens needs
+
+
+class TransitionProcess(nn.Module):
+    """What D3PM and SEDD share: tokens change by transitions. Each adds its noise, its loss and its way back."""
+
+    causal = False
+    block = 0
+    bound_varies = True
+    default_rule = "ancestral"
+    options: tuple[str, ...] = ()  # settings of its own, by name
+
+    def __init__(self, transitions: Transitions):
+        super().__init__()
+        self.transitions, self.schedule, self.T = transitions, transitions.schedule, transitions.schedule.T
+        self.vocab_size = self.head = transitions.vocab_size
+        self.mask_id = transitions.mask_id
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        """Build from plain numbers and names: what `settings` returns."""
+        made = transitions_from(settings)
+        own = {name: settings[name] for name in cls.options if name in settings}
+        return cls(made.vocab_size, made.mask_id, made.name, made.schedule, **own, **made.parameters())  # type: ignore
+
+    def one_hot(self, z: Tensor) -> Tensor:
+        """(B, L) ids to (B, L, V) float64."""
+        return F.one_hot(z, self.vocab_size).double()
+
+    def decode(self, z: Tensor) -> Tensor:
+        return z
 
 
 def without_own(log_posterior: Tensor, log_evidence: Tensor) -> Tensor:

@@ -1,6 +1,5 @@
 """D3PM against Bayes over matrices written out, sums over all states, and masked diffusion."""
 
-import inspect
 import json
 import math
 
@@ -25,12 +24,11 @@ from worlds import MASK, MICRO, PROBS, SUBSETS, TALES, TEXTS, L, V, generator, m
 
 from diffkit.config import DataSettings, ModelSettings, build
 from diffkit.d3pm import D3PM, REVERSES
-from diffkit.diffusion import Process
 from diffkit.evaluate import gap_to_entropy, nelbo, sequence_bounds
 from diffkit.model import load_model, quiet
 from diffkit.noise import get_schedule
 from diffkit.objectives import bound, hybrid
-from diffkit.sample import denoise_frames, infill, sample
+from diffkit.sample import denoise_frames, sample
 from diffkit.train import TrainSettings, fit
 
 KINDS = ["absorbing", "gaussian", "uniform"]
@@ -323,26 +321,7 @@ def test_frames_end_in_words_even_in_few_steps(noise, reverse):
         assert (frame.tokens != MASK).all()
 
 
-def test_blanks_are_filled_by_absorbing_noise_only():
-    process = D3PM(V, MASK, "absorbing")
-    start = TEXTS.repeat(50, 1)
-    hidden = torch.rand(start.shape, generator=generator(1)) < 0.5
-    start = start.masked_fill(hidden, MASK)
-    filled = infill(process, MICRO.denoiser(process), start, steps=30, rng=generator())
-    assert torch.equal(filled[~hidden], start[~hidden]) and (filled != MASK).all()
-    with pytest.raises(ValueError, match="needs a process with MASK"):
-        infill(D3PM(V, MASK, "uniform"), table_denoiser(), start, steps=3, rng=generator())
-
-
 # --------------------------------------------------------------------------------------------------- as any other model
-
-
-def test_it_has_all_that_a_process_needs():
-    methods = [name for name, item in vars(Process).items() if inspect.isfunction(item) and name[0] != "_"]
-    for name in methods:
-        wanted = list(inspect.signature(getattr(Process, name)).parameters)
-        assert list(inspect.signature(getattr(D3PM, name)).parameters) == wanted
-    assert not D3PM.causal and D3PM.bound_varies and D3PM.default_rule == "ancestral"
 
 
 @each_kind

@@ -1,6 +1,5 @@
 """SEDD against its definition over written-out rates, sums over all states, masked diffusion and D3PM."""
 
-import inspect
 import json
 import math
 
@@ -25,12 +24,11 @@ from worlds import (
 
 from diffkit.config import DataSettings, ModelSettings, build
 from diffkit.d3pm import D3PM
-from diffkit.diffusion import Process
 from diffkit.evaluate import gap_to_entropy, nelbo, sequence_bounds
 from diffkit.model import load_model, quiet
 from diffkit.noise import get_schedule
 from diffkit.objectives import bound, score_entropy
-from diffkit.sample import denoise_frames, infill, sample
+from diffkit.sample import denoise_frames, sample
 from diffkit.sedd import SAMPLERS, SEDD, euler, tweedie
 from diffkit.train import TrainSettings, fit
 
@@ -351,17 +349,6 @@ def test_frames_end_in_words_even_in_few_steps(noise, schedule, sampler):
             assert (frame.tokens != MASK).all()
 
 
-def test_blanks_are_filled_by_absorbing_noise_only():
-    process = SEDD(V, MASK, "absorbing")
-    start = TEXTS.repeat(50, 1)
-    hidden = torch.rand(start.shape, generator=generator(1)) < 0.5
-    start = start.masked_fill(hidden, MASK)
-    filled = infill(process, MICRO.denoiser(process), start, steps=30, rng=generator())
-    assert torch.equal(filled[~hidden], start[~hidden]) and (filled != MASK).all()
-    with pytest.raises(ValueError, match="needs a process with MASK"):
-        infill(SEDD(V, MASK, "uniform"), table_denoiser(), start, steps=3, rng=generator())
-
-
 def test_raw_zeros_know_nothing():
     """Absorbing: 1 / ((e^sigma - 1)(V - 1)) for each word; uniform: 1. The beliefs are uniform in both."""
     t, zt = torch.full((1,), 300.0), torch.tensor([[MASK] * L])
@@ -376,14 +363,6 @@ def test_raw_zeros_know_nothing():
 
 
 # --------------------------------------------------------------------------------------------------- as any other model
-
-
-def test_it_has_all_that_a_process_needs():
-    methods = [name for name, item in vars(Process).items() if inspect.isfunction(item) and name[0] != "_"]
-    for name in methods:
-        wanted = list(inspect.signature(getattr(Process, name)).parameters)
-        assert list(inspect.signature(getattr(SEDD, name)).parameters) == wanted
-    assert not SEDD.causal and SEDD.bound_varies and SEDD.default_rule == "ancestral"
 
 
 @each_pair

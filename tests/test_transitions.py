@@ -1,5 +1,6 @@
 """Transitions against matrices written out entry by entry, and against matrix exponentials."""
 
+import inspect
 import itertools
 import json
 
@@ -8,10 +9,13 @@ import torch
 from chains import one_step, travel
 from hypothesis import given
 from hypothesis import strategies as st
-from worlds import MASK, L, V, generator
+from worlds import MASK, MICRO, TEXTS, L, V, generator, table_denoiser
 
 from diffkit.d3pm import D3PM
+from diffkit.diffusion import Process
 from diffkit.noise import get_schedule
+from diffkit.sample import infill
+from diffkit.sedd import SEDD
 from diffkit.transitions import (
     TRANSITIONS,
     before_end,
@@ -169,3 +173,29 @@ def test_mistakes_are_named():
         check_reached(made, torch.full((1, L), MASK))
     check_reached(made, torch.zeros(1, L, dtype=torch.int64))
     assert before_end(torch.tensor([5.0, 1000.0]), 1000).tolist() == [5.0, 1000 * (1 - 1e-9)]
+
+
+# ---------------------------------------------------------------------------- what D3PM and SEDD have alike
+
+each_process = pytest.mark.parametrize("process", [D3PM, SEDD])
+
+
+@each_process
+def test_it_has_all_that_a_process_needs(process):
+    methods = [name for name, item in vars(Process).items() if inspect.isfunction(item) and name[0] != "_"]
+    for name in methods:
+        wanted = list(inspect.signature(getattr(Process, name)).parameters)
+        assert list(inspect.signature(getattr(process, name)).parameters) == wanted
+    assert not process.causal and process.bound_varies and process.default_rule == "ancestral"
+
+
+@each_process
+def test_blanks_are_filled_by_absorbing_noise_only(process):
+    absorbing = process(V, MASK, "absorbing")
+    start = TEXTS.repeat(50, 1)
+    hidden = torch.rand(start.shape, generator=generator(1)) < 0.5
+    start = start.masked_fill(hidden, MASK)
+    filled = infill(absorbing, MICRO.denoiser(absorbing), start, steps=30, rng=generator())
+    assert torch.equal(filled[~hidden], start[~hidden]) and (filled != MASK).all()
+    with pytest.raises(ValueError, match="needs a process with MASK"):
+        infill(process(V, MASK, "uniform"), table_denoiser(), start, steps=3, rng=generator())
