@@ -123,6 +123,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class KeyValueCache:
     """Keys and values that a causal network has made of the places read so far, one pair for each layer."""
 
+    exact = True  # False: a network that looks both ways may read old ones (see blockwise.py)
+
     def __init__(self) -> None:
         self.layers: dict[Attention, tuple[Tensor, Tensor]] = {}
 
@@ -157,7 +159,7 @@ class Attention(nn.Module):
         if cache is not None:
             k, v = cache.extend(self, k, v)
         past, sees = k.shape[2] - L, None  # a query among many places sees those up to its own
-        if past:
+        if past and self.causal:
             sees = torch.ones(L, past + L, dtype=torch.bool, device=x.device).tril(past)
         dropout = self.dropout if self.training else 0.0
         scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)
@@ -295,10 +297,9 @@ class Denoiser(PreTrainedModel):
 
     def _check(self, xt: Tensor, past: int, cache: KeyValueCache | None) -> None:
         V, longest = self.config.vocab_size, self.config.max_length
-        if cache is not None and not self.config.causal:
+        if cache is not None and cache.exact and not self.config.causal:
             raise ValueError(
-                "Denoiser: a cache needs a causal network; one that looks both ways changes what it made of earlier "
-                "places when a later one changes."
+                "Denoiser: a cache needs a causal network; where all see all, old keys are out of date. See blockwise.py."
             )
         if xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel():
             raise ValueError(f"Denoiser: xt must be (B, L) integer ids, got {xt.dtype} {tuple(xt.shape)}.")
