@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from diffkit.backbone import KeyValueCache
+from diffkit.attention import KeyValueCache
 from diffkit.diffusion import Denoise, LossTerms, Step
 from diffkit.draws import categorical
 
@@ -24,6 +24,7 @@ class Autoregressive(nn.Module):
     """
 
     causal = True
+    block = 0
     bound_varies = False  # one draw of the bound is the bound
     default_rule = "ancestral"
 

@@ -12,8 +12,9 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
+from diffkit.attention import Block, KeyValueCache
+
 INIT_STD = 0.02  # of every matrix and embedding; a tied head started at unit variance saturates the softmax
-SHARPEST = 12.0  # attention logit of a query and a key that agree fully, at the start: enough to pick one place of many
 
 
 class DenoiserConfig(PretrainedConfig):
@@ -26,9 +27,10 @@ class DenoiserConfig(PretrainedConfig):
         max_length: longest sequence; rotary: rotate queries and keys by position, beside the position embeddings.
         time: how t enters: "none"; "sinusoidal" or "table", added to the tokens; "adaln", scales and shifts each layer.
         T: length of the time axis; dropout; causal: look left only (the autoregressive twin).
+        block: tokens of a block that looks both ways within itself, and left beyond; 0: one canvas (see `forward`).
         tied: the head reads with the matrix that wrote, which saves V x D numbers where the vocabulary is large.
         labels: how many labels a text can be asked to have; 0 for a model that takes none.
-    Raises: ValueError for an unknown `time`, or a width that the heads do not divide.
+    Raises: ValueError for an unknown `time`, a width that the heads do not divide, or blocks that do not fit.
     """
 
     model_type = "diffkit-denoiser"
@@ -49,6 +51,7 @@ class DenoiserConfig(PretrainedConfig):
         T: int = 1000,
         dropout: float = 0.0,
         causal: bool = False,
+        block: int = 0,
         tied: bool = True,
         labels: int = 0,
         **kwargs: Any,
@@ -60,12 +63,17 @@ class DenoiserConfig(PretrainedConfig):
                 f"DenoiserConfig: hidden_size must be num_heads times an even number, got {hidden_size} for "
                 f"{num_heads} heads."
             )
+        if not 0 <= block <= max_length or (block and (causal or time != "none")):
+            raise ValueError(
+                f"DenoiserConfig: block must lie in 0..{max_length}, without causal and with time='none' (blocks have "
+                f"times of their own), got block={block}, causal={causal}, time={time!r}."
+            )
         self.vocab_size, self.mask_token_id, self.head_size = vocab_size, mask_token_id, head_size or vocab_size
         self.hidden_size, self.num_layers, self.num_heads = hidden_size, num_layers, num_heads
         self.intermediate_size = intermediate_size or 4 * hidden_size
         self.max_length, self.rotary, self.time, self.T = max_length, rotary, time, T
-        self.dropout, self.causal, self.tied = dropout, causal, tied and self.head_size == vocab_size
-        self.labels = labels
+        self.dropout, self.causal, self.block, self.labels = dropout, causal, block, labels
+        self.tied = tied and self.head_size == vocab_size
         super().__init__(**kwargs)
 
 
@@ -112,86 +120,6 @@ class TableTime(nn.Module):
 TIMES: dict[str, Callable[[DenoiserConfig], nn.Module | None]] = {
     "none": lambda _: None, "sinusoidal": SinusoidalTime, "table": TableTime, "adaln": SinusoidalTime
 }  # fmt: skip
-
-
-def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-    """Turn each pair of channels of (B, H, L, K) by an angle that grows with position (arXiv:2104.09864)."""
-    a, b = x.chunk(2, -1)
-    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
-
-
-class KeyValueCache:
-    """Keys and values that a causal network has made of the places read so far, one pair for each layer."""
-
-    exact = True  # False: a network that looks both ways may read old ones (see blockwise.py)
-
-    def __init__(self) -> None:
-        self.layers: dict[Attention, tuple[Tensor, Tensor]] = {}
-
-    def __len__(self) -> int:
-        """Places read so far."""
-        return next(iter(self.layers.values()))[0].shape[2] if self.layers else 0
-
-    def extend(self, layer: Attention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Put (B, H, L, K) keys and values of new places behind those of a layer, and return all of them."""
-        if layer in self.layers:
-            k, v = (torch.cat(pair, 2) for pair in zip(self.layers[layer], (k, v), strict=True))
-        self.layers[layer] = k, v
-        return k, v
-
-
-class Attention(nn.Module):
-    """Multi-head attention over all positions; queries and keys are normalised, which keeps high rates calm."""
-
-    def __init__(self, config: DenoiserConfig):
-        super().__init__()
-        D, K = config.hidden_size, config.hidden_size // config.num_heads
-        self.heads, self.causal, self.dropout = config.num_heads, config.causal, config.dropout
-        self.query, self.key, self.value, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
-        self.norm_query, self.norm_key = nn.LayerNorm(K, bias=False), nn.LayerNorm(K, bias=False)
-
-    def forward(self, x: Tensor, angles: tuple[Tensor, ...] | None, cache: KeyValueCache | None = None) -> Tensor:
-        B, L, D = x.shape
-        q, k, v = (f(x).view(B, L, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
-        q, k = self.norm_query(q), self.norm_key(k)  # (B, H, L, K)
-        if angles is not None:
-            q, k = rotate(q, *angles), rotate(k, *angles)
-        if cache is not None:
-            k, v = cache.extend(self, k, v)
-        past, sees = k.shape[2] - L, None  # a query among many places sees those up to its own
-        if past and self.causal:
-            sees = torch.ones(L, past + L, dtype=torch.bool, device=x.device).tril(past)
-        dropout = self.dropout if self.training else 0.0
-        scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)
-        causal = self.causal and sees is None
-        mixed = F.scaled_dot_product_attention(q, k, v, sees, dropout_p=dropout, is_causal=causal, scale=scale)
-        return self.out(mixed.transpose(1, 2).reshape(B, L, D))
-
-
-class Block(nn.Module):
-    """Attention, then a two-layer network, each on normalised input and added back."""
-
-    def __init__(self, config: DenoiserConfig):
-        super().__init__()
-        D = config.hidden_size
-        self.norm_attention, self.norm_network = nn.LayerNorm(D, bias=False), nn.LayerNorm(D, bias=False)
-        self.attention = Attention(config)
-        self.network = nn.Sequential(
-            nn.Linear(D, config.intermediate_size), nn.GELU(), nn.Linear(config.intermediate_size, D)
-        )
-        self.dropout = nn.Dropout(config.dropout)
-        # AdaLN-zero (arXiv:2212.09748): time sets shift, scale and gate; at the start every gate is 0.
-        self.modulation = nn.Linear(D, 6 * D) if config.time == "adaln" else None
-
-    def forward(
-        self, x: Tensor, time: Tensor | None, angles: tuple[Tensor, ...] | None, cache: KeyValueCache | None = None
-    ) -> Tensor:
-        if self.modulation is None or time is None:
-            x = x + self.dropout(self.attention(self.norm_attention(x), angles, cache))
-            return x + self.dropout(self.network(self.norm_network(x)))
-        shift_a, scale_a, gate_a, shift_n, scale_n, gate_n = self.modulation(F.silu(time))[:, None].chunk(6, -1)
-        x = x + gate_a * self.dropout(self.attention(self.norm_attention(x) * (1 + scale_a) + shift_a, angles, cache))
-        return x + gate_n * self.dropout(self.network(self.norm_network(x) * (1 + scale_n) + shift_n))
 
 
 class Denoiser(PreTrainedModel):
@@ -244,9 +172,11 @@ class Denoiser(PreTrainedModel):
     ) -> Tensor:
         """Denoise.
 
-        Args:    xt: (B, L) ids; t: (B,) or one time in [0, T], ignored if the model has no time input;
+        Args:    xt: (B, L) ids, in a network with blocks (B, 2 L), noisy text and then clean text;
+                 t: (B,) or one time in [0, T], ignored if the model has no time input;
                  where: (B, L) bool, compute the head at these positions only;
-                 cache: xt goes on where this left off, and is added to it; causal networks only;
+                 cache: xt goes on where this left off, and is added to it; a network that looks left, or one with
+                 blocks, which then reads a single text: finished blocks and the one that is being written;
                  label: (B,) what the text is to be, in 0..labels, the last one meaning any; None: any.
         Returns: (B, L, head_size), or (N, head_size) for the N positions of `where`; the MASK column is -inf.
         Raises:  ValueError for a wrong shape, ids outside the vocabulary, a sequence longer than max_length, or a time
@@ -256,18 +186,20 @@ class Denoiser(PreTrainedModel):
         self._check(xt, past, cache)
         if label is not None and self.label_embedding is None:
             raise ValueError("Denoiser: this network takes no label; build it with labels=..., or leave label out.")
-        L, K = xt.shape[1], self.config.hidden_size // self.config.num_heads
-        x = self.token_embedding(xt) + self.position_embedding.weight[past : past + L]  # (B, L, D)
+        streams = 2 if self.config.block and cache is None else 1  # noisy and clean text stand at the same places
+        L, K = xt.shape[1] // streams, self.config.hidden_size // self.config.num_heads
+        places = torch.arange(past, past + L, device=xt.device).repeat(streams)
+        x = self.token_embedding(xt) + self.position_embedding(places)  # (B, streams L, D)
         time = None if self.time is None else self.time(self._times(t, xt))  # (B, D)
         if time is not None and self.config.time != "adaln":
             x, time = x + time[:, None], None
         if self.label_embedding is not None:
             x = x + self.label_embedding(self._labels(label, xt))[:, None]
-        waves = sinusoids(torch.arange(past, past + L, device=x.device), K).to(x.dtype)
-        angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (L, K / 2)
+        waves = sinusoids(places, K).to(x.dtype)
+        angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (streams L, K / 2)
         for block in self.blocks:
             x = block(x, time, angles, cache)
-        return self._output(x if where is None else x[where])
+        return self._output(x[:, :L] if where is None else x[:, :L][where])
 
     def _output(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., head_size)."""
@@ -297,16 +229,24 @@ class Denoiser(PreTrainedModel):
 
     def _check(self, xt: Tensor, past: int, cache: KeyValueCache | None) -> None:
         V, longest = self.config.vocab_size, self.config.max_length
-        if cache is not None and cache.exact and not self.config.causal:
+        if cache is not None and cache.exact and not (self.config.causal or self.config.block):
             raise ValueError(
-                "Denoiser: a cache needs a causal network; where all see all, old keys are out of date. See blockwise.py."
+                "Denoiser: a cache needs a network that is causal or has blocks; one that looks both ways everywhere "
+                "changes what it made of earlier places when a later one changes."
             )
         if xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel():
             raise ValueError(f"Denoiser: xt must be (B, L) integer ids, got {xt.dtype} {tuple(xt.shape)}.")
-        if past + xt.shape[1] > longest:
+        streams = 2 if self.config.block and cache is None else 1
+        if xt.shape[1] % streams:
             raise ValueError(
-                f"Denoiser: sequences have at most {longest} tokens (max_length), got {past + xt.shape[1]}. Cut the "
-                "text into shorter chunks, or build the model with a larger max_length."
+                f"Denoiser: a network with blocks reads noisy and clean text one behind the other, (B, 2 L) ids, got "
+                f"{tuple(xt.shape)}. With a cache it reads one text."
+            )
+        if past + xt.shape[1] // streams > longest:
+            raise ValueError(
+                f"Denoiser: sequences have at most {longest} tokens (max_length), got "
+                f"{past + xt.shape[1] // streams}. Cut the text into shorter chunks, or build the model with a larger "
+                "max_length."
             )
         if xt.min() < 0 or xt.max() >= V:
             raise ValueError(

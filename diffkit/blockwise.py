@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.backbone import Attention, KeyValueCache
+from diffkit.attention import Attention, KeyValueCache
 from diffkit.diffusion import Denoise, MaskedDiffusion, logits_at
 from diffkit.draws import inverse_cdf
 from diffkit.fast import Choose, time_by_count, uniforms, word_beliefs
@@ -103,7 +103,7 @@ class Reused:
     def __init__(self, network: Any, first: int, last: int):
         if not getattr(network, "selects_positions", False):
             raise ValueError(
-                "Reused: keys and values can be kept for a network of ours only, not for a plain function. Use anew=None."
+                "Reused: keys and values can be kept of a network of ours only, not of a plain function. Use anew=None."
             )
         self.network, self.first, self.last = network, first, last
         self.old: OldKeys | None = None

@@ -22,7 +22,6 @@ from diffkit import report
 from diffkit.checkpoint import latest_checkpoint
 from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, read_held_out
 from diffkit.diffusion import Denoise
-from diffkit.evaluate import quality
 from diffkit.guidance import follow
 from diffkit.language import load_language
 from diffkit.model import DiffusionModel, load_model, parameter_count, quiet
@@ -250,7 +249,8 @@ def _write(
         steps = min(max(1, int((canvas == tokenizer.mask_token_id).sum())), trained.process.T)
     rng = Generator()
     rng.seed() if seed is None else rng.manual_seed(seed)
-    start = canvas.expand(n, -1)
+    is_blank = bool((canvas == tokenizer.mask_token_id).all())  # nothing given: the process knows how a text starts
+    start = trained.process.prior(n, canvas.shape[1], rng) if is_blank else canvas.expand(n, -1)
     how["rule"] = how["rule"] or trained.process.default_rule
     frames = denoise_frames(trained.process, denoise, start=start, steps=steps, rng=rng, **how)
     frame = play(frames, tokenizer, steps=steps) if animated else last_frame(frames)
@@ -304,8 +304,7 @@ def evaluate(
         found |= report.measure_gap(trained, known, n, rng)
         print(*report.gap_lines(found), sep="\n")
     if known and samples > 0:
-        found |= quality(known, report.draw(trained, samples, L, steps, rng))._asdict()
-        found |= {"samples": samples, "steps": steps}
+        found |= report.measure_samples(known, report.draw(trained, samples, L, steps, rng)) | {"steps": steps}
         print(*report.sample_lines(found), sep="\n")
     if json_file:
         Path(json_file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

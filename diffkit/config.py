@@ -15,6 +15,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.backbone import SIZES, TIMES
 from diffkit.corpus import CORPORA, load_corpus, split_documents
+from diffkit.d3pm import REVERSES
 from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
 from diffkit.diffusion import WEIGHTS
 from diffkit.evaluate import nelbo
@@ -24,6 +25,7 @@ from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
 from diffkit.noise import get_schedule
 from diffkit.stories import GRAMMARS
 from diffkit.tokenizer import load_tokenizer, special_ids
+from diffkit.transitions import LIMITS, TRANSITIONS
 
 VALIDATION_SEED = 12345  # of the masks, and of the fresh stories: the same at every check, and in every run
 
@@ -70,10 +72,15 @@ class ModelSettings:
 
     Args:
         size: "nano", "tiny", "small" or "medium"; configs/ has one file for each.
-        process: the method ("mdlm": masked diffusion; "autoregressive": its twin that writes from left to right).
+        process: the method ("mdlm": masked diffusion; "d3pm" and "sedd": diffusion with other noise and other targets;
+            "autoregressive": the twin that writes from left to right; "block": masked diffusion block by block).
         schedule: how the masking rate grows over time, a name from noise.py: "linear", "cosine", "quadratic", ...
         T: steps of the time axis.
-        weight: the bound in "discrete" or "continuous" time.
+        weight: mdlm: the bound in "discrete" or "continuous" time.
+        block: tokens of a block; only process "block" has them.
+        noise: d3pm and sedd: what tokens turn into, "absorbing" (MASK), "uniform" (any word) or, d3pm only, "gaussian".
+        reverse: d3pm: the network's answer is a belief from the other places ("joint") or from all ("mixture").
+        auxiliary: d3pm: weight of the cross-entropy beside the bound, in the objective "hybrid".
         time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
         rotary: rotate queries and keys by position.
         dropout: share of activations dropped in training.
@@ -86,6 +93,10 @@ class ModelSettings:
     schedule: str = "cosine"
     T: int = 1000
     weight: str = "discrete"
+    block: int = 8
+    noise: str = "absorbing"
+    reverse: str = "joint"
+    auxiliary: float = 1.0
     time: str = "none"
     rotary: bool = True
     dropout: float = 0.0
@@ -94,12 +105,15 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         known = {"size": [*SIZES], "process": [*PROCESSES], "weight": [*WEIGHTS], "time": [*TIMES]}
+        known |= {"noise": [*(LIMITS if self.process == "sedd" else TRANSITIONS)], "reverse": [*REVERSES]}
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"ModelSettings: {name} must be one of {names}, got {getattr(self, name)!r}.")
         get_schedule(self.schedule, self.T)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"ModelSettings: dropout must lie in [0, 1), got {self.dropout}.")
+        if self.auxiliary < 0:
+            raise ValueError(f"ModelSettings: auxiliary must be 0 or more, got {self.auxiliary}.")
 
 
 class Workshop(NamedTuple):
@@ -136,7 +150,8 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
     texts = read(data, seed)
     settings = {
         "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
-        "T": model.T, "weight": model.weight,
+        "T": model.T, "weight": model.weight, "noise": model.noise, "reverse": model.reverse,
+        "auxiliary": model.auxiliary, "block": model.block,
     }  # fmt: skip
     process = PROCESSES[model.process].from_settings(settings)
     torch.manual_seed(seed)

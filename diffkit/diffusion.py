@@ -36,6 +36,7 @@ class Process(Protocol):
     head: int  # channels it needs from the denoiser
     T: int
     causal: bool  # does its network look left only
+    block: int  # tokens of a block of its network, 0 without blocks
     bound_varies: bool  # is `bound` a random estimate
     default_rule: str  # how its text is made if nobody says: a name from sample.RULES, or "ancestral"
 
@@ -121,6 +122,7 @@ class MaskedDiffusion(nn.Module):
     """
 
     causal = False
+    block = 0
     bound_varies = True
     default_rule = "random"
 

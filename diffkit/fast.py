@@ -44,11 +44,11 @@ def fast_frames(
     if (shape is None) == (start is None):
         raise ValueError("fast_frames: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
     process = sampler.process
-    z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc]
+    z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]
     yield Frame(0, float(process.T), z, z, None)
     with evaluating(denoise):
-        for step, (left, z) in enumerate(sampler.moves(denoise, z, rng), 1):
-            yield Frame(step, left, z, z, None)
+        for step, (left, ids) in enumerate(sampler.moves(denoise, z, rng), 1):
+            yield Frame(step, left, ids, ids, None)
 
 
 # ------------------------------------------------------------------------------------------------------- shared pieces
@@ -62,7 +62,7 @@ def even_times(T: int, steps: int) -> Tensor:
 
 
 def check_times(times: Tensor, T: int, who: str, standing: bool = False) -> Tensor:
-    """Times (N + 1,) as float64; raises ValueError unless they run from T down to 0, without a stop if not `standing`."""
+    """Times (N + 1,) as float64; ValueError unless they fall from T to 0, and never stand still if not `standing`."""
     times = torch.as_tensor(times, dtype=torch.float64)
     falls = times.diff() <= 0 if standing else times.diff() < 0
     if times.ndim != 1 or len(times) < 2 or times[0] != T or times[-1] != 0 or not falls.all():
@@ -106,7 +106,7 @@ def revealed(
     return z, chance
 
 
-# ------------------------------------------------------------------------------- exact: less work, the same distribution
+# ------------------------------------------------------------------------------ exact: less work, the same distribution
 
 
 class Lazy:
@@ -165,7 +165,7 @@ def expected_calls(schedule: Schedule, times: Tensor, L: int) -> float:
 
 
 def takes_time(denoise: Denoise) -> bool:
-    """Does this network answer differently at another time? Of a plain function it cannot be known, and False is said."""
+    """Does this network answer differently at another time? Of a plain function nobody knows, and False is said."""
     for name in ("model", "module", "denoiser"):  # what wraps a network: a label, several devices, a process
         denoise = getattr(denoise, name, denoise)
     return getattr(getattr(denoise, "config", None), "time", "none") != "none"
@@ -203,11 +203,13 @@ class Remembered:
 
 # ------------------------------------------------------------------------- another distribution: let the beliefs decide
 
-Choose = Callable[[Tensor, Tensor], Tensor]  # beliefs (N, V) at the masked places of (B, L) bool -> which to reveal, (B, L)
+Choose = Callable[
+    [Tensor, Tensor], Tensor
+]  # beliefs (N, V) at the masked places of (B, L) bool -> which to reveal, (B, L)
 
 
 def scores(values: Tensor, is_masked: Tensor) -> Tensor:
-    """One score (N,) for each masked place as a (B, L) table, -inf elsewhere; rounded, so that ties are ties anywhere."""
+    """One score (N,) for each masked place as a (B, L) table, -inf elsewhere; rounded, so that ties are ties."""
     table = torch.full(is_masked.shape, -torch.inf, dtype=torch.float64, device=values.device)
     return table.masked_scatter(is_masked, (values * 1e4).round())
 

@@ -16,14 +16,20 @@ from transformers import logging as transformers_logging
 
 from diffkit.autoregressive import Autoregressive
 from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, KeyValueCache, parameter_count
+from diffkit.blocks import BlockDiffusion
+from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion
+from diffkit.sedd import SEDD
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
 __all__ += ["PRETRAINED", "PROCESSES", "build_model", "load_model", "quiet", "start_from"]
 
-PROCESSES: dict[str, type[MaskedDiffusion] | type[Autoregressive]] = {
+PROCESSES: dict[str, Any] = {  # classes of processes, each with from_settings
     "mdlm": MaskedDiffusion,
+    "d3pm": D3PM,
+    "sedd": SEDD,
     "autoregressive": Autoregressive,
+    "block": BlockDiffusion,
 }
 
 
@@ -100,7 +106,7 @@ def build_model(
     shape = SIZES[size] if isinstance(size, str) else size
     described = process.settings()  # type: ignore[operator]
     given = {"vocab_size": described["vocab_size"], "mask_token_id": described["mask_id"], "T": described["T"]}
-    given["causal"] = process.causal
+    given |= {"causal": process.causal, "block": process.block}
     known = [name for name in inspect.signature(DenoiserConfig.__init__).parameters if name not in ("self", "kwargs")]
     unknown = sorted({*shape, *settings} - {*known})
     if unknown:

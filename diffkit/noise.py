@@ -188,7 +188,7 @@ def corrupt(
              not integers.
     Source:  arXiv:2406.07524, forward process.
     """
-    _check_clean(x0, mask_id, frozen)
+    check_clean(x0, mask_id, frozen)
     gamma = schedule.gamma(t).to(x0.device)
     if gamma.ndim > 1 or (gamma.ndim == 1 and len(gamma) != len(x0)):
         raise ValueError(f"corrupt: t must be one number or ({len(x0)},), one per row of x0, got {tuple(gamma.shape)}.")
@@ -208,7 +208,7 @@ def corrupt_count(
     Returns: as `corrupt`. Raises as `corrupt`, and ValueError for a count that does not fit.
     Source:  arXiv:2502.09992 and arXiv:2406.03736, likelihood estimate with a fixed number of masks.
     """
-    _check_clean(x0, mask_id, frozen)
+    check_clean(x0, mask_id, frozen)
     B, L = x0.shape
     u = torch.rand(B, L, generator=rng, device=rng.device).to(x0.device)
     if frozen is not None:
@@ -224,7 +224,8 @@ def corrupt_count(
     return torch.where(is_masked, mask_id, x0), is_masked
 
 
-def _check_clean(x0: Tensor, mask_id: int, frozen: Tensor | None) -> None:
+def check_clean(x0: Tensor, mask_id: int, frozen: Tensor | None = None) -> None:
+    """Raise as `corrupt` does unless x0 is (B, L) integer ids without MASK, and frozen fits it."""
     if x0.is_floating_point() or x0.dtype == torch.bool:
         raise TypeError(f"corrupt: x0 must hold integer token ids, got {x0.dtype}.")
     if x0.ndim != 2:

@@ -7,8 +7,10 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from diffkit.d3pm import D3PM
 from diffkit.diffusion import Denoise, MaskedDiffusion
 from diffkit.noise import corrupt_count
+from diffkit.sedd import SEDD
 
 
 def low_discrepancy(B: int, T: int, rng: Generator) -> Tensor:
@@ -73,7 +75,27 @@ def count_bound(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tenso
     return process.count_loss(denoise, x0, _counts(process, x0, t, rng), rng).mean()
 
 
+def hybrid(process: D3PM, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    """D3PM's own: the bound plus `auxiliary` times the cross-entropy of the belief at the same time, nats per token.
+
+    The bound has the factor T here. The paper's code leaves it out, so that its weight 0.001 at T = 1000 is our 1.
+    Source: arXiv:2107.03006, Eq. 5.
+    """
+    zt, _ = process.corrupt(x0, t, rng)
+    logits = denoise(zt, t)
+    nats = torch.stack(process.terms(logits, x0, zt, t)).sum(0)
+    return (nats + process.auxiliary * process.cross_entropy(logits, x0, zt, t)).mean()
+
+
+def score_entropy(process: SEDD, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    """SEDD's own: the bound without its ends, nats per token, at noise spread evenly; t / T is the share of it."""
+    u = (t - torch.rand(t.shape, generator=rng, dtype=torch.float64).to(t.device)) / process.T
+    moment, speed = process.even_noise(u)
+    zt, _ = process.corrupt(x0, moment, rng)
+    return (speed[:, None] * process.T * process.score_entropy(denoise(zt, moment), x0, zt, moment)).mean()
+
+
 OBJECTIVES = {
     objective.__name__: objective
-    for objective in (cross_entropy, sequence_mean, bound, count_cross_entropy, count_bound)
+    for objective in (cross_entropy, sequence_mean, bound, count_cross_entropy, count_bound, hybrid, score_entropy)
 }

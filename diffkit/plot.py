@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import base64
 import html
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
@@ -12,11 +12,11 @@ import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
-from matplotlib.ticker import MaxNLocator
+from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.backbone import SHARPEST, Attention, rotate
+from diffkit.attention import SHARPEST, Attention, rotate
 from diffkit.evaluate import CountError
 from diffkit.noise import Schedule
 from diffkit.train import Record
@@ -92,6 +92,28 @@ def lines(
         ax.set_yscale("log")
     if len(curves) > 1 or level is not None:
         ax.legend(frameon=False, fontsize=9)
+    return Picture(figure, alt)
+
+
+def scaling(
+    groups: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    laws: Mapping[str, Callable[[float], float]] | None = None,
+) -> Picture:
+    """Points of each named group on two logarithmic axes; a group with a law gets its line, the others are joined."""
+    figure, ax = axes(title, x_label, y_label)
+    for i, (name, (x, y)) in enumerate(groups.items()):
+        law, colour = (laws or {}).get(name), PALETTE[i % len(PALETTE)]
+        ax.plot(x, y, "osv^D"[i % 5] + ("" if law else "-"), color=colour, label=name)
+        if law:
+            ax.plot(x, [law(value) for value in x], color=colour, linewidth=1)
+    ax.set(xscale="log", yscale="log")
+    ax.xaxis.set_minor_formatter(NullFormatter())  # numbers between the powers of ten run into each other
+    ax.legend(frameon=False, fontsize=9)
     return Picture(figure, alt)
 
 

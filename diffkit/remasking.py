@@ -87,8 +87,8 @@ def stay_masked(gamma_t: float, gamma_s: float, r: Tensor | float) -> Tensor | f
 class Remasking:
     """Ancestral sampling in which a visible token is masked again with chance r, so that mistakes can be mended.
 
-    r = 0 is plain ancestral sampling, to the bit under the same random stream. Tokens that were given stay. Which tokens
-    go and come is drawn before the network is asked, as in `Lazy`.
+    r = 0 is plain ancestral sampling, to the bit under the same random stream. Tokens that were given stay. Which
+    tokens go and come is drawn before the network is asked, as in `Lazy`.
 
     Args:   times: (N + 1,) from T down to 0, may stand still; rate: chance of remasking, from the functions above.
     Raises: ValueError if a rate is outside [0, r_max].

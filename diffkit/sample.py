@@ -76,15 +76,15 @@ class Reveal:
 
     Positions are chosen before tokens are drawn: one token at a time is exact under every rule when the denoiser is.
 
-    Args:   rule: a name from RULES; counts: the schedule whose gamma says which share of the starting masks is left
-                at each time; linear reveals the same number at every step.
+    Args:   rule: a name from RULES, or a score; counts: the schedule whose gamma says which share of the starting masks
+                is left at each time; linear reveals the same number at every step.
     Raises: ValueError for an unknown rule.
     """
 
-    def __init__(self, process: MaskedDiffusion, rule: str, counts: Schedule | None = None):
-        if rule not in RULES:
+    def __init__(self, process: MaskedDiffusion, rule: str | Score, counts: Schedule | None = None):
+        if isinstance(rule, str) and rule not in RULES:
             raise ValueError(f"Reveal: the rules are {sorted(['ancestral', *RULES])}, got {rule!r}.")
-        self.process, self.score = process, RULES[rule]
+        self.process, self.score = process, RULES[rule] if isinstance(rule, str) else rule
         self.counts = counts or get_schedule("linear", process.T)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
@@ -185,7 +185,7 @@ def denoise_frames(
     start: Tensor | None = None,
     steps: int,
     rng: Generator,
-    rule: str = "ancestral",
+    rule: str | Score = "ancestral",
     counts: Schedule | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -194,7 +194,8 @@ def denoise_frames(
     """Yield the start and then every state on the way to text. Stop early by leaving the loop.
 
     Args:   shape: (B, L) to start from the prior; or start: (B, L) ids, MASK marks what to fill, the rest is kept.
-            steps: network calls, 1 to T; rule: "ancestral" (the process's own step) or one of RULES, with `counts`.
+            steps: network calls, 1 to T; rule: "ancestral" (the process's own step), or a name from RULES or a score,
+            with `counts`.
             temperature, top_k, top_p: filters on the beliefs, in this order.
     Raises: ValueError unless exactly one of shape and start is given, or for steps outside 1..T.
     """

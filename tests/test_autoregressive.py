@@ -9,8 +9,8 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from worlds import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator
 
+from diffkit.attention import KeyValueCache
 from diffkit.autoregressive import Autoregressive
-from diffkit.backbone import KeyValueCache
 from diffkit.config import DataSettings, ModelSettings, build
 from diffkit.evaluate import gap_to_entropy, nelbo, sequence_bounds
 from diffkit.model import build_model, load_model, quiet
@@ -181,7 +181,7 @@ def test_mistakes_are_named():
         Autoregressive(5, 5)
     with pytest.raises(ValueError, match="'confidence' chooses places for masked diffusion; Autoregressive"):
         sample(PROCESS, network(), shape=(1, L), steps=1, rng=generator(), rule="confidence")
-    with pytest.raises(ValueError, match="a cache needs a causal network"):
+    with pytest.raises(ValueError, match="a cache needs a network that is causal"):
         network(causal=False)(TEXTS, 0.0, cache=KeyValueCache())
     cache = KeyValueCache()
     network_ = network()

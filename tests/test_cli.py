@@ -106,6 +106,18 @@ def test_train_leaves_a_model_that_samples(micro, capsys):
     assert capsys.readouterr().out == first and first.strip() and "[" not in first
 
 
+@pytest.mark.parametrize(("process", "objective"), [("d3pm", "hybrid"), ("sedd", "score_entropy")])
+def test_uniform_noise_is_trained_and_sampled_by_the_same_commands(here, capsys, process, objective):
+    """It starts from words drawn at random, not from MASK; filling in blanks is refused with a reason."""
+    which = [f"--model.process={process}", "--model.noise=uniform", f"--train.objective={objective}"]
+    assert cli.main([*MICRO, *which, "--train.steps=2", "--out=run"]) == 0
+    capsys.readouterr()
+    assert cli.main(["sample", "--model", "run", "--n", "3", "--steps", "4", "--seed", "1"]) == 0
+    told = capsys.readouterr().out
+    assert told.strip() and "[MASK]" not in told
+    assert "uniform noise never makes" in mistake(capsys, "infill", "Mia ___", "--model", "run")
+
+
 def test_train_prints_entropy_and_validation(here, capsys):
     assert cli.main([*MICRO, "--train.steps=4", "--train.validate_every=2"]) == 0
     told = capsys.readouterr().out

@@ -38,7 +38,8 @@ def parsed(path):
 
 
 def test_there_is_a_config_for_every_size_and_a_default():
-    assert {path.stem for path in CONFIGS} == {"default", "nano", "nano-finish", "nano-ar", "tiny", "small", "medium"}
+    sizes, others = {"default", "nano", "tiny", "small", "medium"}, {"finish", "ar", "conditional", "block"}
+    assert {path.stem for path in CONFIGS} == sizes | {f"nano-{other}" for other in others | {"d3pm", "sedd"}}
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -47,7 +48,7 @@ def test_every_config_builds(path, stand_in, tmp_path, monkeypatch):
     settings = parsed(path)
     monkeypatch.chdir(tmp_path)
     if settings.model.init:
-        shutil.copytree(PRETRAINED / "tales-mdlm", settings.model.init)
+        shutil.copytree(PRETRAINED / "tales-mdlm", settings.model.init)  # shadows a shipped model of the same name
     data = settings.data
     real = data.corpus not in ("tales", "micro")
     small = {"validation_sequences": 2, "validation_fraction": 0.5, "batch_size": 2}

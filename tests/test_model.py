@@ -7,7 +7,8 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from diffkit.backbone import SIZES, Attention, Block, Denoiser, DenoiserConfig, parameter_count, rotate, sinusoids
+from diffkit.attention import Attention, Block, rotate
+from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, parameter_count, sinusoids
 from diffkit.diffusion import MaskedDiffusion, logits_at
 from diffkit.language import load_language
 from diffkit.model import DiffusionModel, build_model, load_model, quiet

@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from diffkit import plot
-from diffkit.backbone import Attention, Denoiser, DenoiserConfig
+from diffkit.attention import Attention
+from diffkit.backbone import Denoiser, DenoiserConfig
 
 
 def network(**settings):

@@ -48,6 +48,12 @@ FIGURES = {
     ),
     "heatmap": lambda: plot.heatmap(torch.eye(3), y_label="rows", colour_label="share", **TEXT),
     "attention_map": lambda: plot.attention_map(torch.eye(2), ["Mia", "ran"], title="A title", alt="What it shows"),
+    "scaling": lambda: plot.scaling(
+        {"one": ([1, 10, 100], [3.0, 2.0, 1.0]), "two": ([1, 10], [1.0, 0.5])},
+        y_label="gap",
+        laws={"one": float},
+        **TEXT,
+    ),
     "schedules": lambda: plot.schedules([get_schedule("cosine"), get_schedule("linear")], torch.arange(0, 1001, 100)),
     "training_curve": lambda: plot.training_curve(RECORDS, entropy=0.5),
     "error_by_count": lambda: plot.error_by_count(ROWS),

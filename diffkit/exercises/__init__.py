@@ -13,8 +13,10 @@ from diffkit.exercises.noise_schedules import (
 )
 from diffkit.exercises.objective import check_count_estimate, check_discrete_weight, check_report
 from diffkit.exercises.sampling import check_agree, check_nucleus, check_reveal_counts, check_tempered
+from diffkit.exercises.scaling import check_compute, check_exponent, check_frontier
 from diffkit.exercises.start_here import check_guess_cost, check_hidden_tokens, check_story_length
 from diffkit.exercises.training import check_average, check_reach, check_stratified, check_warmth
+from diffkit.exercises.variable_length import check_length, check_length_belief, check_sees
 
 __all__ = [
     "Verdict",
@@ -23,17 +25,22 @@ __all__ = [
     "check_bayes",
     "check_block_parameters",
     "check_chunks",
+    "check_compute",
     "check_cosine_gamma",
     "check_count_estimate",
     "check_discrete_weight",
     "check_distinct",
     "check_entropy",
     "check_expected_masks",
+    "check_exponent",
     "check_filling",
+    "check_frontier",
     "check_guess_cost",
     "check_guided",
     "check_hidden_nats",
     "check_hidden_tokens",
+    "check_length",
+    "check_length_belief",
     "check_nucleus",
     "check_own_schedule",
     "check_paired",
@@ -41,6 +48,7 @@ __all__ = [
     "check_report",
     "check_reveal_counts",
     "check_rule_out",
+    "check_sees",
     "check_stay_masked",
     "check_story_length",
     "check_stratified",

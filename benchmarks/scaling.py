@@ -1,0 +1,102 @@
+"""What more buys: size, steps, data and length against the gap to the known entropy, for the masked model and its twin.
+
+    make sweep                              # all points, about 70 minutes on one core; stop and go on as you like
+    python benchmarks/scaling.py --list     # what there is, and what is done
+
+Every point is a training run of its own, with its own decay of the learning rate to zero; none is a run broken off.
+One row a point goes to results/scaling.csv with the settings that made it; points that stand there are not run again,
+and a point that was interrupted resumes from its checkpoint under runs/scaling. Notebook 11 reads the table.
+
+The gap is measured on fresh stories, paired with the exact denoiser on the same stories and masks. A model of length n
+reads the first n tokens of every story; their exact probability is known as well.
+"""
+
+from __future__ import annotations
+
+import argparse
+import csv
+import os
+import time
+from pathlib import Path
+
+import torch
+
+from diffkit.language import StoryLanguage, load_language
+from diffkit.scaling import BATCH, Point, Prefixes, build_point, judge_point, recipe, size_of
+from diffkit.train import fit, with_progress
+
+HOME = Path(__file__).resolve().parent.parent
+RESULTS = HOME / "benchmarks" / "results" / "scaling.csv"
+
+
+def points() -> list[Point]:
+    """The design: one axis at a time from one middle point, and steps beside size for the frontier."""
+    shapes = {32: 2, 48: 3, 64: 3, 96: 4, 128: 4}  # width: layers
+    found = []
+    for process, few, some, many in (("mdlm", 500, 2000, 8000), ("autoregressive", 125, 500, 2000)):
+        middle = Point(process, 64, shapes[64], some, 0, 48)
+        found += [middle._replace(width=width, layers=layers) for width, layers in shapes.items()]
+        found += [middle._replace(width=w, layers=shapes[w], steps=n) for n in (few, many) for w in (32, 64)]
+        found += [middle._replace(width=128, layers=shapes[128], steps=few)]
+        found += [middle._replace(stories=n) for n in (250, 1000, 4000, 16000)]
+        found += [middle._replace(length=n) for n in (12, 24, 36)]
+    return sorted(
+        found, key=lambda point: point.width**2 * point.layers * point.steps * point.length
+    )  # cheap ones first
+
+
+def run(point: Point, language: StoryLanguage) -> dict[str, object]:
+    """Train and judge one point: a row of the table."""
+    model, settings, batches = build_point(point, language), recipe(point), Prefixes(language, point, seed=1)
+    folder = HOME / "runs" / "scaling" / point.name()
+    for _ in with_progress(fit(model, batches, settings, folder=folder, resume=True), settings):
+        pass
+    gap, exact = judge_point(model, point, language)
+    whole, inner = size_of(model)
+    return point._asdict() | {
+        "parameters": whole, "inner_parameters": inner, "batch": BATCH,
+        "tokens": point.steps * BATCH * point.length, "objective": settings.objective, "lr": settings.lr,
+        "muon_lr": settings.muon_lr, "decay": settings.decay, "ema": settings.ema, "exact": f"{exact:.5f}",
+        "gap": f"{gap.mean:.5f}", "gap_se": f"{gap.standard_error:.5f}", "torch": torch.__version__.split("+")[0],
+    }  # fmt: skip
+
+
+def done(path: Path) -> dict[Point, dict[str, str]]:
+    """Rows that stand in the table already."""
+    if not path.exists():
+        return {}
+    with path.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    numbers = Point._fields[1:]
+    return {Point(row["process"], *(int(row[name]) for name in numbers)): row for row in rows}
+
+
+def write(path: Path, rows: list[dict]) -> None:
+    """Replace the table in one go."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_suffix(".part")
+    with draft.open("w", encoding="utf-8", newline="") as file:
+        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
+        table.writeheader()
+        table.writerows(rows)
+    os.replace(draft, path)
+
+
+def main() -> None:
+    """Run what is missing."""
+    parser = argparse.ArgumentParser(description="Size, steps, data and length against the gap to the known entropy.")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the table (default: results/scaling.csv)")
+    parser.add_argument("--list", action="store_true", help="show the points, run nothing")
+    options = parser.parse_args()
+    language, started = load_language("tales"), time.perf_counter()
+    for point in points():
+        rows = done(options.out)
+        if options.list:
+            print("done" if point in rows else "open", point)
+        elif point not in rows:
+            write(options.out, [*rows.values(), run(point, language)])
+            print(f"{time.perf_counter() - started:6.0f} s  {point}: gap {done(options.out)[point]['gap']}", flush=True)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,124 @@
+"""What the backbone is made of: attention, its masks and its cache, and the block around it."""
+
+from __future__ import annotations
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PretrainedConfig
+
+SHARPEST = 12.0  # attention logit of a query and a key that agree fully, at the start: enough to pick one place of many
+
+
+# --------------------------------------------------------------------------------------------------- who sees whom
+
+
+def block_causal_mask(L: int, past: int, block: int, device: torch.device | None = None) -> Tensor:
+    """Who sees whom where L places follow `past` others: one's own block and all before it, (L, past + L) bool.
+
+    Blocks of one token make an ordinary causal mask.
+    """
+    blocks = torch.arange(past + L, device=device) // block
+    return blocks[past:, None] >= blocks
+
+
+def two_stream_mask(L: int, block: int, device: torch.device | None = None) -> Tensor:
+    """Who sees whom in [x_t ; x_0], noisy text and clean text one behind the other, (2 L, 2 L) bool.
+
+    A noisy place sees its own noisy block and the clean blocks before it; a clean place its own and the clean ones
+    before it. So one pass predicts every block from what will be there when its turn comes.
+    Source: arXiv:2503.09573, section 3.2.
+    """
+    blocks = torch.arange(L, device=device) // block
+    same, later = blocks[:, None] == blocks, blocks[:, None] > blocks
+    return torch.cat([torch.cat([same, later], 1), torch.cat([torch.zeros_like(same), same | later], 1)])
+
+
+# ----------------------------------------------------------------------------------------------------- the layers
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn each pair of channels of (B, H, L, K) by an angle that grows with position (arXiv:2104.09864)."""
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
+
+
+class KeyValueCache:
+    """Keys and values that a network has made of the places read so far, one pair for each layer."""
+
+    exact = True  # False: a network that looks both ways everywhere reads old ones (see blockwise.py)
+
+    def __init__(self) -> None:
+        self.layers: dict[Attention, tuple[Tensor, Tensor]] = {}
+
+    def __len__(self) -> int:
+        """Places read so far."""
+        return next(iter(self.layers.values()))[0].shape[2] if self.layers else 0
+
+    def extend(self, layer: Attention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+        """Put (B, H, L, K) keys and values of new places behind those of a layer, and return all of them."""
+        if layer in self.layers:
+            k, v = (torch.cat(pair, 2) for pair in zip(self.layers[layer], (k, v), strict=True))
+        self.layers[layer] = k, v
+        return k, v
+
+    def cut(self, places: int) -> None:
+        """Keep what was made of the first places only."""
+        self.layers = {layer: (k[:, :, :places], v[:, :, :places]) for layer, (k, v) in self.layers.items()}
+
+
+class Attention(nn.Module):
+    """Multi-head attention over all positions; queries and keys are normalised, which keeps high rates calm."""
+
+    def __init__(self, config: PretrainedConfig):
+        super().__init__()
+        D, K = config.hidden_size, config.hidden_size // config.num_heads
+        self.heads, self.causal, self.dropout = config.num_heads, config.causal, config.dropout
+        self.block = config.block
+        self.query, self.key, self.value, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
+        self.norm_query, self.norm_key = nn.LayerNorm(K, bias=False), nn.LayerNorm(K, bias=False)
+
+    def forward(self, x: Tensor, angles: tuple[Tensor, ...] | None, cache: KeyValueCache | None = None) -> Tensor:
+        B, L, D = x.shape
+        q, k, v = (f(x).view(B, L, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
+        q, k = self.norm_query(q), self.norm_key(k)  # (B, H, L, K)
+        if angles is not None:
+            q, k = rotate(q, *angles), rotate(k, *angles)
+        if cache is not None:
+            k, v = cache.extend(self, k, v)
+        past, sees = k.shape[2] - L, None
+        if self.block and cache is None:
+            sees = two_stream_mask(L // 2, self.block, x.device)
+        elif self.block or (past and self.causal):
+            sees = block_causal_mask(L, past, self.block or 1, x.device)
+        dropout = self.dropout if self.training else 0.0
+        scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)
+        causal = self.causal and sees is None
+        mixed = F.scaled_dot_product_attention(q, k, v, sees, dropout_p=dropout, is_causal=causal, scale=scale)
+        return self.out(mixed.transpose(1, 2).reshape(B, L, D))
+
+
+class Block(nn.Module):
+    """Attention, then a two-layer network, each on normalised input and added back."""
+
+    def __init__(self, config: PretrainedConfig):
+        super().__init__()
+        D = config.hidden_size
+        self.norm_attention, self.norm_network = nn.LayerNorm(D, bias=False), nn.LayerNorm(D, bias=False)
+        self.attention = Attention(config)
+        self.network = nn.Sequential(
+            nn.Linear(D, config.intermediate_size), nn.GELU(), nn.Linear(config.intermediate_size, D)
+        )
+        self.dropout = nn.Dropout(config.dropout)
+        # AdaLN-zero (arXiv:2212.09748): time sets shift, scale and gate; at the start every gate is 0.
+        self.modulation = nn.Linear(D, 6 * D) if config.time == "adaln" else None
+
+    def forward(
+        self, x: Tensor, time: Tensor | None, angles: tuple[Tensor, ...] | None, cache: KeyValueCache | None = None
+    ) -> Tensor:
+        if self.modulation is None or time is None:
+            x = x + self.dropout(self.attention(self.norm_attention(x), angles, cache))
+            return x + self.dropout(self.network(self.norm_network(x)))
+        shift_a, scale_a, gate_a, shift_n, scale_n, gate_n = self.modulation(F.silu(time))[:, None].chunk(6, -1)
+        x = x + gate_a * self.dropout(self.attention(self.norm_attention(x) * (1 + scale_a) + shift_a, angles, cache))
+        return x + gate_n * self.dropout(self.network(self.norm_network(x) * (1 + scale_n) + shift_n))
