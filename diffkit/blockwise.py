@@ -83,7 +83,7 @@ class Blockwise:
                 probs = word_beliefs(self.process, ask(z, t, hidden))
                 reveal, z = self.choose(probs, hidden), z.clone()
                 z[reveal] = inverse_cdf(probs[reveal[hidden]], uniforms(z, rng)[reveal])
-                yield float(t.max()), z
+                yield float(time_by_count(self.process, z).max()), z
 
 
 class WholeCanvas:

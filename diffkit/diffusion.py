@@ -162,10 +162,10 @@ class MaskedDiffusion(nn.Module):
 
         Source: arXiv:2406.07524, section 3.2.3 (SUBS).
         """
-        never = torch.zeros(self.vocab_size, device=logits.device)
-        never[self.mask_id] = -torch.inf
-        certain = F.one_hot(zt, self.vocab_size).to(logits.dtype).log()
-        return torch.where((zt == self.mask_id)[..., None], (logits + never).log_softmax(-1), certain)
+        is_visible, own = (zt != self.mask_id)[..., None], zt[..., None]
+        never = torch.tensor([self.mask_id], device=logits.device)
+        hidden = logits.index_fill(-1, never, -torch.inf).log_softmax(-1).masked_fill(is_visible, -torch.inf)
+        return hidden.scatter(-1, own, torch.where(is_visible, 0.0, hidden.gather(-1, own)))
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         """The bound on -log p(x_0), estimated at one time per row; no term for t = 0, as step 1 reveals everything.

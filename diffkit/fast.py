@@ -147,11 +147,11 @@ class FirstHitting:
         schedule, t = self.process.schedule, torch.full((len(z),), float(self.process.T), dtype=torch.float64)
         while (is_masked := z == self.process.mask_id).any():
             n, u = is_masked.sum(1).cpu(), 1 - torch.rand(len(z), generator=rng, dtype=torch.float64).cpu()
-            t = torch.where(n > 0, schedule.time_of(schedule.gamma(t) * u ** (1 / n.clamp(min=1))), 0.0)
+            t = schedule.time_of(schedule.gamma(t) * u ** (1 / n.clamp(min=1)))
             next_one = uniforms(z, rng).masked_fill(~is_masked, -1.0).argmax(1)
             reveal = is_masked & (torch.arange(z.shape[1], device=z.device) == next_one[:, None])
             z, _ = revealed(self.process, denoise, z, t.to(z.device), reveal, uniforms(z, rng))
-            yield float(t.max()), z
+            yield float(t[n > 1].max()) if (n > 1).any() else 0.0, z
 
 
 def expected_calls(schedule: Schedule, times: Tensor, L: int) -> float:
@@ -282,7 +282,8 @@ class Parallel:
 
 def time_by_count(process: MaskedDiffusion, z: Tensor) -> Tensor:
     """The times (B,) whose masking rate is the share of MASK in each row."""
-    return process.schedule.time_of((z == process.mask_id).double().mean(1).cpu()).to(z.device)
+    share = (z == process.mask_id).double().mean(1).cpu()
+    return torch.where(share > 0, process.schedule.time_of(share), 0.0).to(z.device)
 
 
 # ------------------------------------------------------------------------------------------------------ counting calls
