@@ -72,8 +72,8 @@ def states(frames: Iterator[Any]) -> Loop:
 
 
 def contestants(steps: int, model: DiffusionModel, bert: BertForMaskedLM) -> dict[str, tuple[str, bool, Callable]]:
-    """Name -> (law, is it run in slices, start). `start(counted network)` gives a loop over the states."""
-    process, times = model.process, even_times(T, steps)
+    """Name -> (law, is it run once in slices, start). `start(counted network)` gives a loop over the states."""
+    process, times, long = model.process, even_times(T, steps), steps > 100
 
     def new() -> Generator:
         return Generator().manual_seed(0)
@@ -88,10 +88,10 @@ def contestants(steps: int, model: DiffusionModel, bert: BertForMaskedLM) -> dic
         return ours(Blockwise(process, 32, most_confident(2), anew))
 
     every: dict[str, tuple[str, bool, Callable]] = {
-        "plain loop": ("ancestral", True, lambda n: plain_loop(lambda x: n(x, torch.zeros(1)), process, times, new())),
+        "plain loop": ("ancestral", long, lambda n: plain_loop(lambda x: n(x, torch.zeros(1)), process, times, new())),
         "plain loop, BertForMaskedLM": (
-            "ancestral", True, lambda _: plain_loop(lambda x: bert(x).logits, process, times, new())),
-        "no-change cache": ("ancestral", steps > 100, table(Remembered)),
+            "ancestral", long, lambda _: plain_loop(lambda x: bert(x).logits, process, times, new())),
+        "no-change cache": ("ancestral", long, table(Remembered)),
         "lazy: head where revealed": ("ancestral", False, ours(Lazy(process, times))),
         "first hitting": ("ancestral, T to infinity", False, ours(FirstHitting(process))),
         "remasking, lazy": ("remasking", False, ours(Remasking(process, times, rescaled(0.1)))),
@@ -119,27 +119,23 @@ def race(steps: int, model: DiffusionModel, bert: BertForMaskedLM) -> list[dict[
     """Run all of them side by side."""
     every = contestants(steps, model, bert)
     counts = {name: Counted(model) for name in every}
-    long_ones = {name: start(counts[name]) for name, (_, sliced, start) in every.items() if sliced}
+    sliced = {name: start(counts[name]) for name, (_, long, start) in every.items() if long}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
     last: dict[str, Tensor | None] = {}
-    slices = SLICES if steps > 100 else 3
-    for _ in range(slices):
-        for name, (_, sliced, start) in every.items():
-            if sliced and steps <= 100:
-                sliced, long_ones[name] = True, start(counts[name])  # short enough to run whole, each time
-            if not sliced:
+    rounds = SLICES if sliced else 3
+    for i in range(rounds):
+        for name, (_, long, start) in every.items():
+            if not long:
                 counts[name].calls = 0
-            loop = long_ones[name] if sliced else start(counts[name])
-            if sliced and steps <= 100:
-                counts[name].calls = 0
-            clock, processor, last[name] = timed(loop, steps // slices if sliced and steps > 100 else None)
+            loop, most = (sliced[name], steps // SLICES) if long else (start(counts[name]), None)
+            clock, processor, last[name] = timed(loop, most)
             seconds[name].append((clock, processor))
-        print(f"  {steps} steps: round {len(seconds['plain loop'])} of {slices}", flush=True)
+        print(f"  {steps} steps: round {i + 1} of {rounds}", flush=True)
     rows = []
-    for name, (law, sliced, _) in every.items():
-        whole = sum if sliced and steps > 100 else statistics.median
-        clock, processor = (whole(one[i] for one in seconds[name]) for i in (0, 1))
+    for name, (law, long, _) in every.items():
         assert last[name] is not None and not (last[name] == MASK).any()
+        whole = sum if long else statistics.median
+        clock, processor = (whole(one[i] for one in seconds[name]) for i in (0, 1))
         calls = steps if "Bert" in name else counts[name].calls
         rows.append(
             {"steps": steps, "way": name, "law": law, "calls": calls, "seconds": clock, "cpu_seconds": processor}

@@ -295,3 +295,22 @@ def test_a_blank_pad_shows_itself_without_a_kernel():
     assert bundle["text/plain"] == repr(one) and bundle["text/html"] == one.still
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert pad(hidden=[1]).still == one.still, "the same seed, the same filling"
+
+
+def test_points_stand_where_they_belong_and_calls_are_on_a_logarithmic_axis():
+    figure = {}
+    real = plot.Picture.__init__
+
+    def spying(self, drawn, alt):
+        figure["axes"] = drawn.axes[0]
+        real(self, drawn, alt)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot.Picture, "__init__", spying)
+        groups = {"one": [(8.0, 0.5), (64.0, 1.0)], "two": [(16.0, 0.25)]}
+        picture = plot.points(groups, title="t", x_label="calls", y_label="share", alt="Two.", level=("best", 1.0))
+    axes = figure["axes"]
+    assert axes.get_xscale() == "log" and picture.png.startswith(b"\x89PNG") and picture.alt == "Two."
+    drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()}
+    assert drawn["one"] == groups["one"] and drawn["two"] == groups["two"] and "best" in drawn
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("calls", "share", "t")
