@@ -46,6 +46,8 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 class KeyValueCache:
     """Keys and values that a network has made of the places read so far, one pair for each layer."""
 
+    exact = True  # False: a network that looks both ways everywhere reads old ones (see blockwise.py)
+
     def __init__(self) -> None:
         self.layers: dict[Attention, tuple[Tensor, Tensor]] = {}
 
@@ -87,7 +89,7 @@ class Attention(nn.Module):
         past, sees = k.shape[2] - L, None
         if self.block and cache is None:
             sees = two_stream_mask(L // 2, self.block, x.device)
-        elif self.block or past:
+        elif self.block or (past and self.causal):
             sees = block_causal_mask(L, past, self.block or 1, x.device)
         dropout = self.dropout if self.training else 0.0
         scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)

@@ -229,7 +229,7 @@ class Denoiser(PreTrainedModel):
 
     def _check(self, xt: Tensor, past: int, cache: KeyValueCache | None) -> None:
         V, longest = self.config.vocab_size, self.config.max_length
-        if cache is not None and not (self.config.causal or self.config.block):
+        if cache is not None and cache.exact and not (self.config.causal or self.config.block):
             raise ValueError(
                 "Denoiser: a cache needs a network that is causal or has blocks; one that looks both ways everywhere "
                 "changes what it made of earlier places when a later one changes."

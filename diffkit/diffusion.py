@@ -96,11 +96,10 @@ def beliefs_of(logits: Tensor, zt: Tensor, mask_id: int) -> Tensor:
 
     Source: arXiv:2406.07524, section 3.2.3 (SUBS).
     """
-    V = logits.shape[-1]
-    never = torch.arange(V, device=logits.device) == mask_id
-    certain = F.one_hot(zt, V).to(logits.dtype).log()
-    hidden = (zt == mask_id)[..., None]
-    return torch.where(hidden, logits.masked_fill(never, -torch.inf).log_softmax(-1), certain)
+    is_visible, own = (zt != mask_id)[..., None], zt[..., None]
+    never = torch.tensor([mask_id], device=logits.device)
+    hidden = logits.index_fill(-1, never, -torch.inf).log_softmax(-1).masked_fill(is_visible, -torch.inf)
+    return hidden.scatter(-1, own, torch.where(is_visible, 0.0, hidden.gather(-1, own)))
 
 
 def hidden_nats(logits: Tensor, x0: Tensor, is_masked: Tensor, mask_id: int) -> Tensor:

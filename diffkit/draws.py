@@ -17,6 +17,14 @@ def categorical(probs: Tensor, rng: Generator) -> Tensor:
     Raises:  ValueError if a row has a negative, infinite or NaN entry, or sums to zero.
     Source:  arXiv:2409.02908, section on inaccurate categorical sampling.
     """
+    return inverse_cdf(probs, torch.rand(probs.shape[:-1], generator=rng, dtype=torch.float64, device=rng.device))
+
+
+def inverse_cdf(probs: Tensor, u: Tensor) -> Tensor:
+    """The outcome at which the cumulative sum of (..., V) weights passes the share u (...) in [0, 1) of their total.
+
+    Whoever keeps u draws the same outcome later, from a part of the table: see fast.py.
+    """
     cdf = probs.double().cumsum(-1)
     total = cdf[..., -1:]
     if not (torch.isfinite(total).all() and (total > 0).all() and (probs >= 0).all()):
@@ -24,8 +32,7 @@ def categorical(probs: Tensor, rng: Generator) -> Tensor:
             "categorical: every row needs non-negative finite weights with a positive sum; a row has a negative, "
             "infinite or NaN entry or is all zeros. Did the denoiser return NaN, or forbid every token?"
         )
-    u = torch.rand(total.shape, generator=rng, dtype=torch.float64, device=rng.device).to(probs.device)
-    index = torch.searchsorted(cdf.contiguous(), u * total, right=True).squeeze(-1)
+    index = torch.searchsorted(cdf.contiguous(), u.to(probs.device)[..., None] * total, right=True).squeeze(-1)
     return index.clamp(max=probs.shape[-1] - 1)
 
 

@@ -117,6 +117,29 @@ def scaling(
     return Picture(figure, alt)
 
 
+def points(
+    groups: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    level: tuple[str, float] | None = None,
+) -> Picture:
+    """Points (x, y) of several groups over a logarithmic x, those of a group joined; `level` as in `lines`."""
+    figure, ax = axes(title, x_label, y_label, size=(7.2, 4.4))
+    for i, (name, places) in enumerate(groups.items()):
+        xs, ys = zip(*places, strict=True)
+        style: dict[str, Any] = {"color": PALETTE[i % 7], "marker": "osv^DPX*"[i % 8], "linestyle": DASHES[i % 4]}
+        ax.plot(xs, ys, label=name, linewidth=1, **style)
+    if level is not None:
+        ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return Picture(figure, alt)
+
+
 def schedules(these: Sequence[Schedule], t: Tensor) -> Picture:
     """gamma(t) of several schedules, times (N,)."""
     curves = {schedule.name: schedule.gamma(t).tolist() for schedule in these}

@@ -23,7 +23,7 @@ class Frame(NamedTuple):
     t: float
     z: Tensor  # the state
     tokens: Tensor  # (B, L) ids to print
-    probs: Tensor | None  # (B, L, V), the belief that led here; None at the start
+    probs: Tensor | None  # (B, L, V), the belief that led here; None at the start, and where no whole table is made
 
 
 # ------------------------------------------------------------------- which positions to reveal: scores, high goes first
@@ -152,7 +152,7 @@ def filtered(
 
 
 @contextmanager
-def _evaluating(denoise: Denoise) -> Iterator[None]:
+def evaluating(denoise: Denoise) -> Iterator[None]:
     """No dropout while sampling; a network goes back to the mode it was in."""
     networks = [denoise] if isinstance(denoise, nn.Module) and denoise.training else []
     try:
@@ -210,7 +210,7 @@ def denoise_frames(
     mask_id = getattr(process, "mask_id", None)
     words = denoise if mask_id is None else _without_mask(denoise, mask_id)
     believe = filtered(words, temperature, top_k, top_p)
-    with _evaluating(denoise):
+    with evaluating(denoise):
         z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]
         yield Frame(0, float(process.T), z, process.decode(z), None)
         times = torch.linspace(process.T, 0, steps + 1, dtype=torch.float64)

@@ -14,7 +14,7 @@ import torch
 from worlds import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
 from diffkit import plot
-from diffkit.draws import categorical
+from diffkit.draws import inverse_cdf
 from diffkit.evaluate import CountError, Estimate
 from diffkit.noise import get_schedule
 from diffkit.sample import Frame, denoise_frames, infill
@@ -27,6 +27,9 @@ TEXT = {"title": "A title", "x_label": "steps", "alt": "What it shows"}
 RECORDS = [Record(step, 5 / step, 1.0, 3e-4, 1000.0) for step in range(1, 30)]
 ROWS = [CountError(1, 2.0, 1.0, Estimate(1.0, 0.1)), CountError(5, 2.0, 1.9, Estimate(0.1, 0.1))]
 FIGURES = {
+    "points": lambda: plot.points(
+        {"a": [(1, 2.0), (4, 3.0)], "b": [(2, 1.0)]}, title="t", x_label="x", y_label="y", alt="two groups of points"
+    ),
     "lines": lambda: plot.lines([1, 2, 4], {"one": [1, 2, 3], "two": [3, 2, 1]}, y_label="nats", **TEXT),
     "lines with all": lambda: plot.lines(
         [1, 2, 4],
@@ -255,11 +258,11 @@ def test_noise_explorer_widgets():
 
 
 def test_source_is_shown_as_it_is():
-    source = show_source(categorical)
-    assert repr(source) == inspect.getsource(categorical)
+    source = show_source(inverse_cdf)
+    assert repr(source) == inspect.getsource(inverse_cdf)
     assert (
         html.escape("(total > 0)") in source._repr_html_()
-        and 'aria-label="source of categorical"' in source._repr_html_()
+        and 'aria-label="source of inverse_cdf"' in source._repr_html_()
     )
 
 
@@ -295,3 +298,22 @@ def test_a_blank_pad_shows_itself_without_a_kernel():
     assert bundle["text/plain"] == repr(one) and bundle["text/html"] == one.still
     assert "application/vnd.jupyter.widget-view+json" in bundle
     assert pad(hidden=[1]).still == one.still, "the same seed, the same filling"
+
+
+def test_points_stand_where_they_belong_and_calls_are_on_a_logarithmic_axis():
+    figure = {}
+    real = plot.Picture.__init__
+
+    def spying(self, drawn, alt):
+        figure["axes"] = drawn.axes[0]
+        real(self, drawn, alt)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plot.Picture, "__init__", spying)
+        groups = {"one": [(8.0, 0.5), (64.0, 1.0)], "two": [(16.0, 0.25)]}
+        picture = plot.points(groups, title="t", x_label="calls", y_label="share", alt="Two.", level=("best", 1.0))
+    axes = figure["axes"]
+    assert axes.get_xscale() == "log" and picture.png.startswith(b"\x89PNG") and picture.alt == "Two."
+    drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()}
+    assert drawn["one"] == groups["one"] and drawn["two"] == groups["two"] and "best" in drawn
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("calls", "share", "t")

@@ -14,6 +14,7 @@ from diffkit.exercises.noise_schedules import (
 from diffkit.exercises.objective import check_count_estimate, check_discrete_weight, check_report
 from diffkit.exercises.sampling import check_agree, check_nucleus, check_reveal_counts, check_tempered
 from diffkit.exercises.scaling import check_compute, check_exponent, check_frontier
+from diffkit.exercises.speed import check_calls, check_how_many, check_make_up, check_next_time
 from diffkit.exercises.start_here import check_guess_cost, check_hidden_tokens, check_story_length
 from diffkit.exercises.training import check_average, check_reach, check_stratified, check_warmth
 from diffkit.exercises.variable_length import check_length, check_length_belief, check_sees
@@ -24,6 +25,7 @@ __all__ = [
     "check_average",
     "check_bayes",
     "check_block_parameters",
+    "check_calls",
     "check_chunks",
     "check_compute",
     "check_cosine_gamma",
@@ -39,8 +41,11 @@ __all__ = [
     "check_guided",
     "check_hidden_nats",
     "check_hidden_tokens",
+    "check_how_many",
     "check_length",
     "check_length_belief",
+    "check_make_up",
+    "check_next_time",
     "check_nucleus",
     "check_own_schedule",
     "check_paired",
