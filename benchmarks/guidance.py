@@ -11,7 +11,6 @@ JSON that notebook 08 reads.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import time
@@ -26,7 +25,7 @@ from diffkit.guidance import classifier_guided, exact_classifier, follow, guide
 from diffkit.labels import endings
 from diffkit.language import StoryLanguage, load_language
 from diffkit.metrics import distinct_n
-from diffkit.model import PRETRAINED, DiffusionModel, load_model
+from diffkit.model import DiffusionModel, fingerprint, load_model
 from diffkit.sample import sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "guidance.json"
@@ -94,11 +93,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="where the JSON goes (default: results/)")
     options = parser.parse_args()
     started = time.perf_counter()
-    folder = Path(options.model) if Path(options.model).is_dir() else PRETRAINED / options.model
     settings = {
         "stories": options.stories, "batch": BATCH, "seeds": "the number of the batch, from 0", "rule": "random",
         "torch": torch.__version__.split("+")[0],
-        "model_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "model_sha256": fingerprint(options.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(options.stories, options.model)}
     options.out.parent.mkdir(parents=True, exist_ok=True)

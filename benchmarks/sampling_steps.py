@@ -11,7 +11,6 @@ Every batch of 64 stories is drawn from a seed of its own, on one thread; there 
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import time
@@ -25,7 +24,7 @@ from torch import Generator, Tensor
 
 from diffkit.evaluate import Quality, quality
 from diffkit.language import load_language
-from diffkit.model import PRETRAINED, load_model
+from diffkit.model import fingerprint, load_model
 from diffkit.sample import RULES, sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sampling_steps.json"
@@ -60,12 +59,6 @@ def judged(cell: Cell, ids: Tensor) -> dict[str, object]:
     """A row with its figures, four digits; a figure that does not exist (no story was valid) is null."""
     figures = quality(load_language("tales"), ids)._asdict()
     return cell._asdict() | {name: round(x, 4) if abs(x) < float("inf") else None for name, x in figures.items()}
-
-
-def fingerprint(model: str) -> str:
-    """SHA-256 of the weights, to tell later whether the table belongs to the model at hand."""
-    folder = Path(model) if Path(model).is_dir() else PRETRAINED / model
-    return hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest()
 
 
 def table(stories: int, model: str) -> list[dict[str, object]]:

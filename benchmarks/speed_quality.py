@@ -11,7 +11,6 @@ that notebook 10 reads.
 from __future__ import annotations
 
 import argparse
-import hashlib
 import json
 import os
 import time
@@ -39,7 +38,7 @@ from diffkit.fast import (
     most_confident,
 )
 from diffkit.language import StoryLanguage, load_language
-from diffkit.model import PRETRAINED, load_model
+from diffkit.model import fingerprint, load_model
 from diffkit.remasking import Remasking, back_and_forth, capped, doubtful, looped_times, rescaled, standing
 from diffkit.sample import Frame, denoise_frames, last_frame
 
@@ -138,11 +137,10 @@ def main() -> None:
     options = parser.parse_args()
     torch.set_num_threads(1)
     started = time.perf_counter()
-    folder = Path(options.model) if Path(options.model).is_dir() else PRETRAINED / options.model
     settings = {
         "stories": options.stories, "batch": BATCH, "seeds": "the number of the batch, from 0", "threads": 1,
         "torch": torch.__version__.split("+")[0], "entropy_nats": round(load_language("tales").entropy(), 4),
-        "model_sha256": hashlib.sha256((folder / "model.safetensors").read_bytes()).hexdigest(),
+        "model_sha256": fingerprint(options.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(options.stories, options.model)}
     options.out.parent.mkdir(parents=True, exist_ok=True)

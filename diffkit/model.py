@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import inspect
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -22,7 +23,8 @@ from diffkit.diffusion import MaskedDiffusion
 from diffkit.sedd import SEDD
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
-__all__ += ["PRETRAINED", "PROCESSES", "build_model", "load_model", "quiet", "start_from"]
+__all__ += ["PRETRAINED", "PROCESSES", "build_model", "fingerprint", "load_model", "model_folder", "quiet"]
+__all__ += ["start_from"]
 
 PROCESSES: dict[str, Any] = {  # classes of processes, each with from_settings
     "mdlm": MaskedDiffusion,
@@ -119,13 +121,23 @@ def build_model(
 PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
 
 
+def model_folder(name_or_folder: str | Path) -> Path:
+    """Where a model lies: the folder itself, or that of a shipped model's name, whether it exists or not."""
+    return Path(name_or_folder) if Path(name_or_folder).is_dir() else PRETRAINED / name_or_folder
+
+
+def fingerprint(name_or_folder: str | Path) -> str:
+    """SHA-256 of a model's weights, to tell later whether a stored table belongs to the model at hand."""
+    return hashlib.sha256((model_folder(name_or_folder) / "model.safetensors").read_bytes()).hexdigest()
+
+
 def load_model(name_or_folder: str | Path) -> DiffusionModel:
     """A trained model, ready to sample: a folder, or the name of one that ships with the project, such as "tales-mdlm".
 
     Only safetensors are read, never a pickle.
     Raises: FileNotFoundError if there is no such folder; ValueError if it holds no model of ours.
     """
-    folder = Path(name_or_folder) if Path(name_or_folder).is_dir() else PRETRAINED / name_or_folder
+    folder = model_folder(name_or_folder)
     if not (folder / "config.json").is_file():
         shipped = sorted(path.name for path in PRETRAINED.glob("*") if (path / "config.json").is_file())
         raise FileNotFoundError(

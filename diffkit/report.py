@@ -39,14 +39,11 @@ def measure_bound(
     """
     bound, N = nelbo(model.process, model, x0, rng=rng), len(x0)
     texts = tokenizer.batch_decode(x0, skip_special_tokens=True)
-    counts = {
-        "canvas token" if padded else "token": x0.numel(),
-        "token up to EOS": int((x0 != tokenizer.pad_token_id).sum()),
-        "word": sum(len(text.split()) for text in texts),
-        "character": sum(map(len, texts)),
-    }
-    if not padded:
-        del counts["token up to EOS"]
+    if padded:
+        counts = {"canvas token": x0.numel(), "token up to EOS": int((x0 != tokenizer.pad_token_id).sum())}
+    else:
+        counts = {"token": x0.numel()}
+    counts |= {"word": sum(len(text.split()) for text in texts), "character": sum(map(len, texts))}
     nats = bound.mean * N
     return {
         "process": model.process.settings()["name"], "parameters": parameter_count(model),
@@ -101,21 +98,20 @@ def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor | Non
     """
     ends = {"eos_id": language.eos_id}
     stop_id = language.tokenizer.convert_tokens_to_ids(".")
-    log_p = language.log_prob(ids)
-    valid = log_p > -torch.inf
-    found: Figures = {"samples": len(ids)} | quality(language, ids)._asdict()
+    judged = quality(language, ids)
+    found: Figures = {"samples": len(ids)} | judged._asdict()
     found |= {f"distinct_{n}": distinct_n(ids, n, **ends) for n in (1, 2, 3)}
     found |= {
         "self_bleu": self_bleu(ids, **ends) if len(ids) > 1 else math.nan,
         "token_entropy": token_entropy(ids, **ends),
         "repeated_sentences": repeated_sentences(ids, stop_id=stop_id, **ends),
-        "judge_perplexity": math.exp(-log_p[valid].mean().item() / language.length) if valid.any() else math.inf,
+        "judge_perplexity": math.exp(-judged.log_prob / language.length),
     }
     if training is not None:
         same = copied(ids, training, language)
         found |= {"copied": same.share, "copied_by_chance": same.by_chance}
     known = [pair for pair in PAIRS if {*pair} <= {*language.grammar.slots}]
-    if valid.any():
+    if judged.valid > 0:
         distances = marginals(language, ids)
         distances |= {f"{a} and {b}": pair_distance(language, ids, a, b) for a, b in known}
         found["marginals"] = {name: one._asdict() for name, one in distances.items()}

@@ -10,7 +10,8 @@ from typing import NamedTuple
 
 import torch
 
-from diffkit.diffusion import MaskedDiffusion
+from diffkit.autoregressive import Autoregressive
+from diffkit.blocks import BlockDiffusion
 from diffkit.evaluate import Estimate, paired_gap, sequence_bounds
 from diffkit.labels import Conditioned, endings
 from diffkit.language import StoryLanguage, load_language
@@ -24,6 +25,8 @@ KINDS = {
     "mdlm": "A masked diffusion model (MDLM)",
     "conditional": "A masked diffusion model (MDLM) that can be told how the story shall end,",
     "block": "A block diffusion model, which writes blocks of eight tokens from left to right,",
+    "d3pm": "A model of D3PM, discrete diffusion with transition matrices,",
+    "sedd": "A model of SEDD, score entropy discrete diffusion,",
     "autoregressive": "An autoregressive model, the twin of tales-mdlm that writes from left to right,",
 }
 CARD = """---
@@ -91,7 +94,8 @@ def evaluate(name: str) -> dict:
     model = load_model(name)
     language, process = load_language(model.config.language), model.process
     rng, L = torch.Generator().manual_seed(2), language.length
-    steps = STEPS if isinstance(process, MaskedDiffusion) else (L,)  # one after the other, fewer would change nothing
+    in_order = isinstance(process, Autoregressive | BlockDiffusion)
+    steps = (L,) if in_order else STEPS  # one after the other, fewer would change nothing
     found = measure(model, language, n=SEQUENCES, samples=SAMPLES, steps=steps, rng=rng)
     asked = language.labels if model.labels else []
     told = [{"ending": ending} | told_gap(model, language, ending, rng)._asdict() for ending in asked]
