@@ -22,7 +22,6 @@ from diffkit import report
 from diffkit.checkpoint import latest_checkpoint
 from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, read_held_out
 from diffkit.diffusion import Denoise
-from diffkit.evaluate import quality
 from diffkit.guidance import follow
 from diffkit.language import load_language
 from diffkit.model import DiffusionModel, load_model, parameter_count, quiet
@@ -305,8 +304,7 @@ def evaluate(
         found |= report.measure_gap(trained, known, n, rng)
         print(*report.gap_lines(found), sep="\n")
     if known and samples > 0:
-        judged = quality(known, report.draw(trained, samples, L, steps, rng))
-        found |= judged._asdict() | {"samples": samples, "steps": steps}
+        found |= report.measure_validity(known, report.draw(trained, samples, L, steps, rng)) | {"steps": steps}
         print(*report.sample_lines(found), sep="\n")
     if json_file:
         Path(json_file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")

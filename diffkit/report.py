@@ -91,6 +91,11 @@ def draw(model: DiffusionModel, n: int, L: int, steps: int, rng: Generator) -> T
     return torch.cat(parts)
 
 
+def measure_validity(language: StoryLanguage, ids: Tensor) -> Figures:
+    """How many of the samples (n, L) are stories of the language, and how likely those are."""
+    return {"samples": len(ids)} | quality(language, ids)._asdict()
+
+
 def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor | None = None) -> Figures:
     """Samples (n, L) of a language that is known: validity, exact probability, variety, copying, marginals.
 
@@ -98,20 +103,19 @@ def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor | Non
     """
     ends = {"eos_id": language.eos_id}
     stop_id = language.tokenizer.convert_tokens_to_ids(".")
-    judged = quality(language, ids)
-    found: Figures = {"samples": len(ids)} | judged._asdict()
+    found = measure_validity(language, ids)
     found |= {f"distinct_{n}": distinct_n(ids, n, **ends) for n in (1, 2, 3)}
     found |= {
         "self_bleu": self_bleu(ids, **ends) if len(ids) > 1 else math.nan,
         "token_entropy": token_entropy(ids, **ends),
         "repeated_sentences": repeated_sentences(ids, stop_id=stop_id, **ends),
-        "judge_perplexity": math.exp(-judged.log_prob / language.length),
+        "judge_perplexity": math.exp(-found["log_prob"] / language.length),
     }
     if training is not None:
         same = copied(ids, training, language)
         found |= {"copied": same.share, "copied_by_chance": same.by_chance}
     known = [pair for pair in PAIRS if {*pair} <= {*language.grammar.slots}]
-    if judged.valid > 0:
+    if found["valid"] > 0:
         distances = marginals(language, ids)
         distances |= {f"{a} and {b}": pair_distance(language, ids, a, b) for a, b in known}
         found["marginals"] = {name: one._asdict() for name, one in distances.items()}
