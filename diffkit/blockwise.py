@@ -3,15 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from diffkit.attention import Attention, KeyValueCache
-from diffkit.diffusion import Denoise, MaskedDiffusion, logits_at
-from diffkit.draws import inverse_cdf
-from diffkit.fast import Choose, time_by_count, uniforms, word_beliefs
+from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.fast import Choose, logits_of_rows, time_by_count, with_chosen, word_beliefs
 
 
 class OldKeys(KeyValueCache):
@@ -77,24 +77,12 @@ class Blockwise:
         for lo in range(0, L, self.size):
             hi = min(lo + self.size, L)
             is_open = (torch.arange(L, device=z.device) >= lo) & (torch.arange(L, device=z.device) < hi)
-            ask = WholeCanvas(denoise) if self.anew is None else Reused(denoise, *self.anew(lo, hi, L))
+            ask = partial(logits_of_rows, denoise) if self.anew is None else Reused(denoise, *self.anew(lo, hi, L))
             while (hidden := (z == self.process.mask_id) & is_open).any():
                 t = time_by_count(self.process, z)
                 probs = word_beliefs(self.process, ask(z, t, hidden))
-                reveal, z = self.choose(probs, hidden), z.clone()
-                z[reveal] = inverse_cdf(probs[reveal[hidden]], uniforms(z, rng)[reveal])
+                z = with_chosen(self.choose, probs, z, hidden, rng)
                 yield float(time_by_count(self.process, z).max()), z
-
-
-class WholeCanvas:
-    """Reads all places of the rows that have something hidden in the block."""
-
-    def __init__(self, denoise: Denoise):
-        self.denoise = denoise
-
-    def __call__(self, z: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
-        rows = hidden.any(1)
-        return logits_at(self.denoise, z[rows], t[rows], hidden[rows])
 
 
 class Reused:

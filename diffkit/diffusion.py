@@ -91,14 +91,18 @@ def logits_at(denoise: Denoise, zt: Tensor, t: Tensor, where: Tensor) -> Tensor:
     return denoise(zt, t)[where]
 
 
+def without_mask(logits: Tensor, mask_id: int) -> Tensor:
+    """MASK is never an answer: (..., V) logits with -inf for it."""
+    return logits.index_fill(-1, torch.tensor([mask_id], device=logits.device), -torch.inf)
+
+
 def beliefs_of(logits: Tensor, zt: Tensor, mask_id: int) -> Tensor:
     """Log-beliefs about the clean tokens: never MASK, and what is visible is certain. (B, L, V) -> (B, L, V).
 
     Source: arXiv:2406.07524, section 3.2.3 (SUBS).
     """
     is_visible, own = (zt != mask_id)[..., None], zt[..., None]
-    never = torch.tensor([mask_id], device=logits.device)
-    hidden = logits.index_fill(-1, never, -torch.inf).log_softmax(-1).masked_fill(is_visible, -torch.inf)
+    hidden = without_mask(logits, mask_id).log_softmax(-1).masked_fill(is_visible, -torch.inf)
     return hidden.scatter(-1, own, torch.where(is_visible, 0.0, hidden.gather(-1, own)))
 
 

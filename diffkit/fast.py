@@ -9,10 +9,10 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.diffusion import Denoise, MaskedDiffusion, logits_at
-from diffkit.draws import inverse_cdf
+from diffkit.diffusion import Denoise, MaskedDiffusion, logits_at, without_mask
+from diffkit.draws import highest, inverse_cdf
 from diffkit.noise import Schedule
-from diffkit.sample import Frame, evaluating
+from diffkit.sample import Frame, evaluating, rounded
 
 
 class Sampler(Protocol):
@@ -80,14 +80,18 @@ def uniforms(z: Tensor, rng: Generator) -> Tensor:
 
 def beliefs_at(process: MaskedDiffusion, denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
     """What the denoiser believes at chosen masked places, (B, L) bool to (N, V) float64; it reads only their rows."""
+    return word_beliefs(process, logits_of_rows(denoise, z, t, where))
+
+
+def logits_of_rows(denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
+    """Logits (N, V) at chosen places, (B, L) bool; rows without such a place are not read."""
     rows = where.any(1)
-    return word_beliefs(process, logits_at(denoise, z[rows], t[rows], where[rows]))
+    return logits_at(denoise, z[rows], t[rows], where[rows])
 
 
 def word_beliefs(process: MaskedDiffusion, logits: Tensor) -> Tensor:
     """Logits (N, V) to probabilities of words, never of MASK, (N, V) float64."""
-    never = torch.tensor([process.mask_id], device=logits.device)
-    return logits.double().index_fill(-1, never, -torch.inf).softmax(-1)
+    return without_mask(logits.double(), process.mask_id).softmax(-1)
 
 
 def revealed(
@@ -148,8 +152,7 @@ class FirstHitting:
         while (is_masked := z == self.process.mask_id).any():
             n, u = is_masked.sum(1).cpu(), 1 - torch.rand(len(z), generator=rng, dtype=torch.float64).cpu()
             t = schedule.time_of(schedule.gamma(t) * u ** (1 / n.clamp(min=1)))
-            next_one = uniforms(z, rng).masked_fill(~is_masked, -1.0).argmax(1)
-            reveal = is_masked & (torch.arange(z.shape[1], device=z.device) == next_one[:, None])
+            reveal = highest(uniforms(z, rng), is_masked, is_masked.sum(1).clamp(max=1))
             z, _ = revealed(self.process, denoise, z, t.to(z.device), reveal, uniforms(z, rng))
             yield float(t[n > 1].max()) if (n > 1).any() else 0.0, z
 
@@ -209,9 +212,9 @@ Choose = Callable[
 
 
 def scores(values: Tensor, is_masked: Tensor) -> Tensor:
-    """One score (N,) for each masked place as a (B, L) table, -inf elsewhere; rounded, so that ties are ties."""
+    """One score (N,) for each masked place as a (B, L) table, -inf elsewhere; rounded as the rules of sample.py are."""
     table = torch.full(is_masked.shape, -torch.inf, dtype=torch.float64, device=values.device)
-    return table.masked_scatter(is_masked, (values * 1e4).round())
+    return table.masked_scatter(is_masked, rounded(values))
 
 
 def most_confident(n: int) -> Choose:
@@ -220,8 +223,7 @@ def most_confident(n: int) -> Choose:
         raise ValueError(f"most_confident: reveal at least one token a call, got n={n}.")
 
     def choose(probs: Tensor, is_masked: Tensor) -> Tensor:
-        order = scores(probs.amax(-1), is_masked).argsort(dim=1, descending=True, stable=True)
-        return is_masked & (order.argsort(1) < n)
+        return highest(scores(probs.amax(-1), is_masked), is_masked, is_masked.sum(1).clamp(max=n))
 
     return choose
 
@@ -275,9 +277,15 @@ class Parallel:
     def moves(self, denoise: Denoise, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         while (is_masked := z == self.process.mask_id).any():
             probs = beliefs_at(self.process, denoise, z, time_by_count(self.process, z), is_masked)
-            reveal, z = self.choose(probs, is_masked), z.clone()
-            z[reveal] = inverse_cdf(probs[reveal[is_masked]], uniforms(z, rng)[reveal])
+            z = with_chosen(self.choose, probs, z, is_masked, rng)
             yield float(time_by_count(self.process, z).max()), z
+
+
+def with_chosen(choose: Choose, probs: Tensor, z: Tensor, hidden: Tensor, rng: Generator) -> Tensor:
+    """The ids (B, L) after a word is drawn at each hidden place that `choose` takes; probs (N, V) are theirs."""
+    reveal, z = choose(probs, hidden), z.clone()
+    z[reveal] = inverse_cdf(probs[reveal[hidden]], uniforms(z, rng)[reveal])
+    return z
 
 
 def time_by_count(process: MaskedDiffusion, z: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ import torch
 from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.diffusion import Denoise, MaskedDiffusion, Process, Step
+from diffkit.diffusion import Denoise, MaskedDiffusion, Process, Step, without_mask
 from diffkit.draws import categorical, highest
 from diffkit.noise import Schedule, get_schedule
 
@@ -31,7 +31,7 @@ class Frame(NamedTuple):
 Score = Callable[[Tensor, Generator], Tensor]  # probs (B, L, V) -> (B, L)
 
 
-def _round(score: Tensor) -> Tensor:
+def rounded(score: Tensor) -> Tensor:
     """Saturated beliefs differ by rounding noise, not the same on every machine: ties go to the lower position."""
     return (score * 1e4).round()
 
@@ -43,18 +43,18 @@ def random_order(probs: Tensor, rng: Generator) -> Tensor:
 
 def confidence(probs: Tensor, rng: Generator) -> Tensor:
     """Where the most likely token is most likely (arXiv:2202.04200, choosing before drawing)."""
-    return _round(probs.amax(-1))
+    return rounded(probs.amax(-1))
 
 
 def margin(probs: Tensor, rng: Generator) -> Tensor:
     """Where the best token beats the second best by most (arXiv:2502.06768)."""
     best = probs.topk(2, dim=-1).values
-    return _round(best[..., 0] - best[..., 1])
+    return rounded(best[..., 0] - best[..., 1])
 
 
 def entropy(probs: Tensor, rng: Generator) -> Tensor:
     """Where the belief has the lowest entropy (arXiv:2505.24857)."""
-    return _round(-torch.special.entr(probs).sum(-1))
+    return rounded(-torch.special.entr(probs).sum(-1))
 
 
 def left_to_right(probs: Tensor, rng: Generator) -> Tensor:
@@ -164,14 +164,9 @@ def evaluating(denoise: Denoise) -> Iterator[None]:
             network.train()
 
 
-def _without_mask(denoise: Denoise, mask_id: int) -> Denoise:
+def words_only(denoise: Denoise, mask_id: int) -> Denoise:
     """MASK is never an answer: filters must not count it among the likely tokens, whatever the network says of it."""
-
-    def words_only(zt: Tensor, t: Tensor) -> Tensor:
-        logits = denoise(zt, t)
-        return logits.index_fill(-1, torch.tensor([mask_id], device=logits.device), -torch.inf)
-
-    return words_only
+    return lambda zt, t: without_mask(denoise(zt, t), mask_id)
 
 
 @torch.no_grad()  # as a decorator: around a yield, `with` would turn gradients off in the caller's loop too
@@ -208,7 +203,7 @@ def denoise_frames(
         )
     mover = process if rule == "ancestral" else Reveal(process, rule, counts)  # type: ignore[arg-type]
     mask_id = getattr(process, "mask_id", None)
-    words = denoise if mask_id is None else _without_mask(denoise, mask_id)
+    words = denoise if mask_id is None else words_only(denoise, mask_id)
     believe = filtered(words, temperature, top_k, top_p)
     with evaluating(denoise):
         z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]
