@@ -22,7 +22,7 @@ class DenoiserConfig(PretrainedConfig):
 
     Args:
         vocab_size: V, special tokens included; mask_token_id: its output column is -inf (None: no such column).
-        head_size: output channels, V if None.
+        head_size: output channels, V if None. input_size: numbers in a noisy word vector; 0: it reads ids.
         hidden_size, num_layers, num_heads: width D, depth, attention heads; intermediate_size: 4 D if None.
         max_length: longest sequence; rotary: rotate queries and keys by position, beside the position embeddings.
         time: how t enters: "none"; "sinusoidal" or "table", added to the tokens; "adaln", scales and shifts each layer.
@@ -41,6 +41,7 @@ class DenoiserConfig(PretrainedConfig):
         vocab_size: int = 166,
         mask_token_id: int | None = None,
         head_size: int | None = None,
+        input_size: int = 0,
         hidden_size: int = 128,
         num_layers: int = 4,
         num_heads: int = 4,
@@ -69,11 +70,12 @@ class DenoiserConfig(PretrainedConfig):
                 f"times of their own), got block={block}, causal={causal}, time={time!r}."
             )
         self.vocab_size, self.mask_token_id, self.head_size = vocab_size, mask_token_id, head_size or vocab_size
+        self.input_size = input_size
         self.hidden_size, self.num_layers, self.num_heads = hidden_size, num_layers, num_heads
         self.intermediate_size = intermediate_size or 4 * hidden_size
         self.max_length, self.rotary, self.time, self.T = max_length, rotary, time, T
         self.dropout, self.causal, self.block, self.labels = dropout, causal, block, labels
-        self.tied = tied and self.head_size == vocab_size
+        self.tied = tied and self.head_size == vocab_size and not input_size
         super().__init__(**kwargs)
 
 
@@ -123,7 +125,7 @@ TIMES: dict[str, Callable[[DenoiserConfig], nn.Module | None]] = {
 
 
 class Denoiser(PreTrainedModel):
-    """The backbone: noisy tokens and a time in, one vector of `head_size` numbers per position out.
+    """The backbone: noisy tokens (or word vectors) and a time in, one vector of `head_size` numbers per position out.
 
     Positions come as learned embeddings, with rotary angles beside them if asked: on a canvas of masks all tokens look
     alike, so relative positions alone would leave every place with the same prediction.
@@ -137,7 +139,9 @@ class Denoiser(PreTrainedModel):
     def __init__(self, config: DenoiserConfig):
         super().__init__(config)
         D = config.hidden_size
-        self.token_embedding = nn.Embedding(config.vocab_size, D)
+        self.token_embedding: nn.Embedding | nn.Linear = nn.Embedding(config.vocab_size, D)
+        if config.input_size:
+            self.token_embedding = nn.Linear(config.input_size, D, bias=False)
         self.position_embedding = nn.Embedding(config.max_length, D)
         self.time = TIMES[config.time](config)
         self.label_embedding = nn.Embedding(config.labels + 1, D) if config.labels else None  # the last row: no label
@@ -172,7 +176,8 @@ class Denoiser(PreTrainedModel):
     ) -> Tensor:
         """Denoise.
 
-        Args:    xt: (B, L) ids, in a network with blocks (B, 2 L), noisy text and then clean text;
+        Args:    xt: (B, L) ids, in a network with blocks (B, 2 L), noisy text and then clean text; in a network of
+                 word vectors (B, L, input_size) numbers;
                  t: (B,) or one time in [0, T], ignored if the model has no time input;
                  where: (B, L) bool, compute the head at these positions only;
                  cache: xt goes on where this left off, and is added to it; a network that looks left, or one with
@@ -189,7 +194,8 @@ class Denoiser(PreTrainedModel):
         streams = 2 if self.config.block and cache is None else 1  # noisy and clean text stand at the same places
         L, K = xt.shape[1] // streams, self.config.hidden_size // self.config.num_heads
         places = torch.arange(past, past + L, device=xt.device).repeat(streams)
-        x = self.token_embedding(xt) + self.position_embedding(places)  # (B, streams L, D)
+        noisy = xt.to(self.head_bias.dtype) if self.config.input_size else xt
+        x = self.token_embedding(noisy) + self.position_embedding(places)  # (B, streams L, D)
         time = None if self.time is None else self.time(self._times(t, xt))  # (B, D)
         if time is not None and self.config.time != "adaln":
             x, time = x + time[:, None], None
@@ -205,7 +211,7 @@ class Denoiser(PreTrainedModel):
         """(..., D) -> (..., head_size)."""
         weight = self.token_embedding.weight if self.head is None else self.head.weight
         bias: Tensor = self.head_bias
-        if self.config.mask_token_id is not None:
+        if self.config.mask_token_id is not None and self.config.head_size == self.config.vocab_size:
             never = torch.arange(len(bias), device=bias.device) == self.config.mask_token_id
             bias = bias.masked_fill(never, -torch.inf)
         return F.linear(self.norm(x), weight, bias)
@@ -219,8 +225,8 @@ class Denoiser(PreTrainedModel):
         return t.expand(len(xt))
 
     def _labels(self, label: Tensor | None, xt: Tensor) -> Tensor:
-        label = torch.full_like(xt[:, 0], self.config.labels) if label is None else label
-        if label.shape != xt[:, 0].shape or not ((label >= 0) & (label <= self.config.labels)).all():
+        label = torch.full((len(xt),), self.config.labels, device=xt.device) if label is None else label
+        if label.shape != xt.shape[:1] or not ((label >= 0) & (label <= self.config.labels)).all():
             raise ValueError(
                 f"Denoiser: label must be ({len(xt)},) numbers in 0..{self.config.labels}, the last one for any text; "
                 f"got {tuple(label.shape)} {label.tolist()[:8]}."
@@ -234,7 +240,12 @@ class Denoiser(PreTrainedModel):
                 "Denoiser: a cache needs a network that is causal or has blocks; one that looks both ways everywhere "
                 "changes what it made of earlier places when a later one changes."
             )
-        if xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel():
+        if self.config.input_size and (xt.ndim != 3 or xt.shape[2] != self.config.input_size):
+            raise ValueError(
+                f"Denoiser: xt must be (B, L, {self.config.input_size}) word vectors, got {tuple(xt.shape)}."
+            )
+        reads_ids = not self.config.input_size
+        if reads_ids and (xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel()):
             raise ValueError(f"Denoiser: xt must be (B, L) integer ids, got {xt.dtype} {tuple(xt.shape)}.")
         streams = 2 if self.config.block and cache is None else 1
         if xt.shape[1] % streams:
@@ -248,7 +259,7 @@ class Denoiser(PreTrainedModel):
                 f"{past + xt.shape[1] // streams}. Cut the text into shorter chunks, or build the model with a larger "
                 "max_length."
             )
-        if xt.min() < 0 or xt.max() >= V:
+        if reads_ids and (xt.min() < 0 or xt.max() >= V):
             raise ValueError(
                 f"Denoiser: ids lie in 0..{V - 1}, got {xt.min()}..{xt.max()}. Was the text made with another "
                 "tokenizer?"

@@ -73,6 +73,7 @@ class ModelSettings:
     Args:
         size: "nano", "tiny", "small" or "medium"; configs/ has one file for each.
         process: the method ("mdlm": masked diffusion; "d3pm" and "sedd": diffusion with other noise and other targets;
+            "diffusion_lm" and "plaid": Gaussian noise on word vectors;
             "autoregressive": the twin that writes from left to right; "block": masked diffusion block by block).
         schedule: how the masking rate grows over time, a name from noise.py: "linear", "cosine", "quadratic", ...
         T: steps of the time axis.
@@ -81,6 +82,7 @@ class ModelSettings:
         noise: d3pm and sedd: what tokens turn into, "absorbing" (MASK), "uniform" (any word) or, d3pm only, "gaussian".
         reverse: d3pm: the network's answer is a belief from the other places ("joint") or from all ("mixture").
         auxiliary: d3pm: weight of the cross-entropy beside the bound, in the objective "hybrid".
+        width: diffusion_lm and plaid: numbers in a word vector.
         time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
         rotary: rotate queries and keys by position.
         dropout: share of activations dropped in training.
@@ -97,6 +99,7 @@ class ModelSettings:
     noise: str = "absorbing"
     reverse: str = "joint"
     auxiliary: float = 1.0
+    width: int = 16
     time: str = "none"
     rotary: bool = True
     dropout: float = 0.0
@@ -151,7 +154,7 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
     settings = {
         "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
         "T": model.T, "weight": model.weight, "noise": model.noise, "reverse": model.reverse,
-        "auxiliary": model.auxiliary, "block": model.block,
+        "auxiliary": model.auxiliary, "block": model.block, "width": model.width,
     }  # fmt: skip
     process = PROCESSES[model.process].from_settings(settings)
     torch.manual_seed(seed)

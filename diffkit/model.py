@@ -20,6 +20,7 @@ from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, KeyValueCache, par
 from diffkit.blocks import BlockDiffusion
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion
+from diffkit.gaussian import DiffusionLM, Plaid
 from diffkit.sedd import SEDD
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
@@ -30,6 +31,8 @@ PROCESSES: dict[str, Any] = {  # classes of processes, each with from_settings
     "mdlm": MaskedDiffusion,
     "d3pm": D3PM,
     "sedd": SEDD,
+    "diffusion_lm": DiffusionLM,
+    "plaid": Plaid,
     "autoregressive": Autoregressive,
     "block": BlockDiffusion,
 }
@@ -109,6 +112,7 @@ def build_model(
     described = process.settings()  # type: ignore[operator]
     given = {"vocab_size": described["vocab_size"], "mask_token_id": described["mask_id"], "T": described["T"]}
     given |= {"causal": process.causal, "block": process.block}
+    given |= {"head_size": process.head, "input_size": getattr(process, "input_size", 0)}
     known = [name for name in inspect.signature(DenoiserConfig.__init__).parameters if name not in ("self", "kwargs")]
     unknown = sorted({*shape, *settings} - {*known})
     if unknown:

@@ -202,8 +202,13 @@ def denoise_frames(
             "own way, rule='ancestral'."
         )
     mover = process if rule == "ancestral" else Reveal(process, rule, counts)  # type: ignore[arg-type]
-    mask_id = getattr(process, "mask_id", None)
-    words = denoise if mask_id is None else words_only(denoise, mask_id)
+    names_words = process.head == getattr(process, "vocab_size", None)
+    if not names_words and (temperature, top_k, top_p) != (1.0, None, None):
+        raise ValueError(
+            "denoise_frames: temperature, top_k and top_p filter beliefs about words, but the network of "
+            f"{type(process).__name__} gives points in space; leave them out."
+        )
+    words = words_only(denoise, process.mask_id) if names_words else denoise  # type: ignore[attr-defined]
     believe = filtered(words, temperature, top_k, top_p)
     with evaluating(denoise):
         z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]

@@ -66,6 +66,7 @@ def make_optimizers(model: nn.Module, settings: TrainSettings) -> list[torch.opt
     """
     trained = [p for p in model.parameters() if p.requires_grad]
     tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    tables |= {id(p) for p in getattr(model, "process", nn.Module()).parameters()}  # word vectors
     is_inner = {id(p): settings.optimizer == "muon" and p.ndim == 2 and id(p) not in tables for p in trained}
     inner, outer = [p for p in trained if is_inner[id(p)]], [p for p in trained if not is_inner[id(p)]]
     decayed, kept = [p for p in outer if p.ndim > 1], [p for p in outer if p.ndim < 2]

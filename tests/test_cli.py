@@ -118,6 +118,17 @@ def test_uniform_noise_is_trained_and_sampled_by_the_same_commands(here, capsys,
     assert "uniform noise never makes" in mistake(capsys, "infill", "Mia ___", "--model", "run")
 
 
+@pytest.mark.parametrize(("process", "objective"), [("diffusion_lm", "end_to_end"), ("plaid", "likelihood")])
+def test_word_vectors_are_trained_and_sampled_by_the_same_commands(here, capsys, process, objective):
+    which = [f"--model.process={process}", "--model.width=6", f"--train.objective={objective}"]
+    assert cli.main([*MICRO, *which, "--train.steps=2", "--out=run"]) == 0
+    capsys.readouterr()
+    assert cli.main(["sample", "--model", "run", "--n", "3", "--steps", "4", "--seed", "1"]) == 0
+    told = capsys.readouterr().out
+    assert told.strip() and "[MASK]" not in told
+    assert "needs a process with MASK" in mistake(capsys, "infill", "Mia ___", "--model", "run")
+
+
 def test_train_prints_entropy_and_validation(here, capsys):
     assert cli.main([*MICRO, "--train.steps=4", "--train.validate_every=2"]) == 0
     told = capsys.readouterr().out
