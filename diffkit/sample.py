@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
@@ -217,6 +217,23 @@ def denoise_frames(
         for i in range(steps):
             z, probs = mover.step(believe, z, times[i].expand(len(z)), times[i + 1].expand(len(z)), rng)
             yield Frame(i + 1, times[i + 1].item(), z, process.decode(z), probs)
+
+
+class GetsNoisier(Protocol):
+    """What `noising_frames` needs of a process."""
+
+    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]: ...
+    def noisier(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor: ...  # z_t of z_s
+    def decode(self, z: Tensor) -> Tensor: ...
+
+
+@torch.no_grad()
+def noising_frames(process: GetsNoisier, x0: Tensor, times: Sequence[float], *, rng: Generator) -> Iterator[Frame]:
+    """The way there as one path: a text (B, L) at rising times, each state made noisier from the one before."""
+    z, _ = process.corrupt(x0, torch.full((len(x0),), times[0], dtype=torch.float64), rng)
+    for i, t in enumerate(times):
+        z = process.noisier(z, times[i - 1], t, rng) if i else z
+        yield Frame(i, float(t), z, process.decode(z), None)
 
 
 def last_frame(frames: Iterator[Frame]) -> Frame:

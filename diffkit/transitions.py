@@ -7,9 +7,10 @@ from functools import cached_property
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Tensor, nn
+from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from diffkit.draws import categorical
 from diffkit.noise import Schedule, get_schedule
 
 LARGEST_TABLE = 50_000_000  # numbers, 400 MB
@@ -263,6 +264,10 @@ class TransitionProcess(nn.Module):
     def one_hot(self, z: Tensor) -> Tensor:
         """(B, L) ids to (B, L, V) float64."""
         return F.one_hot(z, self.vocab_size).double()
+
+    def noisier(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
+        """Draw z_t ~ q(z_t | z_s) for s < t: a step on the way there."""
+        return categorical(self.transitions.push(self.one_hot(zs), s, t), rng)
 
     def decode(self, z: Tensor) -> Tensor:
         return z

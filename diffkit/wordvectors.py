@@ -141,6 +141,12 @@ class WordVectorDiffusion(nn.Module):
         with torch.no_grad():
             return zt, self.evidence(zt, t).argmax(-1) != x0
 
+    def noisier(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
+        """Draw z_t ~ q(z_t | z_s) for s < t: a step on the way there."""
+        (signal, noise), (signal_s, noise_s) = self.strengths(t), self.strengths(s)
+        kept = signal / signal_s
+        return kept * zs + (noise.square() - (kept * noise_s).square()).clamp(min=0).sqrt() * normal(zs, rng)
+
     def posterior(self, x: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z_s | z_t, x) for any s < t.
 

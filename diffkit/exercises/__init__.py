@@ -1,6 +1,7 @@
 """Checks for the exercises of the notebooks, one file for each notebook; every check returns a Verdict."""
 
 from diffkit.exercises.checks import Verdict
+from diffkit.exercises.d3pm import check_kept, check_posterior, check_transition
 from diffkit.exercises.data import check_chunks, check_entropy, check_rule_out
 from diffkit.exercises.evaluation import check_distinct, check_paired, check_variation, check_witten_bell
 from diffkit.exercises.infilling_guidance import check_bayes, check_filling, check_guided
@@ -14,6 +15,7 @@ from diffkit.exercises.noise_schedules import (
 from diffkit.exercises.objective import check_count_estimate, check_discrete_weight, check_report
 from diffkit.exercises.sampling import check_agree, check_nucleus, check_reveal_counts, check_tempered
 from diffkit.exercises.scaling import check_compute, check_exponent, check_frontier
+from diffkit.exercises.sedd import check_masking_rate, check_score, check_score_entropy
 from diffkit.exercises.speed import check_calls, check_how_many, check_make_up, check_next_time
 from diffkit.exercises.start_here import check_guess_cost, check_hidden_tokens, check_story_length
 from diffkit.exercises.training import check_average, check_reach, check_stratified, check_warmth
@@ -42,22 +44,28 @@ __all__ = [
     "check_hidden_nats",
     "check_hidden_tokens",
     "check_how_many",
+    "check_kept",
     "check_length",
     "check_length_belief",
     "check_make_up",
+    "check_masking_rate",
     "check_next_time",
     "check_nucleus",
     "check_own_schedule",
     "check_paired",
+    "check_posterior",
     "check_reach",
     "check_report",
     "check_reveal_counts",
     "check_rule_out",
+    "check_score",
+    "check_score_entropy",
     "check_sees",
     "check_stay_masked",
     "check_story_length",
     "check_stratified",
     "check_tempered",
+    "check_transition",
     "check_turn",
     "check_variation",
     "check_warmth",
