@@ -20,7 +20,7 @@ def _matrices(V: int, seed: int) -> tuple[Tensor, Tensor]:
 @exercise
 def check_kept(kept: Callable[[list[float]], Any]) -> str:
     """kept(betas) -> chance that a token was never drawn anew in steps that draw it anew with these chances."""
-    for betas in ([0.5, 0.2], [0.1, 0.2, 0.3], [0.0, 0.25], [0.9]):
+    for betas in ([0.5, 0.2], [0.1, 0.2, 0.3], [0.4, 0.25], [0.9]):
         mine = tensor_of(kept, betas, shape=(), called="kept(betas)").double()
         each = torch.tensor(betas, dtype=torch.float64)
         want = (1 - each).prod()
