@@ -140,6 +140,21 @@ def points(
     return Picture(figure, alt)
 
 
+def word_map(
+    places: Tensor, words: Sequence[str], groups: Mapping[str, Sequence[str]], *, title: str, alt: str
+) -> Picture:
+    """Words at their places (N, 2); those of a group are written out in its colour, all others are dots."""
+    figure, ax = axes(title, "first direction", "second direction", size=(7.2, 4.4))
+    ax.scatter(*places.T.tolist(), s=6, color="0.75")
+    for i, (name, members) in enumerate(groups.items()):
+        where = [words.index(word) for word in members]
+        ax.scatter(*places[where].T.tolist(), s=18, color=PALETTE[i % 7], marker="osv^DPX*"[i % 8], label=name)
+        for word, (x, y) in zip(members, places[where].tolist(), strict=True):
+            ax.annotate(word, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=8, color=PALETTE[i % 7])
+    ax.legend(frameon=False, fontsize=8)
+    return Picture(figure, alt)
+
+
 def schedules(these: Sequence[Schedule], t: Tensor) -> Picture:
     """gamma(t) of several schedules, times (N,)."""
     curves = {schedule.name: schedule.gamma(t).tolist() for schedule in these}

@@ -30,6 +30,13 @@ FIGURES = {
     "points": lambda: plot.points(
         {"a": [(1, 2.0), (4, 3.0)], "b": [(2, 1.0)]}, title="t", x_label="x", y_label="y", alt="two groups of points"
     ),
+    "word_map": lambda: plot.word_map(
+        torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]),
+        ["a", "b", "c"],
+        {"two": ["a", "c"]},
+        title="t",
+        alt="three words",
+    ),
     "lines": lambda: plot.lines([1, 2, 4], {"one": [1, 2, 3], "two": [3, 2, 1]}, y_label="nats", **TEXT),
     "lines with all": lambda: plot.lines(
         [1, 2, 4],

@@ -13,6 +13,7 @@ from diffkit.exercises.noise_schedules import (
     check_stay_masked,
 )
 from diffkit.exercises.objective import check_count_estimate, check_discrete_weight, check_report
+from diffkit.exercises.plaid import check_own_evidence, check_step_weight, check_strengths
 from diffkit.exercises.sampling import check_agree, check_nucleus, check_reveal_counts, check_tempered
 from diffkit.exercises.scaling import check_compute, check_exponent, check_frontier
 from diffkit.exercises.sedd import check_masking_rate, check_score, check_score_entropy
@@ -51,6 +52,7 @@ __all__ = [
     "check_masking_rate",
     "check_next_time",
     "check_nucleus",
+    "check_own_evidence",
     "check_own_schedule",
     "check_paired",
     "check_posterior",
@@ -62,8 +64,10 @@ __all__ = [
     "check_score_entropy",
     "check_sees",
     "check_stay_masked",
+    "check_step_weight",
     "check_story_length",
     "check_stratified",
+    "check_strengths",
     "check_tempered",
     "check_transition",
     "check_turn",

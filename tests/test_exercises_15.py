@@ -1,0 +1,63 @@
+"""Exercises of notebook 15: the worked solutions pass, and each likely mistake is named."""
+
+import pytest
+import torch
+from exercise_cases import assert_met_kindly, assert_named, assert_passes
+
+from diffkit import exercises
+
+
+def strengths(g):
+    return torch.sigmoid(-g).sqrt(), torch.sigmoid(g).sqrt()
+
+
+def step_weight(g_s, g_t):
+    return ((-g_s).exp() - (-g_t).exp()) / 2
+
+
+def own_evidence(z, vectors, alpha, sigma):
+    return alpha / sigma**2 * (vectors @ z)
+
+
+CHECKS = {
+    exercises.check_strengths: [strengths],
+    exercises.check_step_weight: [step_weight],
+    exercises.check_own_evidence: [
+        own_evidence, lambda z, vectors, a, b: -(z - a * vectors).square().sum(-1) / (2 * b * b),
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("check", "solution"), [(check, each) for check, all_ in CHECKS.items() for each in all_])
+def test_the_worked_solution_passes(check, solution):
+    assert_passes(check, solution)
+
+
+WRONG = [
+    (exercises.check_strengths, lambda g: (torch.sigmoid(-g), torch.sigmoid(g)), "take roots"),
+    (exercises.check_strengths, lambda g: strengths(-g), "changed places"),
+    (exercises.check_strengths, lambda g: strengths(2 * g), "its square"),
+    (exercises.check_strengths, lambda g: strengths(g)[0], "two tensors"),
+    (exercises.check_strengths, lambda g: (strengths(g)[0], 1 - strengths(g)[0]), "sigma should be"),
+    (exercises.check_step_weight, lambda s, t: 2 * step_weight(s, t), "half is missing"),
+    (exercises.check_step_weight, lambda s, t: step_weight(t, s), "sign is wrong"),
+    (exercises.check_step_weight, lambda s, t: (t - s) / 2, "log SNR"),
+    (exercises.check_step_weight, lambda s, t: step_weight(-t, -s), "not exp(g)"),
+    (exercises.check_step_weight, lambda s, t: (-s).exp() / 2, "should be"),
+    (exercises.check_own_evidence, lambda z, e, a, b: a / b * (e @ z), "sigma squared"),
+    (exercises.check_own_evidence, lambda z, e, a, b: (e @ z) / b**2, "alpha is missing"),
+    (exercises.check_own_evidence, lambda z, e, a, b: -own_evidence(z, e, a, b), "the sign"),
+    (exercises.check_own_evidence, lambda z, e, a, b: -(z - a * e).square().sum(-1) / b**2, "cancels"),
+    (exercises.check_own_evidence, lambda z, e, a, b: e @ z, "products alone"),
+    (exercises.check_own_evidence, lambda z, e, a, b: torch.ones(len(e)), "should be"),
+]
+
+
+@pytest.mark.parametrize(("check", "answer", "says"), WRONG)
+def test_a_plausible_mistake_is_named(check, answer, says):
+    assert_named(check, answer, says)
+
+
+@pytest.mark.parametrize("check", CHECKS)
+def test_stubs_and_errors_are_met_kindly(check):
+    assert_met_kindly(check)
