@@ -25,6 +25,7 @@ class Autoregressive(nn.Module):
 
     causal = True
     block = 0
+    names_words = True
     bound_varies = False  # one draw of the bound is the bound
     default_rule = "ancestral"
 

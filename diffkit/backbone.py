@@ -211,7 +211,7 @@ class Denoiser(PreTrainedModel):
         """(..., D) -> (..., head_size)."""
         weight = self.token_embedding.weight if self.head is None else self.head.weight
         bias: Tensor = self.head_bias
-        if self.config.mask_token_id is not None and self.config.head_size == self.config.vocab_size:
+        if self.config.mask_token_id is not None:
             never = torch.arange(len(bias), device=bias.device) == self.config.mask_token_id
             bias = bias.masked_fill(never, -torch.inf)
         return F.linear(self.norm(x), weight, bias)

@@ -24,6 +24,7 @@ class BlockDiffusion(nn.Module):
     Source:  arXiv:2503.09573 (BD3-LM), section 3.
     """
 
+    names_words = True
     causal = False
     default_rule = "ancestral"
 

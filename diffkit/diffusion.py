@@ -34,6 +34,7 @@ class Process(Protocol):
     """A way to destroy text and the matching way back. Each is also an nn.Module (buffers, embeddings)."""
 
     head: int  # channels it needs from the denoiser
+    names_words: bool  # are those channels one for each word of the vocabulary
     T: int
     causal: bool  # does its network look left only
     block: int  # tokens of a block of its network, 0 without blocks
@@ -144,6 +145,7 @@ class MaskedDiffusion(nn.Module):
     Source:  arXiv:2406.07524 (MDLM), sections 3.1-3.4; the same objective in arXiv:2406.04329 (MD4).
     """
 
+    names_words = True
     causal = False
     block = 0
     bound_varies = True

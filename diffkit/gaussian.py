@@ -25,7 +25,7 @@ class DiffusionLM(WordVectorDiffusion):
     Source: arXiv:2205.14217, sections 4.1, 4.2 and its appendix (square-root schedule).
     """
 
-    name = "diffusion_lm"
+    name, names_words = "diffusion_lm", False
     options = ("width", "sampler", "clamp")
 
     def __init__(

@@ -110,8 +110,9 @@ def build_model(
         raise ValueError(f"build_model: the sizes are {sorted(SIZES)}, got {size!r}.")
     shape = SIZES[size] if isinstance(size, str) else size
     described = process.settings()  # type: ignore[operator]
-    given = {"vocab_size": described["vocab_size"], "mask_token_id": described["mask_id"], "T": described["T"]}
+    given = {"vocab_size": described["vocab_size"], "T": described["T"]}
     given |= {"causal": process.causal, "block": process.block}
+    given["mask_token_id"] = described["mask_id"] if process.names_words else None
     given |= {"head_size": process.head, "input_size": getattr(process, "input_size", 0)}
     known = [name for name in inspect.signature(DenoiserConfig.__init__).parameters if name not in ("self", "kwargs")]
     unknown = sorted({*shape, *settings} - {*known})

@@ -145,12 +145,22 @@ def word_map(
 ) -> Picture:
     """Words at their places (N, 2); those of a group are written out in its colour, all others are dots."""
     figure, ax = axes(title, "first direction", "second direction", size=(7.2, 4.4))
-    ax.scatter(*places.T.tolist(), s=6, color="0.75")
+    across, up = places.T.tolist()
+    ax.scatter(across, up, s=6, color="0.75")
     for i, (name, members) in enumerate(groups.items()):
         where = [words.index(word) for word in members]
-        ax.scatter(*places[where].T.tolist(), s=18, color=PALETTE[i % 7], marker="osv^DPX*"[i % 8], label=name)
-        for word, (x, y) in zip(members, places[where].tolist(), strict=True):
-            ax.annotate(word, (x, y), xytext=(3, 3), textcoords="offset points", fontsize=8, color=PALETTE[i % 7])
+        ax.scatter(
+            [across[n] for n in where],
+            [up[n] for n in where],
+            s=18,
+            color=PALETTE[i % 7],
+            marker="osv^DPX*"[i % 8],
+            label=name,
+        )
+        for word, n in zip(members, where, strict=True):
+            ax.annotate(
+                word, (across[n], up[n]), xytext=(3, 3), textcoords="offset points", fontsize=8, color=PALETTE[i % 7]
+            )
     ax.legend(frameon=False, fontsize=8)
     return Picture(figure, alt)
 

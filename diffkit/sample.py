@@ -202,13 +202,12 @@ def denoise_frames(
             "own way, rule='ancestral'."
         )
     mover = process if rule == "ancestral" else Reveal(process, rule, counts)  # type: ignore[arg-type]
-    names_words = process.head == getattr(process, "vocab_size", None)
-    if not names_words and (temperature, top_k, top_p) != (1.0, None, None):
+    if not process.names_words and (temperature, top_k, top_p) != (1.0, None, None):
         raise ValueError(
             "denoise_frames: temperature, top_k and top_p filter beliefs about words, but the network of "
             f"{type(process).__name__} gives points in space; leave them out."
         )
-    words = words_only(denoise, process.mask_id) if names_words else denoise  # type: ignore[attr-defined]
+    words = words_only(denoise, process.mask_id) if process.names_words else denoise  # type: ignore[attr-defined]
     believe = filtered(words, temperature, top_k, top_p)
     with evaluating(denoise):
         z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]

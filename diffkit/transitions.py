@@ -242,6 +242,7 @@ def check_reached(transitions: Transitions, zt: Tensor) -> None:
 class TransitionProcess(nn.Module):
     """What D3PM and SEDD share: tokens change by transitions. Each adds its noise, its loss and its way back."""
 
+    names_words = True
     causal = False
     block = 0
     bound_varies = True

@@ -61,6 +61,7 @@ class WordVectorDiffusion(nn.Module):
     Source: arXiv:2107.00630, section 3, for the chain and its bound.
     """
 
+    names_words = True
     causal = False
     block = 0
     bound_varies = True

@@ -13,7 +13,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
-from worlds import ENTROPY, MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator
+from worlds import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, V, generator
 
 from diffkit.config import DataSettings, ModelSettings, build
 from diffkit.evaluate import gap_to_entropy, nelbo
@@ -401,7 +401,14 @@ def test_mistakes_are_named():
                 made(method).strengths(time)
     with pytest.raises(ValueError, match="leave them out"):
         list(denoise_frames(made(DiffusionLM), MICRO.denoiser(made(DiffusionLM)), shape=(1, L), steps=2, rng=generator(), top_k=2))  # noqa: E501  # fmt: skip
-    assert TALES.vocab_size > V
+
+
+def test_as_many_numbers_as_words_are_no_words():
+    """Word vectors may happen to be as wide as the vocabulary is large; no number of theirs is MASK's."""
+    process = made(DiffusionLM, width=V)
+    model = build_model(process, "nano", max_length=L)
+    assert model(torch.zeros(1, L, V), 3.0).isfinite().all()
+    assert (sample(process, model, shape=(2, L), steps=3, rng=generator()) != MASK).all()
 
 
 @each_method
