@@ -60,7 +60,8 @@ class Player(DisplayObject):
     Buttons and slider are linked in the browser. Where widgets cannot run, a strip of four frames shows instead.
 
     Args: frames: from `denoise_frames`; fixed: (L,) bool, tokens that were given; row: which text of the batch;
-          captions: one line for each frame, in place of its step, time and count of hidden tokens.
+          captions: one line for each frame, in place of its step, time and count of hidden (or, where nothing is ever
+          hidden, changed) tokens.
     """
 
     def __init__(
@@ -86,14 +87,17 @@ class Player(DisplayObject):
             frame_html(frame, self.frames[i - 1] if i else None, fixed, tokenizer, row)
             for i, frame in enumerate(self.frames)
         ]
+        shown = [frame.tokens[row] for frame in self.frames]
+        self.changed = [int((now != shown[max(0, i - 1)]).sum()) for i, now in enumerate(shown)]
         self.hidden = [int((frame.tokens[row] == tokenizer.mask_token_id).sum()) for frame in self.frames]
 
     def caption(self, i: int) -> str:
         """What a screen reader and the line below the text say."""
         if self.captions is not None:
             return html.escape(self.captions[i])
-        left = f"{self.hidden[i]} token{'' if self.hidden[i] == 1 else 's'} hidden"
-        return f"Step {i} of {len(self.frames) - 1}, t = {self.frames[i].t:.0f}, {left}"
+        count, what = (self.hidden[i], "hidden") if any(self.hidden) else (self.changed[i], "changed")
+        told = f"{count} token{'' if count == 1 else 's'} {what}"
+        return f"Step {i} of {len(self.frames) - 1}, t = {self.frames[i].t:.0f}, {told}"
 
     def page(self, i: int) -> str:
         """Frame i as HTML."""

@@ -164,6 +164,14 @@ def test_player_shows_every_frame():
     assert "<b" not in player.page(0)
 
 
+def test_without_masks_the_player_counts_the_words_that_changed():
+    states = [[4, 5, 6], [4, 7, 6], [7, 7, 7]]
+    frames = [Frame(i, 10.0 * i, torch.tensor([row]), torch.tensor([row]), None) for i, row in enumerate(states)]
+    player = Player(frames, MICRO.tokenizer)
+    told = [player.caption(i).split(", ")[-1] for i in range(3)]
+    assert told == ["0 tokens changed", "1 token changed", "2 tokens changed"]
+
+
 def test_player_widgets_are_linked_and_say_how_to_use_them():
     player = Player(frames_of(), MICRO.tokenizer, title="Unmask <me>", interval_ms=99)
     widgets = list(all_widgets(player.controls()))
