@@ -10,8 +10,8 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 
 # A file imports only from files before it. A new file gets a place here.
 ORDER = (
-    "draws stories tokenizer language corpus data noise diffusion transitions d3pm sedd wordvectors gaussian labels "
-    "attention backbone autoregressive blocks baselines model checkpoint objectives recipe train sample fast "
+    "draws stories tokenizer language corpus data noise diffusion transitions d3pm sedd wordvectors gaussian latents "
+    "labels attention backbone autoregressive blocks baselines model checkpoint objectives recipe train sample fast "
     "remasking blockwise guidance lengths evaluate scaling metrics judge infilling config terminal plot report "
     "widgets exercises doctor commands cli"
 ).split()

@@ -3,6 +3,7 @@
 from diffkit.exercises.checks import Verdict
 from diffkit.exercises.d3pm import check_kept, check_posterior, check_transition
 from diffkit.exercises.data import check_chunks, check_entropy, check_rule_out
+from diffkit.exercises.diffusion_lm import check_nearest, check_push, check_signal
 from diffkit.exercises.evaluation import check_distinct, check_paired, check_variation, check_witten_bell
 from diffkit.exercises.infilling_guidance import check_bayes, check_filling, check_guided
 from diffkit.exercises.model import check_block_parameters, check_hidden_nats, check_turn
@@ -50,12 +51,14 @@ __all__ = [
     "check_length_belief",
     "check_make_up",
     "check_masking_rate",
+    "check_nearest",
     "check_next_time",
     "check_nucleus",
     "check_own_evidence",
     "check_own_schedule",
     "check_paired",
     "check_posterior",
+    "check_push",
     "check_reach",
     "check_report",
     "check_reveal_counts",
@@ -63,6 +66,7 @@ __all__ = [
     "check_score",
     "check_score_entropy",
     "check_sees",
+    "check_signal",
     "check_stay_masked",
     "check_step_weight",
     "check_story_length",
