@@ -12,13 +12,13 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 
 import torch
 from torch import Generator, Tensor
 
+from diffkit.checkpoint import write_whole
 from diffkit.diffusion import Denoise, Process
 from diffkit.evaluate import kl_floor, kl_of_counts, wilson
 from diffkit.guidance import classifier_guided, exact_classifier, follow, guide
@@ -99,10 +99,7 @@ def main() -> None:
         "model_sha256": fingerprint(options.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(options.stories, options.model)}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    draft = options.out.with_suffix(".part")
-    draft.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, options.out)
+    write_whole(options.out, json.dumps(stored, indent=1) + "\n")
     print(f"{time.perf_counter() - started:.0f} s; wrote {options.out}")
 
 

@@ -15,7 +15,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import platform
 import statistics
 import time
@@ -30,6 +29,7 @@ from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM
 
 from diffkit.blockwise import Blockwise, block_anew, suffix_anew
+from diffkit.checkpoint import write_whole
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.fast import (
     Counted,
@@ -187,10 +187,7 @@ def main() -> None:
         "expected_calls": {n: round(expected_calls(process.schedule, even_times(T, n), L), 2) for n in options.steps},
     }  # fmt: skip
     rows = [{k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    draft = options.out.with_suffix(".part")
-    draft.write_text(json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, options.out)
+    write_whole(options.out, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -22,6 +22,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
+from diffkit.checkpoint import write_whole
 from diffkit.evaluate import Quality, quality
 from diffkit.language import load_language
 from diffkit.model import fingerprint, load_model
@@ -90,8 +91,7 @@ def main() -> None:
         "entropy_nats": round(load_language("tales").entropy(), 4), "model_sha256": fingerprint(arguments.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(arguments.stories, arguments.model)}
-    arguments.out.parent.mkdir(parents=True, exist_ok=True)
-    arguments.out.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
+    write_whole(arguments.out, json.dumps(stored, indent=1) + "\n")
     print(f"{time.perf_counter() - started:.0f} s; wrote {arguments.out}")
 
 

@@ -15,12 +15,13 @@ from __future__ import annotations
 
 import argparse
 import csv
-import os
+import io
 import time
 from pathlib import Path
 
 import torch
 
+from diffkit.checkpoint import write_whole
 from diffkit.language import StoryLanguage, load_language
 from diffkit.scaling import BATCH, Point, Prefixes, build_point, judge_point, recipe, size_of
 from diffkit.train import fit, with_progress
@@ -73,13 +74,11 @@ def done(path: Path) -> dict[Point, dict[str, str]]:
 
 def write(path: Path, rows: list[dict]) -> None:
     """Replace the table in one go."""
-    path.parent.mkdir(parents=True, exist_ok=True)
-    draft = path.with_suffix(".part")
-    with draft.open("w", encoding="utf-8", newline="") as file:
-        table = csv.DictWriter(file, list(rows[0]), lineterminator="\n")
-        table.writeheader()
-        table.writerows(rows)
-    os.replace(draft, path)
+    text = io.StringIO()
+    table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
+    table.writeheader()
+    table.writerows(rows)
+    write_whole(path, text.getvalue())
 
 
 def main() -> None:

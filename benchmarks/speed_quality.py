@@ -12,7 +12,6 @@ from __future__ import annotations
 
 import argparse
 import json
-import os
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -22,6 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.blockwise import Blockwise, block_anew, suffix_anew
+from diffkit.checkpoint import write_whole
 from diffkit.diffusion import Denoise, MaskedDiffusion
 from diffkit.evaluate import quality
 from diffkit.fast import (
@@ -143,10 +143,7 @@ def main() -> None:
         "model_sha256": fingerprint(options.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(options.stories, options.model)}
-    options.out.parent.mkdir(parents=True, exist_ok=True)
-    draft = options.out.with_suffix(".part")
-    draft.write_text(json.dumps(stored, indent=1) + "\n", encoding="utf-8")
-    os.replace(draft, options.out)
+    write_whole(options.out, json.dumps(stored, indent=1) + "\n")
     print(f"{time.perf_counter() - started:.0f} s; wrote {options.out.name}")
 
 

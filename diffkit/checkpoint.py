@@ -46,6 +46,14 @@ def whole_or_absent(folder: Path) -> Iterator[Path]:
         shutil.rmtree(draft, ignore_errors=True)
 
 
+def write_whole(path: Path, content: str | bytes) -> None:
+    """Write one file, text as UTF-8, so that a reader finds the old one or the new one and never half of it."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    draft = path.with_name(f".{path.name}.part")
+    draft.write_bytes(content.encode() if isinstance(content, str) else content)
+    os.replace(draft, path)
+
+
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Write tensors and JSON values as one checkpoint folder; an interruption leaves no folder, or the whole one."""
     with whole_or_absent(folder) as draft:

@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import json
 import math
-import os
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit import plot
+from diffkit.checkpoint import write_whole
 from diffkit.data import StoryBatches
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.evaluate import CountError, Estimate, error_by_count, gap_to_entropy, nelbo, quality
@@ -207,7 +207,6 @@ def page(name: str, found: Figures) -> str:
 
 def write(name: str, found: Figures, folder: Path) -> None:
     """Write report.json, README.md and figures into a folder, each whole or not at all."""
-    folder.mkdir(parents=True, exist_ok=True)
     best = list(found["sampled"].values())[0]
     shown = {key: {"KL": one["kl"], "floor": one["kl_floor"]} for key, one in best.get("marginals", {}).items()}
     turned = {side: {key: one[side] for key, one in shown.items()} for side in ("KL", "floor")}
@@ -222,6 +221,4 @@ def write(name: str, found: Figures, folder: Path) -> None:
         ]
         files["by_count.png"] = plot.error_by_count(rows).png
     for file, content in files.items():
-        draft = folder / f"{file}.part"
-        draft.write_bytes(content)
-        os.replace(draft, folder / file)
+        write_whole(folder / file, content)

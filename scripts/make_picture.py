@@ -4,12 +4,12 @@ from __future__ import annotations
 
 import argparse
 import html
-import os
 from pathlib import Path
 
 import torch
 
 from diffkit import denoise_frames, load_language, load_model
+from diffkit.checkpoint import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS, LINE, CHARACTER, LEFT, TOP = 12, 34, 8.4, 24, 56  # tokens in a line; pixels
@@ -69,9 +69,7 @@ def main() -> None:
     run = denoise_frames(model.process, model, shape=(1, L), steps=L, rng=rng, rule="random")
     frames = [frame.tokens[0] for frame in run if frame.step % 3 == 0]
     target = ROOT / "docs" / "unmasking.svg"
-    target.parent.mkdir(exist_ok=True)
-    target.with_suffix(".part").write_text(draw(frames, language), encoding="utf-8")
-    os.replace(target.with_suffix(".part"), target)
+    write_whole(target, draw(frames, language))
     print(f"{target.relative_to(ROOT)}: {language.decode(frames[-1][None])[0]}")
 
 

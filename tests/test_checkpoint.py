@@ -16,6 +16,7 @@ from diffkit.checkpoint import (
     restore_optimizers,
     save_checkpoint,
     whole_or_absent,
+    write_whole,
 )
 
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3), "bytes": torch.arange(9).byte()}
@@ -183,3 +184,13 @@ def test_restoring_leaves_rates_as_they_were_built():
     other[0].param_groups[0]["lr"] = 0.5
     restore_optimizers(other, optimizer_state(optimizers))
     assert other[0].param_groups[0]["lr"] == 0.5
+
+
+def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
+    path = tmp_path / "new" / "result.json"
+    write_whole(path, "één\n")
+    assert path.read_bytes() == "één\n".encode()
+    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
+    with pytest.raises(OSError, match="full"):
+        write_whole(path, b"half")
+    assert path.read_bytes() == "één\n".encode()
