@@ -11,6 +11,7 @@ from torch.nn import functional as F
 from diffkit.attention import KeyValueCache
 from diffkit.diffusion import Denoise, LossTerms, Step
 from diffkit.draws import categorical
+from diffkit.noise import check_mask_id
 
 
 class Autoregressive(nn.Module):
@@ -31,8 +32,7 @@ class Autoregressive(nn.Module):
 
     def __init__(self, vocab_size: int, mask_id: int, T: int = 1000):
         super().__init__()
-        if not 0 <= mask_id < vocab_size:
-            raise ValueError(f"Autoregressive: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
+        check_mask_id(vocab_size, mask_id, "Autoregressive")
         self.vocab_size = self.head = vocab_size
         self.mask_id, self.T = mask_id, T
 

@@ -10,6 +10,7 @@ from torch.nn import functional as F
 
 from diffkit.diffusion import Denoise, LossTerms, Step, beliefs_of, hidden_nats, logits_at
 from diffkit.draws import categorical, highest
+from diffkit.noise import check_mask_id
 
 
 class BlockDiffusion(nn.Module):
@@ -30,8 +31,7 @@ class BlockDiffusion(nn.Module):
 
     def __init__(self, vocab_size: int, mask_id: int, block: int, T: int = 1000):
         super().__init__()
-        if not 0 <= mask_id < vocab_size:
-            raise ValueError(f"BlockDiffusion: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
+        check_mask_id(vocab_size, mask_id, "BlockDiffusion")
         if block < 1:
             raise ValueError(f"BlockDiffusion: a block has at least one token, got block={block}.")
         self.vocab_size = self.head = vocab_size

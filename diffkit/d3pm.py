@@ -87,7 +87,7 @@ class D3PM(TransitionProcess):
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         check_clean(x0, self.mask_id)
-        zt = categorical(self.transitions.push(self.one_hot(x0), 0, t), rng)
+        zt = self.noisier(x0, 0, t, rng)
         return zt, zt != x0
 
     def posterior(self, weights: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:

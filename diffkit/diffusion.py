@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffkit.draws import categorical
-from diffkit.noise import Schedule, corrupt, corrupt_count, get_schedule
+from diffkit.noise import Schedule, check_mask_id, corrupt, corrupt_count, get_schedule
 
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> raw, (B, L, head): a network or any function
 
@@ -153,8 +153,7 @@ class MaskedDiffusion(nn.Module):
 
     def __init__(self, vocab_size: int, mask_id: int, schedule: Schedule | str = "cosine", weight: str = "discrete"):
         super().__init__()
-        if not 0 <= mask_id < vocab_size:
-            raise ValueError(f"MaskedDiffusion: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
+        check_mask_id(vocab_size, mask_id, "MaskedDiffusion")
         if weight not in WEIGHTS:
             raise ValueError(f"MaskedDiffusion: weight must be one of {sorted(WEIGHTS)}, got {weight!r}.")
         self.vocab_size = self.head = vocab_size

@@ -44,10 +44,7 @@ class DiffusionLM(WordVectorDiffusion):
 
     def log_snr(self, t: Tensor | float) -> Tensor:
         """alpha^2 = 1 - sqrt(t / T + 0.0001), never less than LEAST_SIGNAL: noise comes fast at first."""
-        t = torch.as_tensor(t, dtype=torch.float64)
-        if not ((t >= 0) & (t <= self.T)).all():
-            raise ValueError(f"DiffusionLM: t must lie in [0, {self.T}], got {t.min():g}..{t.max():g}.")
-        return (1 - (t / self.T + 1e-4).sqrt()).clamp(min=LEAST_SIGNAL).logit()
+        return (1 - (self.fraction(t) + 1e-4).sqrt()).clamp(min=LEAST_SIGNAL).logit()
 
     def weight(self, t: Tensor) -> Tensor:
         """T / 2 times the loss of SNR in the step that ends at t, whole in 1..T."""
@@ -132,9 +129,7 @@ class Plaid(WordVectorDiffusion):
 
     def place(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
         """Where on the noise axis [0, 1] time t is, how fast it moves there (per t / T), and in which piece."""
-        u = torch.as_tensor(t, dtype=torch.float64, device=self.words.device) / self.T
-        if not ((u >= 0) & (u <= 1)).all():
-            raise ValueError(f"Plaid: t must lie in [0, {self.T}], got {u.min() * self.T:g}..{u.max() * self.T:g}.")
+        u = self.fraction(t).to(self.words.device)
         chances = self.chances().detach()
         ends = chances.cumsum(0)
         piece = torch.searchsorted(ends, u.contiguous()).clamp(max=self.bins - 1)

@@ -55,17 +55,10 @@ class PutBack:
     Source: arXiv:2205.14217, section 4.3 (infilling); arXiv:2201.09865 for pictures.
     """
 
-    names_words: bool
-
     def __init__(self, process: WordVectorDiffusion, start: Tensor):
         self.process, self.known = process, (start != process.mask_id)[..., None]
         self.given = torch.where(self.known[..., 0], start, 0 if process.mask_id else 1)
-        self.T, self.head, self.mask_id, self.names_words = (
-            process.T,
-            process.head,
-            process.mask_id,
-            process.names_words,
-        )
+        self.T, self.mask_id, self.names_words = process.T, process.mask_id, process.names_words
 
     def _put_back(self, z: Tensor, t: Tensor, rng: Generator) -> Tensor:
         return torch.where(self.known, self.process.diffuse(self.given, t, rng), z)

@@ -224,6 +224,12 @@ def corrupt_count(
     return torch.where(is_masked, mask_id, x0), is_masked
 
 
+def check_mask_id(vocab_size: int, mask_id: int, where: str) -> None:
+    """Raise ValueError, in the name of `where`, if MASK is no id of the vocabulary."""
+    if not 0 <= mask_id < vocab_size:
+        raise ValueError(f"{where}: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
+
+
 def check_clean(x0: Tensor, mask_id: int, frozen: Tensor | None = None) -> None:
     """Raise as `corrupt` does unless x0 is (B, L) integer ids without MASK, and frozen fits it."""
     if x0.is_floating_point() or x0.dtype == torch.bool:

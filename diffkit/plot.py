@@ -141,9 +141,11 @@ def points(
 
 
 def word_map(
-    places: Tensor, words: Sequence[str], groups: Mapping[str, Sequence[str]], *, title: str, alt: str
+    vectors: Tensor, words: Sequence[str], groups: Mapping[str, Sequence[str]], *, title: str, alt: str
 ) -> Picture:
-    """Words at their places (N, 2); those of a group are written out in its colour, all others are dots."""
+    """Word vectors (N, E) along the two directions in which they differ most; words of a group are written out."""
+    centred = vectors.detach() - vectors.detach().mean(0)
+    places = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
     figure, ax = axes(title, "first direction", "second direction", size=(7.2, 4.4))
     across, up = places.T.tolist()
     ax.scatter(across, up, s=6, color="0.75")

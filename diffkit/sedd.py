@@ -116,7 +116,7 @@ class SEDD(TransitionProcess):
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         check_clean(x0, self.mask_id)
-        zt = categorical(self.transitions.push(self.one_hot(x0), 0, self.inside(t)), rng)
+        zt = self.noisier(x0, 0, self.inside(t), rng)
         return zt, zt != x0
 
     def rate_into(self, zt: Tensor, t: Tensor) -> Tensor:

@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffkit.draws import categorical
-from diffkit.noise import Schedule, get_schedule
+from diffkit.noise import Schedule, check_mask_id, get_schedule
 
 LARGEST_TABLE = 50_000_000  # numbers, 400 MB
 
@@ -193,8 +193,7 @@ def get_transitions(
     """
     if noise not in TRANSITIONS:
         raise ValueError(f"get_transitions: the kinds of noise are {sorted(TRANSITIONS)}, got {noise!r}.")
-    if not 0 <= mask_id < vocab_size:
-        raise ValueError(f"get_transitions: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
+    check_mask_id(vocab_size, mask_id, "get_transitions")
     curve = get_schedule(schedule) if isinstance(schedule, str) else schedule
     return TRANSITIONS[noise](vocab_size, mask_id, curve, **parameters)
 

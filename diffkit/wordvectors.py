@@ -10,7 +10,7 @@ from torch import Generator, Tensor, nn
 
 from diffkit.diffusion import Denoise, LossTerms, Step, without_mask
 from diffkit.draws import categorical
-from diffkit.noise import check_clean
+from diffkit.noise import check_clean, check_mask_id
 
 Mover = Callable[["WordVectorDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s
 
@@ -72,8 +72,7 @@ class WordVectorDiffusion(nn.Module):
 
     def __init__(self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm"):
         super().__init__()
-        if not 0 <= mask_id < vocab_size:
-            raise ValueError(f"{type(self).__name__}: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
+        check_mask_id(vocab_size, mask_id, type(self).__name__)
         if T < 1 or width < 1:
             raise ValueError(f"{type(self).__name__}: T and width must be at least 1, got T={T} and width={width}.")
         if sampler not in MOVERS:
@@ -120,6 +119,13 @@ class WordVectorDiffusion(nn.Module):
         raise NotImplementedError
 
     # ---------------------------------------------------------------------------------------------------- the way there
+
+    def fraction(self, t: Tensor | float) -> Tensor:
+        """t / T, float64. Raises ValueError for times outside [0, T]."""
+        t = torch.as_tensor(t, dtype=torch.float64)
+        if not ((t >= 0) & (t <= self.T)).all():
+            raise ValueError(f"{type(self).__name__}: t must lie in [0, {self.T}], got {t.min():g}..{t.max():g}.")
+        return t / self.T
 
     def strengths(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """alpha and sigma at t, each (B, 1, 1) float64, or (1, 1, 1) for one time."""
@@ -199,8 +205,13 @@ class WordVectorDiffusion(nn.Module):
                 f"{type(self).__name__}: a state is (B, L, {self.width}) noisy word vectors, got {tuple(z.shape)}. "
                 "Filling in blanks needs a process with MASK: mdlm, or d3pm and sedd with absorbing noise."
             )
-        closeness = z.double() @ self.vectors().T - self.vectors().square().sum(-1) / 2
-        return without_mask(closeness, self.mask_id).argmax(-1)
+        return without_mask(self.closeness(z), self.mask_id).argmax(-1)
+
+    def closeness(self, z: Tensor, signal: Tensor | float = 1.0) -> Tensor:
+        """Falls as |z - signal e(w)|^2 / 2 grows, from which it differs by a constant; (B, L, V)."""
+        vectors = self.vectors()
+        product, square = z.double() @ vectors.T, vectors.square().sum(-1)
+        return signal * product - signal**2 / 2 * square
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad():
@@ -209,6 +220,4 @@ class WordVectorDiffusion(nn.Module):
     def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
         """log of the normal density of z_t around alpha e(w), up to a constant; -inf for MASK."""
         signal, noise = self.strengths(t)
-        vectors = self.vectors()
-        density = (signal * (zt.double() @ vectors.T) - signal.square() / 2 * vectors.square().sum(-1)) / noise.square()
-        return without_mask(density, self.mask_id)
+        return without_mask(self.closeness(zt, signal) / noise.square(), self.mask_id)  # last: -inf has no slope

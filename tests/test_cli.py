@@ -106,27 +106,24 @@ def test_train_leaves_a_model_that_samples(micro, capsys):
     assert capsys.readouterr().out == first and first.strip() and "[" not in first
 
 
-@pytest.mark.parametrize(("process", "objective"), [("d3pm", "hybrid"), ("sedd", "score_entropy")])
-def test_uniform_noise_is_trained_and_sampled_by_the_same_commands(here, capsys, process, objective):
-    """It starts from words drawn at random, not from MASK; filling in blanks is refused with a reason."""
-    which = [f"--model.process={process}", "--model.noise=uniform", f"--train.objective={objective}"]
+WITHOUT_MASK = [  # process, its own option, objective, why it cannot fill in blanks
+    ("d3pm", "--model.noise=uniform", "hybrid", "uniform noise never makes"),
+    ("sedd", "--model.noise=uniform", "score_entropy", "uniform noise never makes"),
+    ("diffusion_lm", "--model.width=6", "end_to_end", "needs a process with MASK"),
+    ("plaid", "--model.width=6", "likelihood", "needs a process with MASK"),
+]
+
+
+@pytest.mark.parametrize(("process", "option", "objective", "why"), WITHOUT_MASK)
+def test_methods_without_mask_are_trained_and_sampled_alike(here, capsys, process, option, objective, why):
+    """They start from random words or points, not from MASK; filling in blanks is refused with a reason."""
+    which = [f"--model.process={process}", option, f"--train.objective={objective}"]
     assert cli.main([*MICRO, *which, "--train.steps=2", "--out=run"]) == 0
     capsys.readouterr()
     assert cli.main(["sample", "--model", "run", "--n", "3", "--steps", "4", "--seed", "1"]) == 0
     told = capsys.readouterr().out
     assert told.strip() and "[MASK]" not in told
-    assert "uniform noise never makes" in mistake(capsys, "infill", "Mia ___", "--model", "run")
-
-
-@pytest.mark.parametrize(("process", "objective"), [("diffusion_lm", "end_to_end"), ("plaid", "likelihood")])
-def test_word_vectors_are_trained_and_sampled_by_the_same_commands(here, capsys, process, objective):
-    which = [f"--model.process={process}", "--model.width=6", f"--train.objective={objective}"]
-    assert cli.main([*MICRO, *which, "--train.steps=2", "--out=run"]) == 0
-    capsys.readouterr()
-    assert cli.main(["sample", "--model", "run", "--n", "3", "--steps", "4", "--seed", "1"]) == 0
-    told = capsys.readouterr().out
-    assert told.strip() and "[MASK]" not in told
-    assert "needs a process with MASK" in mistake(capsys, "infill", "Mia ___", "--model", "run")
+    assert why in mistake(capsys, "infill", "Mia ___", "--model", "run")
 
 
 def test_train_prints_entropy_and_validation(here, capsys):
