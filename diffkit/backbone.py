@@ -81,6 +81,7 @@ class DenoiserConfig(PretrainedConfig):
 
 # Sizes of the course. The first three take BERT's vocabulary (30,522 words), nano the language `tales`.
 SIZES: dict[str, dict[str, Any]] = {
+    "pico": {"hidden_size": 64, "num_layers": 3, "num_heads": 4, "tied": False},
     "nano": {"hidden_size": 128, "num_layers": 4, "num_heads": 4, "tied": False},
     "tiny": {"hidden_size": 256, "num_layers": 6, "num_heads": 4},
     "small": {"hidden_size": 512, "num_layers": 8, "num_heads": 8},

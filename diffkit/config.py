@@ -72,14 +72,14 @@ class ModelSettings:
 
     Args:
         size: "nano", "tiny", "small" or "medium"; configs/ has one file for each.
-        process: the method ("mdlm": masked diffusion; "d3pm" and "sedd": diffusion with other noise and other targets;
-            "diffusion_lm" and "plaid": Gaussian noise on word vectors;
+        process: the method ("mdlm": masked diffusion; "d3pm", "sedd" and "udlm": diffusion with other noise and other
+            targets; "diffusion_lm" and "plaid": Gaussian noise on word vectors;
             "autoregressive": the twin that writes from left to right; "block": masked diffusion block by block).
         schedule: how the masking rate grows over time, a name from noise.py: "linear", "cosine", "quadratic", ...
         T: steps of the time axis.
         weight: mdlm: the bound in "discrete" or "continuous" time.
         block: tokens of a block; only process "block" has them.
-        noise: d3pm and sedd: what tokens turn into, "absorbing" (MASK), "uniform" (any word) or, d3pm only, "gaussian".
+        noise: d3pm, sedd, udlm: what tokens turn into, "absorbing" (MASK), "uniform" (any word), d3pm also "gaussian".
         reverse: d3pm: the network's answer is a belief from the other places ("joint") or from all ("mixture").
         auxiliary: d3pm: weight of the cross-entropy beside the bound, in the objective "hybrid".
         width: diffusion_lm and plaid: numbers in a word vector.
@@ -108,7 +108,7 @@ class ModelSettings:
 
     def __post_init__(self) -> None:
         known = {"size": [*SIZES], "process": [*PROCESSES], "weight": [*WEIGHTS], "time": [*TIMES]}
-        known |= {"noise": [*(LIMITS if self.process == "sedd" else TRANSITIONS)], "reverse": [*REVERSES]}
+        known |= {"noise": [*(LIMITS if self.process in ("sedd", "udlm") else TRANSITIONS)], "reverse": [*REVERSES]}
         for name, names in known.items():
             if getattr(self, name) not in names:
                 raise ValueError(f"ModelSettings: {name} must be one of {names}, got {getattr(self, name)!r}.")

@@ -21,7 +21,7 @@ from diffkit.blocks import BlockDiffusion
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.gaussian import DiffusionLM, Plaid
-from diffkit.sedd import SEDD
+from diffkit.sedd import SEDD, UDLM
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
 __all__ += ["PRETRAINED", "PROCESSES", "build_model", "fingerprint", "load_model", "model_folder", "quiet"]
@@ -31,6 +31,7 @@ PROCESSES: dict[str, Any] = {  # classes of processes, each with from_settings
     "mdlm": MaskedDiffusion,
     "d3pm": D3PM,
     "sedd": SEDD,
+    "udlm": UDLM,
     "diffusion_lm": DiffusionLM,
     "plaid": Plaid,
     "autoregressive": Autoregressive,

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.diffusion import Denoise, LossTerms, Step
+from diffkit.diffusion import Denoise, LossTerms, Step, without_mask
 from diffkit.draws import categorical
 from diffkit.noise import Schedule, check_clean
 from diffkit.transitions import (
@@ -76,6 +76,7 @@ class SEDD(TransitionProcess):
     Source:  arXiv:2310.16834, sections 3 and 4.
     """
 
+    name = "sedd"
     options = ("sampler",)
     transitions: Mixing
 
@@ -90,14 +91,14 @@ class SEDD(TransitionProcess):
     ):
         for name, value, known in (("noise", noise, LIMITS), ("sampler", sampler, SAMPLERS)):
             if value not in known:
-                raise ValueError(f"SEDD: {name} must be one of {sorted(known)}, got {value!r}.")
+                raise ValueError(f"{type(self).__name__}: {name} must be one of {sorted(known)}, got {value!r}.")
         super().__init__(get_transitions(noise, vocab_size, mask_id, schedule))
         self.sampler = sampler
         self.start = self.T * 1e-9  # just after t = 0, where a schedule such as geometric has jumped off zero
 
     def settings(self) -> dict[str, Any]:
         """What `from_settings` needs to build this process again; JSON can hold it."""
-        return {"name": "sedd", "sampler": self.sampler} | transition_settings(self.transitions)
+        return {"name": self.name, "sampler": self.sampler} | transition_settings(self.transitions)
 
     def inside(self, t: Tensor | float) -> Tensor:
         """Times a billionth of T away from both ends, float64: there every rate and ratio is finite."""
@@ -219,3 +220,39 @@ class SEDD(TransitionProcess):
         log_p = self.transitions.push(others, 0, self.inside(t)).log()
         known = self.possible(self.inside(t), zt.device).log().expand(*zt.shape, -1)
         return ((log_p - known) - (log_p - known).gather(-1, zt[..., None])).nan_to_num(nan=-torch.inf)
+
+
+class UDLM(SEDD):
+    """Uniform diffusion in continuous time whose network says which word: SEDD's bound with scores made from beliefs.
+
+    The network's answer f is a belief from the other places, as in D3PM. Noise of it at time t gives a distribution
+    of z_t[i], and the score is a ratio of two of its chances, so scores always fit together. In this form the bound
+    is the simplified one of the paper, the limit of D3PM's for many steps, and with absorbing noise that of MDLM.
+
+    Args:   as SEDD.
+    Source: arXiv:2412.10193, section 4.
+    """
+
+    name = "udlm"
+
+    def __init__(
+        self,
+        vocab_size: int,
+        mask_id: int,
+        noise: str = "uniform",
+        schedule: Schedule | str = "linear",
+        *,
+        sampler: str = "tweedie",
+    ):
+        super().__init__(vocab_size, mask_id, noise, schedule, sampler=sampler)
+
+    def log_score(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        """Log ratios of the chances that noise of the belief f gives to each word and to z_t, (B, L, V) float64."""
+        chance = self.transitions.push(without_mask(raw.double(), self.mask_id).softmax(-1), 0, self.inside(t))
+        is_possible = chance > 0
+        log_p = torch.where(is_possible, chance, 1.0).log().masked_fill(~is_possible, -torch.inf)  # log 0 has no slope
+        return log_p - log_p.gather(-1, zt[..., None])
+
+    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        """The belief from the other places itself."""
+        return without_own(log_posterior, self.evidence(zt, t))

@@ -31,6 +31,7 @@ from diffkit.checkpoint import (
 from diffkit.diffusion import Denoise
 from diffkit.labels import Conditioned, dropped
 from diffkit.model import DiffusionModel
+from diffkit.muon import Muon
 from diffkit.objectives import OBJECTIVES, TIME_LAWS
 from diffkit.recipe import Curriculum, TrainSettings
 
@@ -73,8 +74,7 @@ def make_optimizers(model: nn.Module, settings: TrainSettings) -> list[torch.opt
     groups = [{"params": decayed, "weight_decay": settings.weight_decay}, {"params": kept, "weight_decay": 0.0}]
     optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=settings.lr, betas=(0.9, 0.98))]
     if inner:
-        step_like_adamw = {"weight_decay": settings.weight_decay, "adjust_lr_fn": "match_rms_adamw"}
-        optimizers.append(torch.optim.Muon(inner, lr=settings.muon_lr, **step_like_adamw))  # type: ignore[arg-type]
+        optimizers.append(Muon(inner, lr=settings.muon_lr, weight_decay=settings.weight_decay))
     for optimizer in optimizers:
         for group in optimizer.param_groups:
             group["full_lr"] = group["lr"]

@@ -39,7 +39,7 @@ def parsed(path):
 
 def test_there_is_a_config_for_every_size_and_a_default():
     sizes, others = {"default", "nano", "tiny", "small", "medium"}, {"finish", "ar", "conditional", "block"}
-    others |= {"d3pm", "d3pm-uniform", "sedd", "diffusion-lm", "plaid"}
+    others |= {"d3pm-absorbing", "d3pm-uniform", "sedd", "diffusion-lm", "plaid"}
     assert {path.stem for path in CONFIGS} == sizes | {f"nano-{other}" for other in others}
 
 

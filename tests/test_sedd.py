@@ -3,10 +3,9 @@
 import json
 import math
 
-import numpy
 import pytest
 import torch
-from chains import DUO, states_of, table_of, texts_of, told, written
+from chains import DUO, score_bounds, states_of, table_of, texts_of, told, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import (
@@ -149,40 +148,11 @@ def test_the_exact_score_is_the_ratio_of_marginals(noise, schedule):
 # ------------------------------------------------------------------------------------------------------------ the bound
 
 
-def integrals(process, denoise, texts, every, nodes=64):
-    """Bounds of texts (n, L) by quadrature over noise levels and sums over all states, from the package's own parts.
-
-    u = v^3 (10 - 15 v + 6 v^2) puts nodes close to both ends, where the integrand has logarithms.
-    """
-    v, weight = (torch.from_numpy(part) for part in numpy.polynomial.legendre.leggauss(nodes))
-    v, weight = (v + 1) / 2, weight / 2
-    u, slope = v**3 * (10 - 15 * v + 6 * v**2), 30 * v**2 * (1 - v) ** 2
-    gamma = process.schedule.gamma
-    first, last = gamma(process.inside(torch.tensor([0, process.T])))
-    totals = process.prior_loss(texts).sum(1)
-    for level, share in zip(first + u * (last - first), weight * slope * (last - first), strict=True):
-        t = process.inside(process.schedule.time_of(level)).expand(len(every))
-        raw, one = denoise(every, t), torch.eye(process.vocab_size).double() * (1 - level)
-        one = one + level * process.transitions.limit()
-        for i, x0 in enumerate(texts):
-            chance = one[x0, every].prod(-1)
-            nats = process.score_entropy(raw, x0.expand_as(every), every, t).sum(1) / process.schedule.dgamma(t)
-            totals[i] += share * (chance * nats)[chance > 0].sum()
-    if first > 1e-8:
-        fresh = told(SEDD.from_settings(process.settings()), every)
-        one = torch.eye(process.vocab_size).double() * (1 - first) + first * process.transitions.limit()
-        for i, x0 in enumerate(texts):
-            nats = fresh.reconstruction_loss(denoise, x0.expand_as(every), generator()).sum(1)
-            chance = one[x0, every].prod(-1)
-            totals[i] += (chance * nats)[chance > 0].sum()
-    return totals
-
-
 @each_pair
 def test_the_bound_of_the_exact_score_is_the_entropy_on_average(noise, schedule):
     """Prior and start included: quadrature over all noise levels, sums over all states and texts of DUO."""
     process, every = SEDD(DUO.vocab_size, DUO.mask_id, noise, schedule), states(noise)
-    bounds = integrals(process, DUO.denoiser(process), TWO, every)
+    bounds = score_bounds(process, DUO.denoiser(process), TWO, every)
     ends = (process.prior_loss(TWO).sum(1) @ CHANCE).item() if schedule == "loglinear" else 0.0
     assert -2e-4 < (bounds @ CHANCE).item() - DUO_ENTROPY < 2e-4 + ends
     if noise == "absorbing":  # not only on average
@@ -203,7 +173,7 @@ def test_estimates_of_the_bound_are_unbiased(noise, schedule):
     """`bound` and `loss` of an imperfect denoiser, 20,000 draws: within 5 standard errors of the integral, 6e-7."""
     process, every, n = SEDD(DUO.vocab_size, DUO.mask_id, noise, schedule), states(noise), 20_000
     denoise, x0, rng = worse(process), TWO[2].expand(20_000, -1), generator(3)
-    bounds = integrals(process, denoise, TWO, every)
+    bounds = score_bounds(process, denoise, TWO, every)
     assert (bounds @ CHANCE).item() > DUO_ENTROPY + 0.01
     u = torch.rand(n, generator=rng, dtype=torch.float64)
     for nats in (process.bound(denoise, x0, u, rng).sum(1), sum(process.loss(denoise, x0, process.T * u, rng)).sum(1)):

@@ -1,0 +1,169 @@
+"""The leaderboard: every method on the same backbone, data, tokens and optimizer, beside the exact denoiser.
+
+    make leaderboard                                # all rows, hours on a CPU; stop and go on as you like
+    python benchmarks/leaderboard.py --list         # what there is, and what is done
+    python benchmarks/leaderboard.py --only plaid   # one row; two may run side by side
+
+Each row is `diffkit train` with a file of configs/leaderboard, then judged on fresh stories. Rows that stand in
+results/leaderboard.json are not run again, and one that was interrupted resumes from its checkpoint under
+runs/leaderboard. The model of the first seed is shipped as data/pretrained/pico-NAME. Seconds per text are measured
+last, all rows in turn. Notebook 16 reads the table.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+import os
+import platform
+import shutil
+from dataclasses import asdict, replace
+from pathlib import Path
+from statistics import median
+
+import torch
+from jsonargparse import ArgumentParser
+
+from diffkit import commands
+from diffkit.checkpoint import whole_or_absent, write_whole
+from diffkit.config import DataSettings, ModelSettings
+from diffkit.language import StoryLanguage, load_language
+from diffkit.leaderboard import (
+    TITLES,
+    Board,
+    Row,
+    as_json,
+    by_likelihood,
+    by_samples,
+    judged,
+    likelihood,
+    read_board,
+    seconds_a_text,
+    steps_of,
+    ways_of,
+)
+from diffkit.model import PRETRAINED, fingerprint, load_model, parameter_count
+from diffkit.train import TrainSettings
+
+HOME = Path(__file__).resolve().parent.parent
+RESULTS = HOME / "benchmarks" / "results" / "leaderboard.json"
+STORIES, DRAWS, TEXTS, EXACT_TEXTS, TIMED_STEPS = 1024, 16, 512, 256, 16
+MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
+CARD = """---
+license: mit
+library_name: diffkit
+pipeline_tag: text-generation
+---
+# pico-{name}
+
+The row "{title}" of the leaderboard (notebook 16): {parameters:,} parameters, trained on the story language `tales` by
+`diffkit train --config configs/leaderboard/{name}.yaml`: {tokens:,} tokens with padding, {minutes:.0f} minutes on
+one thread of a shared cloud CPU (AMD EPYC), beside other work. All rows share data, size, steps and optimizer.
+
+Its bound is {excess} nats per token above the entropy on {stories:,} fresh stories: {gap} is the
+model's, {slack} the method's. More in benchmarks/results/leaderboard.json, all by benchmarks/leaderboard.py.
+
+It knows the words of `tales` and stories of one shape; it is a teaching instrument, not a writer.
+"""
+
+
+def settings_of(name: str, seed: int) -> tuple[DataSettings, ModelSettings, TrainSettings]:
+    """A row's config, with the seed of this run."""
+    parser = ArgumentParser(exit_on_error=False)
+    for section, settings in {"data": DataSettings, "model": ModelSettings, "train": TrainSettings}.items():
+        parser.add_class_arguments(settings, section)
+    read = parser.instantiate(parser.parse_path(HOME / "configs" / "leaderboard" / f"{name}.yaml"))
+    return read.data, read.model, replace(read.train, seed=seed)
+
+
+def run(name: str, seed: int, language: StoryLanguage) -> Row:
+    """Train one row, or go on with it, and judge it."""
+    data, model, train = settings_of(name, seed)
+    folder = HOME / "runs" / "leaderboard" / (f"{name}-seed{seed}" if seed else name)
+    commands.train(data, model, train, out=str(folder), resume=True)
+    trained = load_model(folder)
+    process, L = trained.process, language.length
+    records = [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+    a_step = data.batch_size * L
+    samples = [
+        judged(who, process, denoise, language, way=way, steps=steps, n=n, seed=779)
+        for way in ways_of(process)
+        for steps in steps_of(process, L)
+        for who, denoise, n in (("trained", trained, TEXTS), ("exact", language.denoiser(process), EXACT_TEXTS))
+    ]
+    row = Row(
+        name=name,
+        seed=seed,
+        settings={"data": asdict(data), "model": asdict(model), "train": asdict(train)},
+        parameters=parameter_count(trained),
+        tokens=train.steps * a_step,
+        minutes=sum(a_step / each["tokens_per_second"] for each in records) / 60,
+        curve=[(each["step"], round(each["validation"], 4)) for each in records if each["validation"] is not None],
+        weights=fingerprint(folder),
+        likelihood=likelihood(process, trained, language, STORIES, seed=777, draws=DRAWS),
+        samples=samples,
+    )
+    if seed == 0:
+        ship(row, folder)
+    return row
+
+
+def ship(row: Row, folder: Path) -> None:
+    """Copy the model to where the course looks for it, with a card; the old one stays until the new one is whole."""
+    target = PRETRAINED / f"pico-{row.name}"
+    shutil.rmtree(target, ignore_errors=True)
+    with whole_or_absent(target) as draft:
+        for file in MODEL_FILES:
+            shutil.copy(folder / file, draft / file)
+        facts = row._asdict() | row.likelihood._asdict() | {"title": row.title(), "stories": STORIES}
+        write_whole(draft / "README.md", CARD.format(**facts))
+
+
+def timed(rows: list[Row], language: StoryLanguage) -> list[Row]:
+    """The rows with their seconds per text: all in turn, three rounds after one to warm up, the median of each."""
+    models = {row.name: load_model(PRETRAINED / f"pico-{row.name}") for row in rows}
+    rounds = [
+        {name: seconds_a_text(m.process, m, language.length, steps=TIMED_STEPS) for name, m in models.items()}
+        for _ in range(4)
+    ]
+    return [row._replace(seconds=median(each[row.name] for each in rounds[1:])) for row in rows]
+
+
+def judging(language: StoryLanguage) -> dict:
+    """What the figures rest on."""
+    return {
+        "language": "tales", "entropy_nats_a_token": language.entropy() / language.length, "stories": STORIES,
+        "draws": DRAWS, "texts": TEXTS, "exact_texts": EXACT_TEXTS, "timed_steps": TIMED_STEPS, "timed_batch": 64,
+        "torch": torch.__version__.split("+")[0], "python": platform.python_version(), "machine": platform.machine(),
+        "threads": torch.get_num_threads(), "cpus": os.cpu_count(),
+    }  # fmt: skip
+
+
+def main() -> None:
+    """Run what is missing, then time all rows, then show the table."""
+    parser = argparse.ArgumentParser(description="Every method on one ruler.")
+    parser.add_argument("--out", type=Path, default=RESULTS, help="the table (default: results/leaderboard.json)")
+    parser.add_argument("--only", choices=TITLES, action="append", help="this row (may be given more than once)")
+    parser.add_argument("--seed", type=int, default=0, help="of the training; 0 is the one that is shipped")
+    parser.add_argument("--list", action="store_true", help="show the rows, run nothing")
+    options = parser.parse_args()
+    language = load_language("tales")
+    for name in options.only or TITLES:
+        is_done = any((row.name, row.seed) == (name, options.seed) for row in read_board(options.out).rows)
+        if options.list:
+            print("done" if is_done else "open", name)
+        elif not is_done:
+            row = run(name, options.seed, language)
+            rows = [*read_board(options.out).rows, row]  # read anew: another row may have come in meanwhile
+            write_whole(options.out, as_json(Board(judging(language), rows)))
+    board = read_board(options.out)
+    if options.list or not board.rows:
+        return
+    if not options.only:
+        board = board._replace(rows=timed(board.rows, language))
+        write_whole(options.out, as_json(board))
+    print(by_likelihood(board.rows), by_samples(board.rows), sep="\n\n")
+
+
+if __name__ == "__main__":
+    main()
