@@ -6,6 +6,7 @@ from diffkit.exercises.data import check_chunks, check_entropy, check_rule_out
 from diffkit.exercises.diffusion_lm import check_nearest, check_push, check_signal
 from diffkit.exercises.evaluation import check_distinct, check_paired, check_variation, check_witten_bell
 from diffkit.exercises.infilling_guidance import check_bayes, check_filling, check_guided
+from diffkit.exercises.leaderboard import check_apart, check_least_valid, check_order_nats
 from diffkit.exercises.model import check_block_parameters, check_hidden_nats, check_turn
 from diffkit.exercises.noise_schedules import (
     check_cosine_gamma,
@@ -26,6 +27,7 @@ from diffkit.exercises.variable_length import check_length, check_length_belief,
 __all__ = [
     "Verdict",
     "check_agree",
+    "check_apart",
     "check_average",
     "check_bayes",
     "check_block_parameters",
@@ -47,6 +49,7 @@ __all__ = [
     "check_hidden_tokens",
     "check_how_many",
     "check_kept",
+    "check_least_valid",
     "check_length",
     "check_length_belief",
     "check_make_up",
@@ -54,6 +57,7 @@ __all__ = [
     "check_nearest",
     "check_next_time",
     "check_nucleus",
+    "check_order_nats",
     "check_own_evidence",
     "check_own_schedule",
     "check_paired",
