@@ -83,6 +83,7 @@ class ModelSettings:
         reverse: d3pm: the network's answer is a belief from the other places ("joint") or from all ("mixture").
         auxiliary: d3pm: weight of the cross-entropy beside the bound, in the objective "hybrid".
         width: diffusion_lm and plaid: numbers in a word vector.
+        self_conditioned: diffusion_lm and plaid: the network also reads its own first guess.
         time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
         rotary: rotate queries and keys by position.
         dropout: share of activations dropped in training.
@@ -100,6 +101,7 @@ class ModelSettings:
     reverse: str = "joint"
     auxiliary: float = 1.0
     width: int = 16
+    self_conditioned: bool = False
     time: str = "none"
     rotary: bool = True
     dropout: float = 0.0
@@ -155,6 +157,7 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
         "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
         "T": model.T, "weight": model.weight, "noise": model.noise, "reverse": model.reverse,
         "auxiliary": model.auxiliary, "block": model.block, "width": model.width,
+        "self_conditioned": model.self_conditioned,
     }  # fmt: skip
     process = PROCESSES[model.process].from_settings(settings)
     torch.manual_seed(seed)

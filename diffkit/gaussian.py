@@ -26,13 +26,13 @@ class DiffusionLM(WordVectorDiffusion):
     """
 
     name, names_words = "diffusion_lm", False
-    options = ("width", "sampler", "clamp")
+    options = ("width", "sampler", "self_conditioned", "clamp")
 
     def __init__(
         self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm",
-        clamp: float = 0.1,
+        self_conditioned: bool = False, clamp: float = 0.1,
     ):  # fmt: skip
-        super().__init__(vocab_size, mask_id, T, width=width, sampler=sampler)
+        super().__init__(vocab_size, mask_id, T, width=width, sampler=sampler, self_conditioned=self_conditioned)
         if not 0 <= clamp <= 1:
             raise ValueError(f"DiffusionLM: clamp is a share of the time axis in [0, 1], got {clamp}.")
         self.clamp, self.head = clamp, width
@@ -103,13 +103,14 @@ class Plaid(WordVectorDiffusion):
     """
 
     name = "plaid"
-    options = ("width", "sampler", "bins", "score_temperature")
+    options = ("width", "sampler", "self_conditioned", "bins", "score_temperature")
 
     def __init__(
-        self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm", bins: int = 20,
-        score_temperature: float = 1.0, first: float = -0.5, last: float = 9.0,
+        self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm",
+        self_conditioned: bool = False, bins: int = 20, score_temperature: float = 1.0, first: float = -0.5,
+        last: float = 9.0,
     ):  # fmt: skip
-        super().__init__(vocab_size, mask_id, T, width=width, sampler=sampler)
+        super().__init__(vocab_size, mask_id, T, width=width, sampler=sampler, self_conditioned=self_conditioned)
         if bins < 1 or score_temperature <= 0 or first >= last:
             raise ValueError(
                 "Plaid: bins must be at least 1, score_temperature positive and first < last, got "

@@ -94,7 +94,12 @@ class DiffusionModel(PreTrainedModel):
         cache: KeyValueCache | None = None,
         label: Tensor | None = None,
     ) -> Tensor:
-        """As Denoiser.forward: (B, L) ids and times to (B, L, V) logits, MASK at -inf."""
+        """As Denoiser.forward: (B, L) ids and times to (B, L, V) logits, MASK at -inf.
+
+        With self-conditioning the network reads its own first guess too: of all texts, in training of every fourth.
+        """
+        if self.config.process.get("self_conditioned"):
+            return self.process.reconsidered(self.denoiser, xt, t, len(xt) // 4 if self.training else len(xt))
         return self.denoiser(xt, t, where, cache, label)
 
 

@@ -57,7 +57,8 @@ class WordVectorDiffusion(nn.Module):
     through log SNR = log(alpha^2 / sigma^2), which falls as t grows.
 
     Args:   vocab_size: V, special tokens included; mask_id: id of MASK, which no text holds; T: length of time;
-            width: E, numbers in a word vector; sampler: how to step back, "ddpm", "ddim" or "renoise".
+            width: E, numbers in a word vector; sampler: how to step back, "ddpm", "ddim" or "renoise";
+            self_conditioned: the network also reads its own first guess, see `reconsidered`.
     Source: arXiv:2107.00630, section 3, for the chain and its bound.
     """
 
@@ -67,10 +68,13 @@ class WordVectorDiffusion(nn.Module):
     bound_varies = True
     default_rule = "ancestral"
     name: str
-    options: tuple[str, ...] = ("width", "sampler")  # settings of its own, by name
+    options: tuple[str, ...] = ("width", "sampler", "self_conditioned")  # settings of its own, by name
     head: int
 
-    def __init__(self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm"):
+    def __init__(
+        self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm",
+        self_conditioned: bool = False,
+    ):  # fmt: skip
         super().__init__()
         check_mask_id(vocab_size, mask_id, type(self).__name__)
         if T < 1 or width < 1:
@@ -78,7 +82,7 @@ class WordVectorDiffusion(nn.Module):
         if sampler not in MOVERS:
             raise ValueError(f"{type(self).__name__}: sampler must be one of {sorted(MOVERS)}, got {sampler!r}.")
         self.vocab_size, self.mask_id, self.T, self.width, self.sampler = vocab_size, mask_id, int(T), width, sampler
-        self.input_size = width
+        self.self_conditioned, self.input_size = self_conditioned, 2 * width if self_conditioned else width
         self.words = nn.Parameter(torch.randn(vocab_size, width))
 
     @classmethod
@@ -189,6 +193,21 @@ class WordVectorDiffusion(nn.Module):
         )
 
     # ----------------------------------------------------------------------------------------------------- the way back
+
+    def reconsidered(self, network: Denoise, zt: Tensor, t: Tensor | float, rows: int) -> Tensor:
+        """Self-conditioning: what the network says of z_t when it also reads its own guess x, made without one.
+
+        Two calls, and still a function of z_t, so bounds and samplers take it for any other denoiser. (The papers keep
+        the guess of the step before instead, which costs one call.) The first `rows` texts get a guess, the others
+        zeros in its place: in training a few, so that the network can do without. No gradient flows through a guess.
+        Source: arXiv:2208.04202, section 3.2; arXiv:2305.18619, section 3.5.
+        """
+        t, guess = torch.as_tensor(t).expand(len(zt)), torch.zeros_like(zt)
+        if rows:
+            with torch.no_grad():
+                raw = network(torch.cat([zt, guess], -1)[:rows], t[:rows])
+                guess[:rows] = self.estimate(raw, zt[:rows], t[:rows])
+        return network(torch.cat([zt, guess], -1), t)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """One step of the sampler; the last one ends on the vectors of words, drawn as `reading` says."""

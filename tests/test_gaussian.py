@@ -341,6 +341,47 @@ def test_a_low_score_temperature_takes_the_noise_for_larger():
     torch.testing.assert_close(implied[1], implied[0] / 0.9)
 
 
+# ----------------------------------------------------------------------------------------------------- second thoughts
+
+
+@each_method
+def test_self_conditioning_shows_the_network_its_own_first_guess(method):
+    """Two calls: z_t beside zeros, then the same beside the guess made of the first answer, in some rows only."""
+    process, zt, t = made(method, self_conditioned=True), torch.randn(5, L, 16, generator=generator()).double(), 400.0
+    asked, width = [], process.head
+
+    def network(both, time):
+        asked.append(both)
+        return (
+            both[..., :1].float().expand(-1, -1, width) * torch.linspace(0, 1, width)
+            + both[..., 16:].sum(-1)[..., None]
+        )
+
+    found = process.reconsidered(network, zt, t, rows=2)
+    assert process.input_size == 32 and [each.shape[0] for each in asked] == [2, 5] and found.shape == (5, L, width)
+    assert torch.equal(asked[0][..., :16], zt[:2]) and (asked[0][..., 16:] == 0).all()
+    guess = process.estimate(network(asked[0], t), zt[:2], torch.full((2,), t))
+    torch.testing.assert_close(asked[1][:2, :, 16:], guess.detach())
+    assert torch.equal(asked[1][..., :16], zt) and (asked[1][2:, :, 16:] == 0).all()
+    assert not asked[1].requires_grad
+    asked.clear()
+    process.reconsidered(network, zt, t, rows=0)
+    assert len(asked) == 1 and (asked[0][..., 16:] == 0).all()
+
+
+@each_method
+def test_a_self_conditioned_model_is_a_function_of_the_state(method):
+    """Judging shows all texts their guess; the answer to one text does not depend on the others in the batch."""
+    torch.manual_seed(0)
+    model = build_model(made(method, self_conditioned=True), "pico", max_length=L, time="adaln").eval()
+    zt, t = torch.randn(6, L, 16, generator=generator()).double(), torch.full((6,), 300.0)
+    with torch.no_grad():
+        torch.testing.assert_close(model(zt, t)[4:], model(zt[4:], t[4:]), atol=1e-5, rtol=1e-5)
+        assert not torch.equal(model(zt, t), model.denoiser(torch.cat([zt, torch.zeros_like(zt)], -1), t))
+    ids = sample(model.process, model, shape=(4, L), steps=3, rng=generator())
+    assert ids.shape == (4, L) and (ids != MASK).all()
+
+
 # --------------------------------------------------------------------------------------------------- as any other model
 
 
@@ -357,9 +398,10 @@ each_run = pytest.mark.parametrize(
 
 
 @pytest.mark.slow
+@pytest.mark.parametrize("self_conditioned", [False, True])
 @each_run
-def test_it_trains_and_is_saved_as_one_folder(tmp_path, name, objective, worst):
-    options = ModelSettings("nano", process=name, time="adaln")
+def test_it_trains_and_is_saved_as_one_folder(tmp_path, name, objective, worst, self_conditioned):
+    options = ModelSettings("nano", process=name, time="adaln", self_conditioned=self_conditioned)
     shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
     start = shop.model.process.words.detach().clone()
     train = TrainSettings(steps=60, objective=objective, lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
