@@ -20,7 +20,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(shell pwd))
 $(READY): always
 endif
 
-.PHONY: help lab test demo notebooks sweep check lint types size clean lock always
+.PHONY: help lab test demo notebooks sweep leaderboard check lint types size clean lock always
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -79,6 +79,9 @@ notebooks: $(READY) ## run all notebooks again in place and normalise them
 
 sweep: $(READY) ## train the points of the scaling notebook that are not in its table yet (hours on a CPU; resumes)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/scaling.py
+
+leaderboard: $(READY) ## train and judge the rows of notebook 16 that are not in its table yet (hours on a CPU; resumes)
+	@OMP_NUM_THREADS=1 $(PY) benchmarks/leaderboard.py
 
 lock: ## rebuild requirements.lock from the ranges in pyproject.toml
 	rm -rf .cache/lock && mkdir -p .cache && "$(PYTHON)" -m venv .cache/lock

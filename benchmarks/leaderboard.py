@@ -47,7 +47,7 @@ from diffkit.train import TrainSettings
 
 HOME = Path(__file__).resolve().parent.parent
 RESULTS = HOME / "benchmarks" / "results" / "leaderboard.json"
-STORIES, DRAWS, TEXTS, EXACT_TEXTS, TIMED_STEPS = 1024, 16, 512, 256, 16
+STORIES, DRAWS, TEXTS, EXACT_TEXTS, TIMED_STEPS = 1024, 8, 256, 128, 16
 MODEL_FILES = ("config.json", "model.safetensors", "tokenizer.json", "tokenizer_config.json")
 CARD = """---
 license: mit

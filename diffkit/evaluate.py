@@ -9,7 +9,7 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.diffusion import Denoise, MaskedDiffusion, Process
+from diffkit.diffusion import Denoise, MaskedDiffusion, Process, hidden_nats, logits_at
 from diffkit.language import StoryLanguage
 from diffkit.noise import Schedule, corrupt_count
 
@@ -90,6 +90,29 @@ def gap_to_entropy(
         lambda who, masks: sequence_bounds(process, who, x0, rng=masks, draws=draws),
         denoise, language.denoiser(process), seed=seed,
     )  # fmt: skip
+
+
+@torch.no_grad()
+def order_bounds(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, orders: Tensor) -> Tensor:
+    """-log p of each text by the model that writes its places in the given order, (N,) float64 nats: any-order AR.
+
+    A masked denoiser is one autoregressive model for every order. Averaged over all orders their nats are the masked
+    bound (for a network without time); a perfect denoiser gives -log p in every single one.
+
+    Args:   x0: (N, L) ids; orders: (N, L), in each row every place once.
+    Raises: ValueError if a row of orders is no permutation.
+    Source: arXiv:2110.02037, section 3; arXiv:2406.03736, section 3.
+    """
+    N, L = x0.shape
+    if orders.shape != (N, L) or not torch.equal(orders.sort(1).values, torch.arange(L).expand(N, L)):
+        raise ValueError(f"order_bounds: orders must be ({N}, {L}), in each row every place from 0 to {L - 1} once.")
+    when = orders.argsort(1)  # of each place, the step that writes it
+    nats = torch.zeros(N, dtype=torch.float64)
+    for k in range(L):
+        xt, is_next = torch.where(when >= k, process.mask_id, x0), when == k
+        t = process.schedule.time_of(1 - k / L).expand(N)
+        nats += hidden_nats(logits_at(denoise, xt, t, is_next), x0, is_next, process.mask_id).sum(1)
+    return nats
 
 
 class CountError(NamedTuple):

@@ -198,7 +198,8 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_lab
         heights = [values.get(name, 0.0) for name in names]
         style: dict[str, Any] = {"color": PALETTE[i], "hatch": ("", "//", "..", "xx")[i % 4], "edgecolor": "white"}
         ax.bar(places, heights, width, label=group, **style)
-    ax.set_xticks(range(len(names)), names, rotation=0 if len(names) < 9 else 45)
+    is_wide = len(names) > 8 or sum(map(len, names)) > 75
+    ax.set_xticks(range(len(names)), names, **({"rotation": 30, "ha": "right"} if is_wide else {}))
     ax.legend(frameon=False, fontsize=9)
     return Picture(figure, alt)
 
