@@ -22,11 +22,10 @@ from pathlib import Path
 from statistics import median
 
 import torch
-from jsonargparse import ArgumentParser
 
 from diffkit import commands
 from diffkit.checkpoint import whole_or_absent, write_whole
-from diffkit.config import DataSettings, ModelSettings
+from diffkit.config import read_config
 from diffkit.language import StoryLanguage, load_language
 from diffkit.leaderboard import (
     TITLES,
@@ -43,7 +42,6 @@ from diffkit.leaderboard import (
     ways_of,
 )
 from diffkit.model import PRETRAINED, fingerprint, load_model, parameter_count
-from diffkit.train import TrainSettings
 
 HOME = Path(__file__).resolve().parent.parent
 RESULTS = HOME / "benchmarks" / "results" / "leaderboard.json"
@@ -67,24 +65,16 @@ It knows the words of `tales` and stories of one shape; it is a teaching instrum
 """
 
 
-def settings_of(name: str, seed: int) -> tuple[DataSettings, ModelSettings, TrainSettings]:
-    """A row's config, with the seed of this run."""
-    parser = ArgumentParser(exit_on_error=False)
-    for section, settings in {"data": DataSettings, "model": ModelSettings, "train": TrainSettings}.items():
-        parser.add_class_arguments(settings, section)
-    read = parser.instantiate(parser.parse_path(HOME / "configs" / "leaderboard" / f"{name}.yaml"))
-    return read.data, read.model, replace(read.train, seed=seed)
-
-
 def run(name: str, seed: int, language: StoryLanguage) -> Row:
     """Train one row, or go on with it, and judge it."""
-    data, model, train = settings_of(name, seed)
+    read = read_config(HOME / "configs" / "leaderboard" / f"{name}.yaml")
+    settings = read._replace(train=replace(read.train, seed=seed))
     folder = HOME / "runs" / "leaderboard" / (f"{name}-seed{seed}" if seed else name)
-    commands.train(data, model, train, out=str(folder), resume=True)
+    commands.train(*settings, out=str(folder), resume=True)
     trained = load_model(folder)
     process, L = trained.process, language.length
     records = [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
-    a_step = data.batch_size * L
+    a_step = settings.data.batch_size * L
     samples = [
         judged(who, process, denoise, language, way=way, steps=steps, n=n, seed=779)
         for way in ways_of(process)
@@ -94,9 +84,9 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
     row = Row(
         name=name,
         seed=seed,
-        settings={"data": asdict(data), "model": asdict(model), "train": asdict(train)},
+        settings={section: asdict(each) for section, each in settings._asdict().items()},
         parameters=parameter_count(trained),
-        tokens=train.steps * a_step,
+        tokens=settings.train.steps * a_step,
         minutes=sum(a_step / each["tokens_per_second"] for each in records) / 60,
         curve=[(each["step"], round(each["validation"], 4)) for each in records if each["validation"] is not None],
         weights=fingerprint(folder),

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import torch
 from datasets import Dataset, IterableDataset
+from jsonargparse import ArgumentParser
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
@@ -23,6 +24,7 @@ from diffkit.labels import endings
 from diffkit.language import StoryLanguage, load_language
 from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
 from diffkit.noise import get_schedule
+from diffkit.recipe import TrainSettings
 from diffkit.stories import GRAMMARS
 from diffkit.tokenizer import load_tokenizer, special_ids
 from diffkit.transitions import LIMITS, TRANSITIONS
@@ -119,6 +121,25 @@ class ModelSettings:
             raise ValueError(f"ModelSettings: dropout must lie in [0, 1), got {self.dropout}.")
         if self.auxiliary < 0:
             raise ValueError(f"ModelSettings: auxiliary must be 0 or more, got {self.auxiliary}.")
+
+
+class Run(NamedTuple):
+    """All settings of a run: what one file of configs/ holds."""
+
+    data: DataSettings
+    model: ModelSettings
+    train: TrainSettings
+
+
+def read_config(path: Path) -> Run:
+    """The settings of a YAML file, each key and type checked, as `diffkit train --config` reads it.
+
+    Raises: argparse.ArgumentError that names the key that is unknown, missing or of the wrong type.
+    """
+    parser = ArgumentParser(exit_on_error=False)
+    for section, settings in (("data", DataSettings), ("model", ModelSettings), ("train", TrainSettings)):
+        parser.add_class_arguments(settings, section)
+    return Run(**vars(parser.instantiate(parser.parse_path(str(path)))))
 
 
 class Workshop(NamedTuple):

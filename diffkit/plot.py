@@ -199,7 +199,7 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_lab
         style: dict[str, Any] = {"color": PALETTE[i], "hatch": ("", "//", "..", "xx")[i % 4], "edgecolor": "white"}
         ax.bar(places, heights, width, label=group, **style)
     is_wide = len(names) > 8 or sum(map(len, names)) > 75
-    ax.set_xticks(range(len(names)), names, **({"rotation": 30, "ha": "right"} if is_wide else {}))
+    ax.set_xticks(range(len(names)), names, rotation=30 if is_wide else 0, ha="right" if is_wide else "center")
     ax.legend(frameon=False, fontsize=9)
     return Picture(figure, alt)
 

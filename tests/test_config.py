@@ -1,19 +1,19 @@
 """The shipped configs, and `build`, which turns settings into everything that a run needs."""
 
 import shutil
+from argparse import ArgumentError
 from pathlib import Path
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 
-from diffkit.config import DataSettings, ModelSettings, build, default_output, read, read_held_out
+from diffkit.config import DataSettings, ModelSettings, build, default_output, read, read_config, read_held_out
 from diffkit.language import load_language
 from diffkit.model import PRETRAINED, load_model, parameter_count
 from diffkit.tokenizer import word_level_tokenizer
-from diffkit.train import TrainSettings
 
-CONFIGS = sorted((Path(__file__).resolve().parent.parent / "configs").glob("*.yaml"))
+FOLDER = Path(__file__).resolve().parent.parent / "configs"
+CONFIGS, LEADERBOARD = sorted(FOLDER.glob("*.yaml")), sorted(FOLDER.glob("leaderboard/*.yaml"))
 LETTERS = "abcdefghij"
 
 
@@ -29,14 +29,6 @@ def stand_in(tmp_path):
     return {"corpus": str(tmp_path / "text.txt"), "tokenizer": str(tmp_path / "tokenizer")}
 
 
-def parsed(path):
-    """The three sections of a config, each key and type checked."""
-    parser = ArgumentParser(exit_on_error=False)
-    for name, settings in {"data": DataSettings, "model": ModelSettings, "train": TrainSettings}.items():
-        parser.add_class_arguments(settings, name)
-    return parser.instantiate(parser.parse_path(path))
-
-
 def test_there_is_a_config_for_every_size_and_a_default():
     sizes, others = {"default", "nano", "tiny", "small", "medium"}, {"finish", "ar", "conditional", "block"}
     others |= {"d3pm-absorbing", "d3pm-uniform", "sedd", "diffusion-lm", "plaid"}
@@ -46,7 +38,7 @@ def test_there_is_a_config_for_every_size_and_a_default():
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
 def test_every_config_builds(path, stand_in, tmp_path, monkeypatch):
     """Names, types and values are right, and a batch fits the model; real text is replaced by a local stand-in."""
-    settings = parsed(path)
+    settings = read_config(path)
     monkeypatch.chdir(tmp_path)
     if settings.model.init:
         shutil.copytree(PRETRAINED / "tales-mdlm", settings.model.init)  # shadows a shipped model of the same name
@@ -62,7 +54,7 @@ def test_every_config_builds(path, stand_in, tmp_path, monkeypatch):
     assert settings.train.steps >= 1000 and 0 < settings.train.lr < 0.01
 
 
-@pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
+@pytest.mark.parametrize("path", [*CONFIGS, *LEADERBOARD], ids=lambda path: path.stem)
 def test_every_line_of_a_config_is_explained(path):
     obvious = {"optimizer: adamw", "weight_decay: 0.01", "curriculum"}
     for line in path.read_text(encoding="utf-8").splitlines():
@@ -150,3 +142,10 @@ def test_weights_of_another_shape_are_refused():
     settings = ModelSettings("nano", schedule="linear", init="tales-mdlm")
     with pytest.raises(ValueError, match=r"start_from: .* of 'tales-mdlm' do not fit .* the same size"):
         build(DataSettings("micro", batch_size=2, validation_sequences=1), settings, 0)
+
+
+def test_a_config_with_a_key_that_does_not_exist_is_refused(tmp_path):
+    text = (FOLDER / "default.yaml").read_text(encoding="utf-8")
+    (tmp_path / "typo.yaml").write_text(text.replace("steps: 3000", "stepps: 3000"), encoding="utf-8")
+    with pytest.raises(ArgumentError, match="stepps"):
+        read_config(tmp_path / "typo.yaml")

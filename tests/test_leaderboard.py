@@ -7,11 +7,10 @@ from pathlib import Path
 
 import pytest
 import torch
-from jsonargparse import ArgumentParser
 from worlds import MICRO, TALES, generator, uniform_denoiser
 
 from diffkit.autoregressive import Autoregressive
-from diffkit.config import DataSettings, ModelSettings, build
+from diffkit.config import DataSettings, ModelSettings, build, read_config
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.evaluate import quality
@@ -32,7 +31,6 @@ from diffkit.leaderboard import (
     ways_of,
 )
 from diffkit.model import fingerprint, load_model, parameter_count
-from diffkit.recipe import TrainSettings
 from diffkit.sedd import SEDD, UDLM
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -43,11 +41,8 @@ OWN = {"model": {"process", "schedule", "noise", "auxiliary", "width", "time"}, 
 
 def config_of(name):
     """The settings of a row's config, by section."""
-    parser = ArgumentParser(exit_on_error=False)
-    for section, settings in {"data": DataSettings, "model": ModelSettings, "train": TrainSettings}.items():
-        parser.add_class_arguments(settings, section)
-    read = parser.instantiate(parser.parse_path(ROOT / "configs" / "leaderboard" / f"{name}.yaml"))
-    return {section: asdict(getattr(read, section)) for section in ("data", "model", "train")}
+    run = read_config(ROOT / "configs" / "leaderboard" / f"{name}.yaml")
+    return {section: asdict(settings) for section, settings in run._asdict().items()}
 
 
 # ---------------------------------------------------------------------------------------------------------- equal terms
