@@ -41,9 +41,15 @@ class Parser(ArgumentParser):
         return added
 
 
+def underscored(word: str) -> str:
+    """An option as jsonargparse knows it: --vocab-size=300 is --vocab_size=300; anything else as it is."""
+    name, equals, value = word.partition("=")
+    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+
+
 def spelled_out(arguments: list[str]) -> list[str]:
     """The arguments with what is left unsaid: a flag alone means true, data and train take configs/default.yaml."""
-    words = [*arguments] or ["--help"]
+    words = [underscored(word) for word in arguments] or ["--help"]
     for i, word in enumerate(arguments):
         if word in FLAGS and arguments[i + 1 : i + 2] not in (["true"], ["false"]):
             words[i] = f"{word}=true"

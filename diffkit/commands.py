@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 from diffkit import doctor as examination
 from diffkit import report
 from diffkit.checkpoint import latest_checkpoint
-from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, read_held_out
+from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, learn_tokenizer, read_held_out
 from diffkit.diffusion import Denoise
 from diffkit.guidance import follow
 from diffkit.language import load_language
@@ -34,14 +34,21 @@ Rule = Literal["ancestral", "random", "confidence", "margin", "entropy", "left_t
 Tracker = Literal["", "wandb", "tensorboard", "trackio"]
 
 
-def data(data: DataSettings, model: ModelSettings, train: TrainSettings) -> None:
+def data(
+    data: DataSettings, model: ModelSettings, train: TrainSettings, train_tokenizer: str = "", vocab_size: int = 4096
+) -> None:
     """Prepare the text of configs/default.yaml, or of --config, as training would, and show what a model sees of it.
 
     Args:
         data: what is read.
         model: its process and schedule show how text is hidden; nothing is trained.
         train: its seed decides the order and the split.
+        train_tokenizer: first learn a small tokenizer from the training part of the text, and save it in this folder.
+        vocab_size: how many words and pieces of words it shall have.
     """
+    if train_tokenizer:
+        data = learn_tokenizer(data, train.seed, Path(train_tokenizer), vocab_size)
+        print(f"A tokenizer is in {train_tokenizer}; to train with it: --data.tokenizer {train_tokenizer}")
     started = time.perf_counter()
     shop = build(data, model, train.seed)
     x0 = next(shop.batches)[:1]
@@ -232,16 +239,9 @@ def _steered(trained: DiffusionModel, label: str, guidance: float) -> Denoise:
 
 
 def _write(
-    trained: DiffusionModel,
-    tokenizer: PreTrainedTokenizerBase,
-    canvas: Tensor,
-    n: int,
-    steps: int | None,
-    seed: int | None,
-    animated: bool,
-    how: dict[str, Any],
-    denoise: Denoise,
-) -> None:
+    trained: DiffusionModel, tokenizer: PreTrainedTokenizerBase, canvas: Tensor, n: int, steps: int | None,
+    seed: int | None, animated: bool, how: dict[str, Any], denoise: Denoise,
+) -> None:  # fmt: skip
     """Fill n copies of a canvas (1, L) and print them; the first one is played if it is to be animated."""
     if n < 1:
         raise ValueError(f"--n must be at least 1, got {n}.")
@@ -298,7 +298,8 @@ def evaluate(
     x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed)
     found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
     print(*report.bound_lines(found), sep="\n")
-    if (unknown := (x0 == tokenizer.unk_token_id).double().mean().item()) > 0:
+    has_unknown = tokenizer.unk_token_id is not None
+    if has_unknown and (unknown := (x0 == tokenizer.unk_token_id).double().mean().item()) > 0:
         print(f"of these tokens      {unknown:.1%} are words that the model does not know, read as one token for all")
     if known:
         found |= report.measure_gap(trained, known, n, rng)

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import NamedTuple
@@ -15,6 +15,7 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.backbone import SIZES, TIMES
+from diffkit.checkpoint import whole_or_absent
 from diffkit.corpus import CORPORA, load_corpus, split_documents
 from diffkit.d3pm import REVERSES
 from diffkit.data import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches, tokenize_corpus
@@ -26,7 +27,7 @@ from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
 from diffkit.noise import get_schedule
 from diffkit.recipe import TrainSettings
 from diffkit.stories import GRAMMARS
-from diffkit.tokenizer import load_tokenizer, special_ids
+from diffkit.tokenizer import load_tokenizer, special_ids, train_tokenizer
 from diffkit.transitions import LIMITS, TRANSITIONS
 
 VALIDATION_SEED = 12345  # of the masks, and of the fresh stories: the same at every check, and in every run
@@ -215,6 +216,24 @@ def read(data: DataSettings, seed: int) -> Texts:
         return Texts(tokenizer, stream, held_out, data.length, None)
     chunks = tokenize_corpus(train, tokenizer, data.length, workers=data.workers)
     return Texts(tokenizer, ChunkBatches(chunks, data.batch_size, seed), held_out, data.length, None)
+
+
+def learn_tokenizer(data: DataSettings, seed: int, folder: Path, vocab_size: int) -> DataSettings:
+    """Train a tokenizer on the documents that a run with this seed learns from, none of those held out, and save it.
+
+    Returns: the same settings with the folder as their tokenizer.
+    Raises:  ValueError if the folder is there already, for a built-in language, and as `train_tokenizer`.
+    """
+    if folder.exists():
+        raise ValueError(f"learn_tokenizer: {folder} is there already. Choose another folder, or delete it.")
+    if data.corpus in GRAMMARS:
+        raise ValueError(
+            f"learn_tokenizer: {data.corpus!r} has words of its own and no documents. Choose another corpus."
+        )
+    learned = train_tokenizer((row["text"] for row in _split(data, seed)[0]), vocab_size)
+    with whole_or_absent(folder) as draft:
+        learned.save_pretrained(draft)
+    return replace(data, tokenizer=str(folder))
 
 
 def read_held_out(data: DataSettings, seed: int) -> Tensor:

@@ -18,7 +18,7 @@ from diffkit import cli, commands
 from diffkit.checkpoint import latest_checkpoint
 from diffkit.language import load_language
 from diffkit.model import load_model
-from diffkit.tokenizer import word_level_tokenizer
+from diffkit.tokenizer import load_tokenizer, word_level_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
 MICRO = ["train", "--data.corpus=micro", "--data.batch_size=4", "--data.validation_sequences=8", "--train.warmup=1"]
@@ -90,6 +90,7 @@ def test_flags_and_defaults_are_spelled_out():
     given = cli.spelled_out(["train", "--resume", "--out", "x"])
     assert given == ["train", "--config", str(ROOT / "configs" / "default.yaml"), "--resume=true", "--out", "x"]
     assert cli.spelled_out(["train", "--config=a.yaml"]) == ["train", "--config=a.yaml"]
+    assert cli.spelled_out(["sample", "--top-k=3", "a-b", "--x=a-b"]) == ["sample", "--top_k=3", "a-b", "--x=a-b"]
 
 
 # ----------------------------------------------------------------------------------------------------------------train
@@ -187,6 +188,25 @@ def test_a_text_of_ones_own(here, letters, capsys):
     assert cli.main(["evaluate", "--model=own", f"--corpus={text}", "--fraction=1", "--n=8"]) == 0
     told = capsys.readouterr().out
     assert "8 sequences of 16 tokens" in told and "gap" not in told
+
+
+def test_a_tokenizer_is_learned_from_ones_own_text(here, letters, capsys):
+    """From the training part only, saved as a folder that training takes; never over another one."""
+    options = ["--config", str(ROOT / "configs/tiny.yaml"), f"--data.corpus={letters[0]}", "--data.length=16"]
+    learn = ["data", *options, "--data.validation_fraction=0.2", "--train-tokenizer=pieces", "--vocab-size=265"]
+    assert cli.main(learn) == 0
+    told = capsys.readouterr().out
+    assert "--data.tokenizer pieces" in told and "265 words in the vocabulary" in told
+    assert len(load_tokenizer(here / "pieces")) == 265
+    assert "is there already" in mistake(capsys, *learn)
+    small = ["--model.size=pico", "--train.steps=1", "--out=own", "--data.tokenizer=pieces", "--data.batch_size=4"]
+    assert cli.main(["train", *options, *small, "--data.validation_sequences=4"]) == 0
+    assert cli.main(["evaluate", "--model=own", f"--corpus={letters[0]}", "--fraction=0.2", "--n=8"]) == 0
+    told = capsys.readouterr().out
+    assert "character" in told and "does not know" not in told  # bytes know every word
+    assert "at least 259" in mistake(capsys, *learn[:-2], "--train-tokenizer=few", "--vocab-size=10")
+    assert "no documents" in mistake(capsys, "data", "--train-tokenizer=tales")
+    assert not (here / "few").exists() and not (here / "tales").exists()
 
 
 # -------------------------------------------------------------------------------------------- sample, infill, evaluate

@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from diffkit.tokenizer import SpecialIds, load_tokenizer, special_ids, word_level_tokenizer
+from diffkit.tokenizer import SpecialIds, load_tokenizer, special_ids, train_tokenizer, word_level_tokenizer
 
 WORDS = "Ida Otto dog the The ran said don't well-known café 's . , ! ? ; : \" ' - ( ) “ ”".split()
 TOKENIZER = word_level_tokenizer(WORDS)
@@ -132,3 +132,36 @@ def test_without_a_network_the_error_names_the_ways_out(monkeypatch, name):
         load_tokenizer(name)
     for part in (name, "local folder", "'tales'", "cache"):
         assert part in str(caught.value)
+
+
+# ---------------------------------------------------------------------------------------------------- learned from text
+
+STORIES = ["The dog found a red ball.", "The dog ran home with the red ball!", "A dog, a ball and a bone."] * 5
+LEARNED = train_tokenizer(STORIES, 290)
+
+
+@settings(max_examples=60)
+@given(st.text())
+def test_a_learned_tokenizer_gives_every_text_back(text):
+    """Bytes know every sign, in every script; text that spells a special token is that token."""
+    if not any(token in text for token in ("[PAD]", "[MASK]", "[EOS]")):
+        assert LEARNED.decode(LEARNED.encode(text)) == text
+
+
+def test_what_is_frequent_becomes_one_piece():
+    assert len(LEARNED) == 290 and special_ids(LEARNED) == SpecialIds(mask=1, pad=0, eos=2)
+    assert len(LEARNED.encode("The dog")) == 2 and len(LEARNED.encode("Xylophone")) >= 7
+    assert train_tokenizer(STORIES, 290).get_vocab() == LEARNED.get_vocab()
+
+
+def test_a_learned_tokenizer_is_saved_and_loaded(tmp_path):
+    LEARNED.save_pretrained(tmp_path)
+    again = load_tokenizer(tmp_path)
+    assert again.get_vocab() == LEARNED.get_vocab() and again.encode("The dog[EOS]") == LEARNED.encode("The dog[EOS]")
+
+
+def test_a_vocabulary_below_the_bytes_or_no_text_is_refused():
+    with pytest.raises(ValueError, match="vocab_size must be at least 259"):
+        train_tokenizer(STORIES, 258)
+    with pytest.raises(ValueError, match="the texts are empty"):
+        train_tokenizer([], 300)
