@@ -91,7 +91,8 @@ def lines(
     if log_y:
         ax.set_yscale("log")
     if len(curves) > 1 or level is not None:
-        ax.legend(frameon=False, fontsize=9)
+        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > 6 else {}
+        ax.legend(frameon=False, fontsize=9, **beside)
     return Picture(figure, alt)
 
 
