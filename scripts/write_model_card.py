@@ -27,6 +27,7 @@ KINDS = {
     "block": "A block diffusion model, which writes blocks of eight tokens from left to right,",
     "d3pm": "A model of D3PM, discrete diffusion with transition matrices,",
     "sedd": "A model of SEDD, score entropy discrete diffusion,",
+    "udlm": "A model of UDLM, uniform diffusion in continuous time,",
     "diffusion_lm": "A model of Diffusion-LM, Gaussian diffusion of learned word vectors,",
     "plaid": "A model of Plaid, Gaussian diffusion of word vectors trained by its likelihood,",
     "autoregressive": "An autoregressive model, the twin of tales-mdlm that writes from left to right,",
