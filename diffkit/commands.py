@@ -19,7 +19,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit import doctor as examination
 from diffkit import report
-from diffkit.checkpoint import latest_checkpoint
+from diffkit.checkpoint import latest_checkpoint, write_whole
 from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, learn_tokenizer, read_held_out
 from diffkit.diffusion import Denoise
 from diffkit.guidance import follow
@@ -285,8 +285,8 @@ def evaluate(
         out: folder of that report (default: reports/MODEL).
     """
     trained, tokenizer = _load(model)
-    rng, L = Generator().manual_seed(seed), trained.denoiser.config.max_length
-    name, steps = corpus or trained.config.language, L if steps is None else steps
+    rng, L, name = Generator().manual_seed(seed), trained.denoiser.config.max_length, corpus or trained.config.language
+    steps = L if steps is None else steps
     if not name:
         raise ValueError("this model was trained on real text; say which text to use with --corpus.")
     known = load_language(name) if name == trained.config.language else None
@@ -298,9 +298,6 @@ def evaluate(
     x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed)
     found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
     print(*report.bound_lines(found), sep="\n")
-    has_unknown = tokenizer.unk_token_id is not None
-    if has_unknown and (unknown := (x0 == tokenizer.unk_token_id).double().mean().item()) > 0:
-        print(f"of these tokens      {unknown:.1%} are words that the model does not know, read as one token for all")
     if known:
         found |= report.measure_gap(trained, known, n, rng)
         print(*report.gap_lines(found), sep="\n")
@@ -308,7 +305,7 @@ def evaluate(
         found |= report.measure_validity(known, report.draw(trained, samples, L, steps, rng)) | {"steps": steps}
         print(*report.sample_lines(found), sep="\n")
     if json_file:
-        Path(json_file).write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_whole(Path(json_file), json.dumps(found, indent=1) + "\n")
 
 
 def _write_report(name: str, found: report.Figures, folder: Path) -> None:

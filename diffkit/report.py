@@ -44,13 +44,14 @@ def measure_bound(
     else:
         counts = {"token": x0.numel()}
     counts |= {"word": sum(len(text.split()) for text in texts), "character": sum(map(len, texts))}
-    nats = bound.mean * N
+    nats, unk = bound.mean * N, tokenizer.unk_token_id
     return {
         "process": model.process.settings()["name"], "parameters": parameter_count(model),
         "exact": not model.process.bound_varies, "policy": PADDED if padded else PACKED, "sequences": N,
         "length": x0.shape[1], "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
         "nats_per_token": bound.mean / x0.shape[1], "nats_per_token_se": bound.standard_error / x0.shape[1],
         "perplexity": math.exp(bound.mean / x0.shape[1]),
+        "unknown": 0.0 if unk is None else (x0 == unk).double().mean().item(),
         "units": {
             unit: {
                 "count": count, "nats": nats / count, "bits": nats / count / math.log(2),
@@ -161,6 +162,9 @@ def bound_lines(found: Figures) -> list[str]:
         f"{'per ' + unit:20} {one['nats']:.4f} nats, {one['bits']:.4f} bits, perplexity {one['perplexity']:.5g}"
         for unit, one in found["units"].items()
     ]
+    if found["unknown"] > 0:
+        share = f"{found['unknown']:.1%}"
+        lines += [f"{'of these tokens':20} {share} are words that the model does not know, read as one token for all"]
     return lines
 
 

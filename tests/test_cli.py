@@ -293,7 +293,7 @@ TRAINING = {
     "--train.objective=fame": "objective must be one of",
     "--train.optimizer=best": "train.optimizer.*best",
     "--train.curriculum.start=2": "start must be in",
-    "--model.size=giant": r"size must be one of \['nano'",
+    "--model.size=giant": r"size must be one of \['pico', 'nano'",
     "--model.schedule=wavy": "schedules are.*cosine",
     "--model.T=0": "whole number >= 1",
     "--model.dropout=1": "dropout must lie in",

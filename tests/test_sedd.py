@@ -353,8 +353,8 @@ def test_it_trains_and_is_saved_as_one_folder(tmp_path, noise, schedule):
     shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
     train = TrainSettings(steps=100, objective="score_entropy", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
     assert all(record.step for record in fit(shop.model, shop.batches, train))
-    gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 300, rng=generator())
-    assert -0.5 < gap.mean < 4  # measured 1.2 and 2.4
+    gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 300, rng=generator(), draws=64)  # few draws: far out
+    assert -0.5 < gap.mean < 4  # measured 1.2 and 3.0
     with quiet():
         shop.model.save_pretrained(tmp_path)
     again = load_model(tmp_path)
