@@ -79,7 +79,7 @@ class DenoiserConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
-# Sizes of the course. The first three take BERT's vocabulary (30,522 words), nano the language `tales`.
+# Sizes of the course. The first two are for the language `tales`, the others take BERT's vocabulary (30,522 words).
 SIZES: dict[str, dict[str, Any]] = {
     "pico": {"hidden_size": 64, "num_layers": 3, "num_heads": 4, "tied": False},
     "nano": {"hidden_size": 128, "num_layers": 4, "num_heads": 4, "tied": False},

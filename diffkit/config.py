@@ -74,7 +74,7 @@ class ModelSettings:
     """What is trained.
 
     Args:
-        size: "nano", "tiny", "small" or "medium"; configs/ has one file for each.
+        size: "pico", "nano", "tiny", "small" or "medium"; configs/ has files for each.
         process: the method ("mdlm": masked diffusion; "d3pm", "sedd" and "udlm": diffusion with other noise and other
             targets; "diffusion_lm" and "plaid": Gaussian noise on word vectors;
             "autoregressive": the twin that writes from left to right; "block": masked diffusion block by block).
