@@ -7,7 +7,7 @@
 Each row is `diffkit train` with a file of configs/leaderboard, then judged on fresh stories. Rows that stand in
 results/leaderboard.json are not run again, and one that was interrupted resumes from its checkpoint under
 runs/leaderboard. The model of the first seed is shipped as data/pretrained/pico-NAME. Seconds per text are measured
-last, all rows in turn. Notebook 16 reads the table.
+last, all rows in turn, if one of them is new. Notebook 16 reads the table.
 """
 
 from __future__ import annotations
@@ -101,7 +101,6 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
 def ship(row: Row, folder: Path) -> None:
     """Copy the model to where the course looks for it, with a card; the old one stays until the new one is whole."""
     target = PRETRAINED / f"pico-{row.name}"
-    shutil.rmtree(target, ignore_errors=True)
     with whole_or_absent(target) as draft:
         for file in MODEL_FILES:
             shutil.copy(folder / file, draft / file)
@@ -149,7 +148,7 @@ def main() -> None:
     board = read_board(options.out)
     if options.list or not board.rows:
         return
-    if not options.only:
+    if not options.only and any(row.seconds is None for row in board.rows):
         board = board._replace(rows=timed(board.rows, language))
         write_whole(options.out, as_json(board))
     print(by_likelihood(board.rows), by_samples(board.rows), sep="\n\n")
