@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.diffusion import Denoise, LossTerms, Step
+from diffkit.diffusion import Denoise, LossTerms, Step, without_mask
 from diffkit.draws import categorical
 from diffkit.noise import Schedule, check_clean
 from diffkit.transitions import (
@@ -103,8 +103,7 @@ class D3PM(TransitionProcess):
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """The network's answer as log f, float64; clean text holds no MASK."""
-        never = torch.arange(self.vocab_size, device=logits.device) == self.mask_id
-        return logits.double().masked_fill(never, -torch.inf).log_softmax(-1)
+        return without_mask(logits.double(), self.mask_id).log_softmax(-1)
 
     def back(self, logits: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """p(z_s | z_t) for any s < t, (B, L, V); at s = 0 the belief about the clean tokens.

@@ -17,7 +17,7 @@ from diffkit.autoregressive import Autoregressive
 from diffkit.diffusion import Denoise, Process
 from diffkit.evaluate import Estimate, mean_of, quality, sequence_bounds
 from diffkit.language import StoryLanguage
-from diffkit.sample import RULES, sample
+from diffkit.sample import RULES, sample_many
 from diffkit.wordvectors import MOVERS, WordVectorDiffusion
 
 TITLES = {  # every row, by the name of its file in configs/leaderboard and of its model pico-NAME
@@ -31,7 +31,7 @@ TITLES = {  # every row, by the name of its file in configs/leaderboard and of i
     "plaid": "Plaid",
 }
 STEPS = (8, 16, 32, 64)  # network calls that a text may take
-BATCH = 64
+BATCH = 64  # texts that are timed together
 
 
 class Likelihood(NamedTuple):
@@ -89,8 +89,7 @@ def texts(process: Process, denoise: Denoise, way: str, *, n: int, L: int, steps
         process = copy.copy(process)  # the same words and weights
         process.sampler = way  # type: ignore[attr-defined]
     rule = way if way in RULES else "ancestral"
-    sizes = [min(BATCH, n - done) for done in range(0, n, BATCH)]
-    return torch.cat([sample(process, denoise, shape=(B, L), steps=steps, rng=rng, rule=rule) for B in sizes])
+    return sample_many(process, denoise, n=n, length=L, steps=steps, rng=rng, rule=rule)
 
 
 def judged(

@@ -19,7 +19,7 @@ from diffkit.evaluate import CountError, Estimate, error_by_count, gap_to_entrop
 from diffkit.language import StoryLanguage
 from diffkit.metrics import copied, distinct_n, marginals, pair_distance, repeated_sentences, self_bleu, token_entropy
 from diffkit.model import DiffusionModel, parameter_count
-from diffkit.sample import denoise_frames, last_frame
+from diffkit.sample import sample_many
 
 Figures = dict[str, Any]  # plain numbers, texts and dictionaries of them: JSON can hold it
 SHOWN_COUNTS = (1, 4, 8, 16, 24, 32, 40, 44, 47, 48)  # hidden tokens
@@ -82,14 +82,8 @@ def measure_counts(model: DiffusionModel, language: StoryLanguage, n: int, rng: 
 
 def draw(model: DiffusionModel, n: int, L: int, steps: int, rng: Generator) -> Tensor:
     """n texts in batches of 64, made in the process's own way."""
-    parts = []
-    for first in range(0, n, 64):
-        start = model.process.prior(min(64, n - first), L, rng)
-        frames = denoise_frames(
-            model.process, model, start=start, steps=steps, rng=rng, rule=model.process.default_rule
-        )
-        parts.append(last_frame(frames).tokens)
-    return torch.cat(parts)
+    process = model.process
+    return sample_many(process, model, n=n, length=L, steps=steps, rng=rng, rule=process.default_rule)
 
 
 def measure_validity(language: StoryLanguage, ids: Tensor) -> Figures:

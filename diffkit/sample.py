@@ -250,6 +250,16 @@ def sample(
     return last_frame(denoise_frames(process, denoise, shape=shape, steps=steps, rng=rng, **how)).tokens  # type: ignore[arg-type]
 
 
+def sample_many(
+    process: Process, denoise: Denoise, *, n: int, length: int, steps: int, rng: Generator, rule: str = "ancestral"
+) -> Tensor:
+    """n new texts, (n, length) ids, in batches of 64."""
+    sizes = [min(64, n - done) for done in range(0, n, 64)]
+    return torch.cat(
+        [sample(process, denoise, shape=(size, length), steps=steps, rng=rng, rule=rule) for size in sizes]
+    )
+
+
 def infill(process: Process, denoise: Denoise, start: Tensor, *, steps: int, rng: Generator, **how: object) -> Tensor:
     """Fill every MASK of `start` (B, L) and keep all else: a prompt, an ending, a middle; `how` as in `sample`."""
     return last_frame(denoise_frames(process, denoise, start=start, steps=steps, rng=rng, **how)).tokens  # type: ignore[arg-type]
