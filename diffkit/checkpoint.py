@@ -7,11 +7,13 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
+from hashlib import blake2b
 from pathlib import Path
 from typing import Any
 
 import torch
+from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
@@ -20,38 +22,108 @@ FORMAT = 1  # of a checkpoint folder; raised when an older diffkit could not rea
 
 
 @contextmanager
+def claimed(folder: Path) -> Iterator[None]:
+    """Hold a folder for one run, and clear what killed runs left there; the system lets go of it if this one is killed.
+
+    Raises: ValueError if another run holds it.
+    """
+    folder.mkdir(parents=True, exist_ok=True)
+    path = folder / ".lock"
+    lock = FileLock(path, blocking=False)
+    try:
+        lock.acquire()
+    except Timeout:
+        raise ValueError(
+            f"claimed: another run is at work in {folder}. Wait until it ends, stop it, or choose another folder."
+        ) from None
+    try:
+        for name in (".step-*.part", ".step-*.gone"):
+            for remains in folder.glob(name):
+                shutil.rmtree(remains)
+        yield
+    finally:
+        with suppress(PermissionError):  # Windows deletes it when it is let go
+            path.unlink(missing_ok=True)  # while it is held: who waits for it sees that it is another file
+        lock.release()
+
+
+@contextmanager
+def _told_if_unwritable(path: Path) -> Iterator[None]:
+    """Turn what the system says of a full or failing disk into one clear line."""
+    try:
+        yield
+    except (OSError, SafetensorError) as error:
+        raise OSError(
+            f"{path} cannot be written ({error}). What was there before is as it was. Make room on the disk, or see "
+            "to the folder's rights, and go on from there."
+        ) from error
+
+
+@contextmanager
 def whole_or_absent(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill; it becomes `folder` only if the block ends well, replacing what was there.
 
     Killed at any moment, it leaves `folder` as it was, whole and new, or (for the instant between two renames, and only
-    where `folder` was there before) whole under the name `.<folder>.old`. Names with a leading dot are never read.
+    where `folder` was there before) whole under the name `.<folder>.old`, which the next call puts back first. Names
+    with a leading dot are never read.
     """
-    folder.parent.mkdir(parents=True, exist_ok=True)
-    draft = folder.with_name(f".{folder.name}.part")
-    shutil.rmtree(draft, ignore_errors=True)
-    draft.mkdir()
-    try:
+    old = folder.with_name(f".{folder.name}.old")
+    if old.exists() and not folder.exists():
+        old.rename(folder)
+    with _draft(folder.with_name(f".{folder.name}.part"), folder) as draft:
         yield draft
-        for path in draft.rglob("*"):
-            if path.is_file():
-                with path.open("rb+") as file:
-                    os.fsync(file.fileno())
-        old = folder.with_name(f".{folder.name}.old")
+        _to_disk(draft)
         shutil.rmtree(old, ignore_errors=True)
         if folder.exists():
             folder.rename(old)
         draft.rename(folder)
         shutil.rmtree(old, ignore_errors=True)
-    finally:
-        shutil.rmtree(draft, ignore_errors=True)
+
+
+@contextmanager
+def whole_files(folder: Path, last: str) -> Iterator[Path]:
+    """A temporary folder to fill; if the block ends well its files move into `folder`, each whole, `last` at the end.
+
+    Unlike `whole_or_absent` it leaves everything else in `folder` alone. A reader that looks for `last` first never
+    finds the other files missing.
+    """
+    with _draft(folder / ".files.part", folder) as draft:
+        yield draft
+        _to_disk(draft)
+        for path in sorted(draft.iterdir(), key=lambda path: path.name == last):
+            os.replace(path, folder / path.name)
+
+
+@contextmanager
+def _draft(draft: Path, target: Path) -> Iterator[Path]:
+    """An empty folder that is gone at the end, however that comes about; only a killed process leaves it."""
+    shutil.rmtree(draft, ignore_errors=True)
+    with _told_if_unwritable(target):
+        try:
+            draft.mkdir(parents=True)
+            yield draft
+        finally:
+            shutil.rmtree(draft, ignore_errors=True)
+
+
+def _to_disk(folder: Path) -> None:
+    """Wait until all files of a folder are on the disk."""
+    for path in folder.rglob("*"):
+        if path.is_file():
+            with path.open("rb+") as file:
+                os.fsync(file.fileno())
 
 
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write one file, text as UTF-8, so that a reader finds the old one or the new one and never half of it."""
-    path.parent.mkdir(parents=True, exist_ok=True)
     draft = path.with_name(f".{path.name}.part")
-    draft.write_bytes(content.encode() if isinstance(content, str) else content)
-    os.replace(draft, path)
+    with _told_if_unwritable(path):
+        try:
+            path.parent.mkdir(parents=True, exist_ok=True)
+            draft.write_bytes(content.encode() if isinstance(content, str) else content)
+            os.replace(draft, path)
+        finally:
+            draft.unlink(missing_ok=True)
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -59,18 +131,32 @@ def save_checkpoint(folder: Path, tensors: dict[str, Tensor], numbers: dict[str,
     with whole_or_absent(folder) as draft:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
                   draft / "state.safetensors")  # fmt: skip
-        (draft / "state.json").write_text(json.dumps({"format": FORMAT, **numbers}, indent=1), encoding="utf-8")
+        written = json.loads(json.dumps({"format": FORMAT, **numbers}))  # as they will be read
+        written["checksum"] = _checksum(draft, written)
+        (draft / "state.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
+
+
+def _checksum(folder: Path, numbers: dict[str, Any]) -> str:
+    """A digest of the numbers and of every byte of the tensors, to notice later that one has changed."""
+    digest = blake2b(json.dumps(numbers, sort_keys=True).encode(), digest_size=16)
+    with (folder / "state.safetensors").open("rb") as file:
+        while block := file.read(1 << 20):
+            digest.update(block)
+    return digest.hexdigest()
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """What `save_checkpoint` wrote.
 
-    Raises: ValueError if a file is missing, cut short or no checkpoint of ours, or of a newer format. Weights that were
-            altered without changing the file's length are not noticed.
+    Raises: ValueError if a file is missing, no checkpoint of ours or of a newer format, or if a single bit has changed
+            since it was saved (not noticed in checkpoints of before there were checksums).
     """
     try:
         numbers = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         found = numbers["format"]
+        checksum = numbers.pop("checksum", None)
+        if found == FORMAT and checksum not in (None, _checksum(folder, numbers)):
+            raise ValueError("its bytes are not those that were saved")
         tensors = load_file(folder / "state.safetensors") if found == FORMAT else {}
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(
@@ -99,7 +185,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 def drop_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints of a run; renamed first, so that none is seen half-deleted."""
     for path in checkpoints(folder)[:-keep]:
-        gone = path.with_name(f".{path.name}.old")
+        gone = path.with_name(f".{path.name}.gone")
         shutil.rmtree(gone, ignore_errors=True)
         shutil.rmtree(path.rename(gone))
 

@@ -1,6 +1,10 @@
 """Checkpoints: whole or absent, refused with a reason when damaged, and complete enough to go on from."""
 
 import json
+import os
+import random
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -9,12 +13,14 @@ from diffkit import checkpoint
 from diffkit.checkpoint import (
     FORMAT,
     checkpoints,
+    claimed,
     drop_checkpoints,
     latest_checkpoint,
     load_checkpoint,
     optimizer_state,
     restore_optimizers,
     save_checkpoint,
+    whole_files,
     whole_or_absent,
     write_whole,
 )
@@ -57,7 +63,8 @@ def test_a_write_broken_off_leaves_the_one_before(tmp_path, monkeypatch, when):
     def break_off(*_, **__):
         raise OSError("no space left on device")
 
-    with monkeypatch.context() as broken, pytest.raises(OSError, match="no space"):
+    said = "step-0001000 cannot be written .no space left.*Make room on the disk"
+    with monkeypatch.context() as broken, pytest.raises(OSError, match=said):
         broken.setattr(*((checkpoint, "save_file") if when == "weights" else (json, "dumps")), break_off)
         saved(tmp_path, 1000)
     assert latest_checkpoint(tmp_path) == before and same(load_checkpoint(before)[0], TENSORS)
@@ -131,6 +138,113 @@ def test_a_newer_format_is_named(tmp_path):
         load_checkpoint(path)
 
 
+@pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
+def test_no_flipped_bit_is_ever_loaded(tmp_path, name):
+    """A bit of the tensors' file is always noticed; one of the JSON is, or it stood in the checksum's own name."""
+    path, rng = saved(tmp_path, 500), random.Random(0)
+    before, whole = load_checkpoint(path), (path / name).read_bytes()
+    refused = 0
+    for place in range(len(whole)):
+        spoiled = bytearray(whole)
+        spoiled[place] ^= 1 << rng.randrange(8)
+        (path / name).write_bytes(spoiled)
+        try:
+            tensors, numbers = load_checkpoint(path)
+        except ValueError as error:
+            assert "step-0000500" in str(error)
+            refused += 1
+        else:
+            assert same(tensors, before[0]) and numbers.items() >= before[1].items()
+    assert refused == len(whole) if name == "state.safetensors" else refused >= len(whole) - len("checksum")
+
+
+def test_a_checkpoint_of_before_there_were_checksums_is_read(tmp_path):
+    path = saved(tmp_path, 500)
+    numbers = json.loads((path / "state.json").read_text(encoding="utf-8"))
+    assert len(numbers.pop("checksum")) == 32
+    (path / "state.json").write_text(json.dumps(numbers), encoding="utf-8")
+    tensors, read = load_checkpoint(path)
+    assert same(tensors, TENSORS) and read == {"format": FORMAT, **NUMBERS}
+
+
+def test_numbers_that_json_writes_in_its_own_way_have_the_same_checksum(tmp_path):
+    save_checkpoint(tmp_path / "step-1", {}, {"tuple": (1, 2), 3: 0.1, "nan": float("nan"), "text": "é"})
+    numbers = load_checkpoint(tmp_path / "step-1")[1]
+    assert numbers["tuple"] == [1, 2] and numbers["3"] == 0.1 and numbers["text"] == "é"
+
+
+# -------------------------------------------------------------------------------------------- folders and their files
+
+
+def test_what_was_killed_between_two_renames_is_put_back(tmp_path):
+    """The old folder lies under its other name; a write that breaks off then must not cost it."""
+    path = saved(tmp_path, 500)
+    path.rename(tmp_path / ".step-0000500.old")
+    with pytest.raises(RuntimeError), whole_or_absent(path):
+        raise RuntimeError("broken off")
+    assert same(load_checkpoint(path)[0], TENSORS)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
+
+
+def test_files_move_in_whole_and_leave_the_others_alone(tmp_path):
+    for name in ("config.json", "weights", "log"):
+        (tmp_path / name).write_text("old", encoding="utf-8")
+    with pytest.raises(OSError, match="cannot be written .full"), whole_files(tmp_path, last="config.json") as draft:
+        (draft / "weights").write_text("ne", encoding="utf-8")
+        raise OSError("full")
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == dict.fromkeys(
+        ("config.json", "weights", "log"), "old"
+    )
+    with whole_files(tmp_path, last="config.json") as draft:
+        for name in ("config.json", "weights", "words"):
+            (draft / name).write_text("new", encoding="utf-8")
+    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {
+        "config.json": "new", "weights": "new", "words": "new", "log": "old",
+    }  # fmt: skip
+
+
+def test_the_file_that_is_looked_for_moves_last(tmp_path, monkeypatch):
+    moved, replace = [], os.replace
+    monkeypatch.setattr(os, "replace", lambda source, target: (moved.append(target.name), replace(source, target)))
+    with whole_files(tmp_path, last="config.json") as draft:
+        for name in ("config.json", "a", "z"):
+            (draft / name).write_text("new", encoding="utf-8")
+    assert moved[-1] == "config.json" and sorted(moved) == ["a", "config.json", "z"]
+
+
+def test_a_folder_is_claimed_by_one_run_at_a_time(tmp_path):
+    folder = tmp_path / "run" / "checkpoints"
+    for _ in range(2):  # what was let go of can be claimed again
+        with claimed(folder):
+            with pytest.raises(ValueError, match="another run is at work in .*checkpoints.*another folder"):
+                with claimed(folder):
+                    pass
+        assert not list(folder.iterdir()), "nothing is left of the lock"
+    with pytest.raises(RuntimeError), claimed(folder):
+        raise RuntimeError
+    with claimed(folder), claimed(tmp_path / "other"):
+        pass
+
+
+def test_a_killed_run_lets_go_of_its_folder_and_its_remains_are_cleared(tmp_path):
+    """The lock is the system's, not the file: that stays behind and hinders nobody."""
+    code = "import sys, fcntl; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); print(); input()"
+    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
+        child.stdout.readline()
+        with pytest.raises(ValueError, match="another run is at work"), claimed(tmp_path):
+            pass
+        child.kill()
+    path = saved(tmp_path, 500)
+    for name in (".step-0001000.part", ".step-0000400.gone"):
+        (tmp_path / name).mkdir()
+        (tmp_path / name / "state.json").write_text("{", encoding="utf-8")
+    assert (tmp_path / ".lock").exists()
+    with claimed(tmp_path):
+        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "step-0000500"]
+    assert [*tmp_path.iterdir()] == [path]
+
+
 # ---------------------------------------------------------------------------------------------------------- optimisers
 
 
@@ -191,6 +305,6 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     write_whole(path, "één\n")
     assert path.read_bytes() == "één\n".encode()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="full"):
+    with pytest.raises(OSError, match="result.json cannot be written .full"):
         write_whole(path, b"half")
-    assert path.read_bytes() == "één\n".encode()
+    assert path.read_bytes() == "één\n".encode() and [*path.parent.iterdir()] == [path]
