@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
-from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel
+from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
 from diffkit.autoregressive import Autoregressive
@@ -24,8 +24,8 @@ from diffkit.gaussian import DiffusionLM, Plaid
 from diffkit.sedd import SEDD, UDLM
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
-__all__ += ["PRETRAINED", "PROCESSES", "build_model", "fingerprint", "load_model", "model_folder", "quiet"]
-__all__ += ["start_from"]
+__all__ += ["PRETRAINED", "PROCESSES", "build_model", "check_tokenizer", "fingerprint", "load_model", "model_folder"]
+__all__ += ["quiet", "start_from"]
 
 PROCESSES: dict[str, Any] = {  # classes of processes, each with from_settings
     "mdlm": MaskedDiffusion,
@@ -159,15 +159,41 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
         raise ValueError(f"load_model: {folder} has no .safetensors weights; pickled weights are never loaded.")
     try:
         kind = DiffusionConfig.get_config_dict(folder)[0].get("model_type")
-        if kind != DiffusionConfig.model_type:
-            raise ValueError(f"load_model: {folder} holds a {kind!r} model, expected {DiffusionConfig.model_type!r}.")
-        with quiet():
-            model, info = DiffusionModel.from_pretrained(folder, use_safetensors=True, output_loading_info=True)
-    except (OSError, RuntimeError, SafetensorError) as error:
+        model, strange = _read(folder) if kind == DiffusionConfig.model_type else (None, [])
+    except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"load_model: {folder} is damaged or not whole ({error}). Save or copy it again.") from error
-    if info["missing_keys"] or info["unexpected_keys"]:
-        raise ValueError(f"load_model: the weights in {folder} are not those of its config.json: {info}.")
+    if model is None:
+        raise ValueError(f"load_model: {folder} holds a {kind!r} model, expected {DiffusionConfig.model_type!r}.")
+    if strange:
+        raise ValueError(
+            f"load_model: the weights in {folder} are not those of its config.json: {len(strange)} do not fit, the "
+            f"first is {strange[0]}. Copy both files again from one and the same model."
+        )
     return model.eval()
+
+
+def _read(folder: Path) -> tuple[DiffusionModel, list[str]]:
+    """The model in a folder, and the names of weights that are missing there, too many or of another shape."""
+    with quiet():
+        model, info = DiffusionModel.from_pretrained(
+            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+        )
+    reshaped = {name for name, *_ in info["mismatched_keys"]}
+    return model, sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped)
+
+
+def check_tokenizer(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """See that a tokenizer has as many ids as a model knows, and hides words under the same one.
+
+    Raises: ValueError if it is another model's.
+    """
+    known = (model.config.process["vocab_size"], model.config.process["mask_id"])
+    found = (len(tokenizer), tokenizer.mask_token_id)
+    if found != known:
+        raise ValueError(
+            f"check_tokenizer: the model {str(model.name_or_path)!r} knows {known[0]} words, with MASK as number "
+            f"{known[1]}, but the tokenizer has {found[0]}, with number {found[1]}. Use the one it was trained with."
+        )
 
 
 @torch.no_grad()
@@ -188,12 +214,14 @@ def start_from(model: DiffusionModel, name_or_folder: str | Path) -> None:
 
 @contextmanager
 def quiet() -> Iterator[None]:
-    """No progress bars of transformers while models are saved and loaded: they would be stored in notebooks."""
-    shown = transformers_logging.is_progress_bar_enabled()
+    """No progress bars or tables of transformers while models are saved and loaded: notebooks would store them."""
+    shown, verbosity = transformers_logging.is_progress_bar_enabled(), transformers_logging.get_verbosity()
     transformers_logging.disable_progress_bar()
+    transformers_logging.set_verbosity_error()
     try:
         yield
     finally:
+        transformers_logging.set_verbosity(verbosity)
         if shown:
             transformers_logging.enable_progress_bar()
 
