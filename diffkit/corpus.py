@@ -15,7 +15,9 @@ import datasets
 import numpy as np
 from datasets import Dataset, IterableDataset
 from huggingface_hub import HfApi
+from tqdm.auto import tqdm
 
+BAR_DELAY = 5.0  # seconds that a pass over the text takes before a progress bar shows
 SEPARATOR = "<|endoftext|>"  # alone on a line, it ends a document of a text file
 ARTICLE_HEADING = re.compile(r"\s*= [^=]+ =\s*")  # WikiText: headings inside an article have "= =" or more
 FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parquet"}
@@ -137,13 +139,16 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
 def _from_text(files: list[Path], streaming: bool) -> Dataset | IterableDataset:
     """Look through all lines once: for separators, for bytes that are no text, and for the key of the cache."""
     content, seen = blake2b(digest_size=16), set()
-    for file in files:
-        content.update(b"\0next file\0")
-        with file.open("rb") as lines:
-            for number, line in enumerate(lines, start=1):
-                content.update(line)
-                text = _decode(line, file, number).strip()
-                seen.add(text if text in (SEPARATOR, "") else "text")
+    size = sum(file.stat().st_size for file in files)
+    with tqdm(total=size, desc="reading", unit="B", unit_scale=True, delay=BAR_DELAY) as bar:
+        for file in files:
+            content.update(b"\0next file\0")
+            with file.open("rb") as lines:
+                for number, line in enumerate(lines, start=1):
+                    content.update(line)
+                    text = _decode(line, file, number).strip()
+                    seen.add(text if text in (SEPARATOR, "") else "text")
+                    bar.update(len(line))
     separator = SEPARATOR if SEPARATOR in seen else "" if "" in seen else None
     source = {"files": [str(file) for file in files], "separator": separator}
     if "text" not in seen:
@@ -215,7 +220,8 @@ def split_documents(
             raise ValueError("split_documents: a streamed corpus needs a validation_fraction between 0 and 1.")
         held_out = partial(_is_held_out, seed=seed, threshold=validation_fraction)
         return Split(dataset.filter(lambda row: not held_out(row)), dataset.filter(held_out))
-    draws = np.array([_draw(text, seed) for rows in dataset.iter(1000) for text in rows["text"]])
+    rows = tqdm(dataset.iter(1000), "splitting", -(-len(dataset) // 1000), unit="k documents", delay=BAR_DELAY)
+    draws = np.array([_draw(text, seed) for part in rows for text in part["text"]])
     ranked = np.append(np.unique(draws), 1.0)
     wanted = validation_documents
     threshold = validation_fraction if wanted is None else ranked[np.clip(wanted, 0, len(ranked) - 1)]
