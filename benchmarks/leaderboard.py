@@ -23,7 +23,7 @@ from statistics import median
 
 import torch
 
-from diffkit import commands
+from diffkit import runs
 from diffkit.checkpoint import whole_or_absent, write_whole
 from diffkit.config import read_config
 from diffkit.language import StoryLanguage, load_language
@@ -70,7 +70,7 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
     read = read_config(HOME / "configs" / "leaderboard" / f"{name}.yaml")
     settings = read._replace(train=replace(read.train, seed=seed))
     folder = HOME / "runs" / "leaderboard" / (f"{name}-seed{seed}" if seed else name)
-    commands.train(*settings, out=str(folder), resume=True)
+    runs.train(*settings, out=str(folder), resume=True)
     trained = load_model(folder)
     process, L = trained.process, language.length
     records = [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]

@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffkit.diffusion import Denoise, LossTerms, Step, beliefs_of, hidden_nats, logits_at
-from diffkit.draws import categorical, highest
+from diffkit.draws import categorical, highest, uniform_numbers
 from diffkit.noise import check_mask_id
 
 
@@ -72,7 +72,7 @@ class BlockDiffusion(nn.Module):
         place = (u.to(x0.device).double()[:, None] + torch.arange(N, device=x0.device).double() / N) % 1  # (B, N)
         count = (place * size).long().clamp(max=size - 1) + 1
         order = torch.full((B, N * self.block), 2.0, device=x0.device)  # places behind the text come last
-        order[:, :L] = torch.rand(B, L, generator=rng, device=rng.device).to(x0.device)
+        order[:, :L] = uniform_numbers((B, L), rng, torch.float32).to(x0.device)
         rank = order.view(B, N, self.block).argsort(2).argsort(2)
         hidden = (rank < count[..., None]).view(B, -1)[:, :L]
         return torch.where(hidden, self.mask_id, x0), (count.double() / size)[:, number]
@@ -91,7 +91,7 @@ class BlockDiffusion(nn.Module):
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         """`bound` at a random moment of the step that ends at t, whole in 1..T: unbiased for t uniform on 1..T."""
-        late = torch.rand(t.shape, generator=rng, dtype=torch.float64, device=rng.device).to(t.device)
+        late = uniform_numbers(t.shape, rng).to(t.device)
         nats = self.bound(denoise, x0, (t - 1 + late) / self.T, rng)
         return LossTerms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
 
@@ -101,7 +101,7 @@ class BlockDiffusion(nn.Module):
         """Hide the last share t / T of each text: whole blocks from the right, and random tokens of the one before."""
         B, L = x0.shape
         hidden = (t.double() / self.T * L).ceil().to(x0.device).expand(B)  # tokens
-        order = self.blocks(L, x0.device) + torch.rand(B, L, generator=rng, device=rng.device).to(x0.device) * 0.99
+        order = self.blocks(L, x0.device) + uniform_numbers((B, L), rng, torch.float32).to(x0.device) * 0.99
         is_masked = highest(order, torch.ones_like(x0, dtype=torch.bool), hidden)
         return torch.where(is_masked, self.mask_id, x0), is_masked
 
@@ -123,7 +123,7 @@ class BlockDiffusion(nn.Module):
             current = number[is_masked.int().argmax(1)]  # the first block with a MASK, (B,)
             candidates = is_masked & (number == current[:, None]) & (due > 0)[:, None]
             beliefs = self.log_probs(denoise(torch.cat([zs, zs], 1), t).double(), zs).exp()
-            order = torch.rand(zs.shape, generator=rng, dtype=torch.float64, device=rng.device).to(zs.device)
+            order = uniform_numbers(zs.shape, rng).to(zs.device)
             probs = torch.where(candidates[..., None], beliefs, probs)
             zs = torch.where(highest(-order, candidates, due), categorical(beliefs, rng), zs)
         return Step(zs, probs)

@@ -15,13 +15,13 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, auto_cli
 
-from diffkit import __version__, commands
+from diffkit import __version__, commands, runs
 from diffkit.train import Curriculum, TrainingDiverged, TrainSettings
 
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 COMMANDS: dict[str, Any] = {
     command.__name__: command
-    for command in (commands.doctor, commands.data, commands.train, commands.sample, commands.infill, commands.evaluate)
+    for command in (commands.doctor, runs.data, runs.train, commands.sample, commands.infill, commands.evaluate)
 }
 FLAGS = ("--all", "--animate", "--complete", "--resume")
 MISTAKES = (ValueError, OSError, TrainingDiverged)  # of the user's, told without a traceback

@@ -35,6 +35,8 @@ class Batches(Protocol):
     Several processes share the work by each taking its part of every batch: `next(batches)[rank::world_size]`.
     """
 
+    position: int  # how much was served so far
+
     def __iter__(self) -> Iterator[Tensor]: ...
     def __next__(self) -> Tensor: ...  # (B, L) int64
     def state_dict(self) -> dict[str, Any]: ...

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from diffkit.draws import categorical
+from diffkit.draws import categorical, uniform_numbers
 from diffkit.noise import Schedule, check_mask_id, corrupt, corrupt_count, get_schedule
 
 CACHED = 2**19  # logits that stay in the cache of a CPU from one pass over them to the next
@@ -245,7 +245,7 @@ class MaskedDiffusion(nn.Module):
 
         Two draws, first whether, then what: one draw over V + 1 outcomes needs probabilities that floats cannot hold.
         """
-        u = torch.rand(zt.shape, generator=rng, dtype=torch.float64, device=rng.device).to(zt.device)
+        u = uniform_numbers(zt.shape, rng).to(zt.device)
         reveal = (zt == self.mask_id) & (u >= self.stay_masked(t, s).to(zt.device)[:, None])
         probs = self.log_probs(denoise(zt, t).double(), zt).exp()
         return Step(torch.where(reveal, categorical(probs, rng), zt), probs)

@@ -2,8 +2,43 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch import Generator, Tensor
+
+
+class SharedGenerator(Generator):
+    """One generator, held in the same state by several processes, each of which has some rows of every batch.
+
+    `uniform_numbers` and `normal_numbers` then draw for the whole batch and return the rows rank, rank + processes, and
+    so on: the noise of a text does not depend on how many processes share the work, and the generators stay in step.
+    """
+
+    def __new__(cls, rank: int = 0, processes: int = 1) -> SharedGenerator:
+        """torch makes the generator; it takes no arguments."""
+        return super().__new__(cls)
+
+    def __init__(self, rank: int = 0, processes: int = 1):
+        super().__init__()
+        self.rank, self.processes = rank, processes
+
+
+def uniform_numbers(shape: Sequence[int], rng: Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+    """Numbers from U[0, 1), of the shape (B, ...), on the generator's device."""
+    return _rows(torch.rand, shape, rng, dtype)
+
+
+def normal_numbers(shape: Sequence[int], rng: Generator) -> Tensor:
+    """Numbers from N(0, 1), float64, of the shape (B, ...), on the generator's device."""
+    return _rows(torch.randn, shape, rng, torch.float64)
+
+
+def _rows(draw: Callable[..., Tensor], shape: Sequence[int], rng: Generator, dtype: torch.dtype) -> Tensor:
+    if not isinstance(rng, SharedGenerator) or rng.processes == 1:
+        return draw(shape, generator=rng, dtype=dtype, device=rng.device)
+    whole = draw((shape[0] * rng.processes, *shape[1:]), generator=rng, dtype=dtype, device=rng.device)
+    return whole[rng.rank :: rng.processes]
 
 
 def categorical(probs: Tensor, rng: Generator) -> Tensor:
@@ -17,7 +52,7 @@ def categorical(probs: Tensor, rng: Generator) -> Tensor:
     Raises:  ValueError if a row has a negative, infinite or NaN entry, or sums to zero.
     Source:  arXiv:2409.02908, section on inaccurate categorical sampling.
     """
-    return inverse_cdf(probs, torch.rand(probs.shape[:-1], generator=rng, dtype=torch.float64, device=rng.device))
+    return inverse_cdf(probs, uniform_numbers(probs.shape[:-1], rng))
 
 
 def inverse_cdf(probs: Tensor, u: Tensor) -> Tensor:

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, MaskedDiffusion, Process, hidden_nats, logits_at
+from diffkit.draws import uniform_numbers
 from diffkit.language import StoryLanguage
 from diffkit.noise import Schedule, corrupt_count
 
@@ -43,7 +44,7 @@ def sequence_bounds(
     Source: arXiv:2406.03736 and arXiv:2502.09992.
     """
     draws = draws if process.bound_varies else 1
-    u = (torch.arange(draws) + torch.rand(len(x0), draws, generator=rng, dtype=torch.float64)) / draws
+    u = (torch.arange(draws) + uniform_numbers((len(x0), draws), rng)) / draws
     bounds = []
     for rows, places in zip(x0.split(batch_size), u.split(batch_size), strict=True):
         nats = [process.bound(denoise, rows, place, rng).double().sum(1).cpu() for place in places.T]

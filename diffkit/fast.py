@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffkit.diffusion import Denoise, MaskedDiffusion, logits_at, without_mask
-from diffkit.draws import highest, inverse_cdf
+from diffkit.draws import highest, inverse_cdf, uniform_numbers
 from diffkit.noise import Schedule
 from diffkit.sample import Frame, evaluating, rounded
 
@@ -75,7 +75,7 @@ def check_times(times: Tensor, T: int, who: str, standing: bool = False) -> Tens
 
 def uniforms(z: Tensor, rng: Generator) -> Tensor:
     """One uniform number for each place of (B, L) ids, whether it will be used or not: the stream stays in step."""
-    return torch.rand(z.shape, generator=rng, dtype=torch.float64, device=rng.device).to(z.device)
+    return uniform_numbers(z.shape, rng).to(z.device)
 
 
 def beliefs_at(process: MaskedDiffusion, denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
@@ -150,7 +150,7 @@ class FirstHitting:
     def moves(self, denoise: Denoise, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         schedule, t = self.process.schedule, torch.full((len(z),), float(self.process.T), dtype=torch.float64)
         while (is_masked := z == self.process.mask_id).any():
-            n, u = is_masked.sum(1).cpu(), 1 - torch.rand(len(z), generator=rng, dtype=torch.float64).cpu()
+            n, u = is_masked.sum(1).cpu(), 1 - uniform_numbers((len(z),), rng).cpu()
             t = schedule.time_of(schedule.gamma(t) * u ** (1 / n.clamp(min=1)))
             reveal = highest(uniforms(z, rng), is_masked, is_masked.sum(1).clamp(max=1))
             z, _ = revealed(self.process, denoise, z, t.to(z.device), reveal, uniforms(z, rng))

@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.draws import uniform_numbers
 from diffkit.evaluate import Estimate, paired_gap
 from diffkit.language import StoryLanguage
 from diffkit.noise import corrupt_count
@@ -61,7 +62,7 @@ def conditional_bounds(
         raise ValueError(f"conditional_bounds: row {int((n < 1).int().argmax())} misses nothing; hide a token of it.")
     bounds = torch.zeros(len(x0), dtype=torch.float64)
     for i in range(draws):
-        u = (i + torch.rand(len(x0), generator=rng, dtype=torch.float64)) / draws
+        u = (i + uniform_numbers((len(x0),), rng)) / draws
         count = (u * n).long().clamp(max=n - 1) + 1
         xt, _ = corrupt_count(x0, count, mask_id=process.mask_id, rng=rng, frozen=~missing)
         t = process.schedule.time_of(count / x0.shape[1])

@@ -5,6 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
+from diffkit.draws import uniform_numbers
 from diffkit.language import StoryLanguage
 
 
@@ -19,7 +20,7 @@ def dropped(label: Tensor, p: float, null: int, rng: Generator) -> Tensor:
 
     Source: arXiv:2207.12598, section 3.2.
     """
-    hide = torch.rand(label.shape, generator=rng, dtype=torch.float64) < p
+    hide = uniform_numbers(label.shape, rng) < p
     return label.masked_fill(hide.to(label.device), null)
 
 

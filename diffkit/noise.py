@@ -10,6 +10,8 @@ from dataclasses import dataclass
 import torch
 from torch import Generator, Tensor
 
+from diffkit.draws import uniform_numbers
+
 Curve = Callable[[Tensor], Tensor]  # of tau = t / T in [0, 1], float64
 
 
@@ -192,7 +194,7 @@ def corrupt(
     gamma = schedule.gamma(t).to(x0.device)
     if gamma.ndim > 1 or (gamma.ndim == 1 and len(gamma) != len(x0)):
         raise ValueError(f"corrupt: t must be one number or ({len(x0)},), one per row of x0, got {tuple(gamma.shape)}.")
-    u = torch.rand(x0.shape, generator=rng, device=rng.device).to(x0.device)
+    u = uniform_numbers(x0.shape, rng, torch.float32).to(x0.device)
     is_masked = u < (gamma[:, None] if gamma.ndim else gamma)
     if frozen is not None:
         is_masked &= ~frozen
@@ -210,7 +212,7 @@ def corrupt_count(
     """
     check_clean(x0, mask_id, frozen)
     B, L = x0.shape
-    u = torch.rand(B, L, generator=rng, device=rng.device).to(x0.device)
+    u = uniform_numbers((B, L), rng, torch.float32).to(x0.device)
     if frozen is not None:
         u = u.masked_fill(frozen, 2.0)  # last in line
     count = torch.as_tensor(count, device=x0.device).expand(B)

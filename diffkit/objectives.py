@@ -5,10 +5,12 @@ from __future__ import annotations
 from typing import Any
 
 import torch
+import torch.distributed as dist
 from torch import Generator, Tensor
 
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.draws import uniform_numbers
 from diffkit.gaussian import DiffusionLM, Plaid
 from diffkit.noise import corrupt_count
 from diffkit.sedd import SEDD
@@ -33,10 +35,22 @@ def uniform(B: int, T: int, rng: Generator) -> Tensor:
 TIME_LAWS = {"low_discrepancy": low_discrepancy, "uniform": uniform}
 
 
+def pooled(total: Tensor, count: Tensor) -> Tensor:
+    """total / count; where several processes share a batch, so that the mean of their answers is that of the batch.
+
+    Each divides what it added up itself by the mean count of all.
+    """
+    count = count.float()
+    if dist.is_initialized():
+        dist.all_reduce(count)
+        count = count / dist.get_world_size()
+    return total / torch.where(count == 0, 1.0, count)
+
+
 def cross_entropy(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
     """Mean cross-entropy of all masked tokens of the batch: the simplest objective, but no bound; do not report it."""
     xt, is_masked = process.corrupt(x0, t, rng)
-    return process.token_loss(denoise, x0, xt, t).sum() / is_masked.sum().clamp(min=1)
+    return pooled(process.token_loss(denoise, x0, xt, t).sum(), is_masked.sum())
 
 
 def sequence_mean(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
@@ -47,7 +61,7 @@ def sequence_mean(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Ten
     xt, is_masked = process.corrupt(x0, t, rng)
     count = is_masked.sum(1)
     means = process.token_loss(denoise, x0, xt, t).sum(1) / count.clamp(min=1)
-    return means.sum() / (count > 0).sum().clamp(min=1)
+    return pooled(means.sum(), (count > 0).sum())
 
 
 def bound(process: Any, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
@@ -60,7 +74,7 @@ def _counts(process: MaskedDiffusion, x0: Tensor, t: Tensor, rng: Generator) -> 
 
     With the linear schedule and t uniform on 1..T, the counts are uniform on 1..L.
     """
-    moment = t - torch.rand(t.shape, generator=rng, dtype=torch.float64).to(t.device)
+    moment = t - uniform_numbers(t.shape, rng).to(t.device)
     return (process.schedule.gamma(moment) * x0.shape[1]).ceil().long().clamp(1, x0.shape[1]).to(x0.device)
 
 
@@ -68,7 +82,7 @@ def count_cross_entropy(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, 
     """As cross_entropy, with the number of masks in a row set by its time, not drawn: less noise in the gradient."""
     count = _counts(process, x0, t, rng)
     xt, _ = corrupt_count(x0, count, mask_id=process.mask_id, rng=rng)
-    return process.token_loss(denoise, x0, xt, t).sum() / count.sum()
+    return pooled(process.token_loss(denoise, x0, xt, t).sum(), count.sum())
 
 
 def count_bound(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
@@ -90,7 +104,7 @@ def hybrid(process: D3PM, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generato
 
 def score_entropy(process: SEDD, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
     """SEDD's own: the bound without its ends, nats per token, at noise spread evenly; t / T is the share of it."""
-    u = (t - torch.rand(t.shape, generator=rng, dtype=torch.float64).to(t.device)) / process.T
+    u = (t - uniform_numbers(t.shape, rng).to(t.device)) / process.T
     moment, speed = process.even_noise(u)
     zt, _ = process.corrupt(x0, moment, rng)
     return (speed[:, None] * process.T * process.score_entropy(denoise(zt, moment), x0, zt, moment)).mean()
@@ -106,7 +120,7 @@ def likelihood(process: Plaid, denoise: Denoise, x0: Tensor, t: Tensor, rng: Gen
 
     An eighth of the batch is enough for the reading of z_0, which costs next to nothing once the ends are learned.
     """
-    moment = t - torch.rand(t.shape, generator=rng, dtype=torch.float64).to(t.device)
+    moment = t - uniform_numbers(t.shape, rng).to(t.device)
     nats = process.diffusion_loss(denoise, x0, moment, rng)
     few = x0[: max(1, len(x0) // 8)]
     ends = process.reconstruction_loss(denoise, few, rng).mean() + process.prior_loss(x0).mean()

@@ -52,6 +52,7 @@ class TrainSettings:
     accumulate: int = 1  # batches to an optimiser step
     ema: float = 0.999  # weight of the past in the averaged weights; 0 turns averaging off
     precision: Literal["no", "bf16"] = "no"  # bf16: the network computes in bfloat16, weights stay float32
+    shard: bool = False  # split the weights over several processes (FSDP); for models that no single GPU holds
     drop_label: float = 0.1  # share of the labels hidden from a conditional model, so that it can do without
     save_every: int = 500  # steps between checkpoints
     validate_every: int = 500  # steps between looks at held-out text

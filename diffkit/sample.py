@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.diffusion import Denoise, MaskedDiffusion, Process, Step, without_mask
-from diffkit.draws import categorical, highest
+from diffkit.draws import categorical, highest, uniform_numbers
 from diffkit.noise import Schedule, get_schedule
 
 
@@ -38,7 +38,7 @@ def rounded(score: Tensor) -> Tensor:
 
 def random_order(probs: Tensor, rng: Generator) -> Tensor:
     """Any position, all equally likely."""
-    return torch.rand(probs.shape[:2], generator=rng, dtype=torch.float64, device=rng.device).to(probs.device)
+    return uniform_numbers(probs.shape[:2], rng).to(probs.device)
 
 
 def confidence(probs: Tensor, rng: Generator) -> Tensor:

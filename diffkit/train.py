@@ -2,12 +2,13 @@
 
 from __future__ import annotations
 
+import copy
 import math
 import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from itertools import chain
 from pathlib import Path
@@ -15,12 +16,13 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from torch import Generator, Tensor, nn
+from torch import Tensor, nn
 from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 from tqdm.auto import tqdm
 
 from diffkit.backbone import denormals_flushed
 from diffkit.checkpoint import (
+    claimed,
     drop_checkpoints,
     latest_checkpoint,
     load_checkpoint,
@@ -29,10 +31,12 @@ from diffkit.checkpoint import (
     save_checkpoint,
 )
 from diffkit.diffusion import Denoise
+from diffkit.draws import SharedGenerator
 from diffkit.labels import Conditioned, dropped
 from diffkit.model import DiffusionModel
 from diffkit.muon import Muon
 from diffkit.objectives import OBJECTIVES, TIME_LAWS
+from diffkit.parallel import anyone, check_launch, load_whole, part_of, shard, split_moments, whole
 from diffkit.recipe import Curriculum, TrainSettings
 
 if TYPE_CHECKING:
@@ -92,13 +96,26 @@ class TrainState:
         accelerator: Accelerator,
         label_of: LabelOf | None = None,
     ):
+        check_launch(accelerator)
         self.settings, self.accelerator, self.batches, self.label_of = settings, accelerator, batches, label_of
-        self.model = model.to(accelerator.device)
+        self.is_split = settings.shard and accelerator.num_processes > 1
+        self.model = (copy.deepcopy(model) if self.is_split else model).to(accelerator.device)
         self.model.zero_grad(set_to_none=True)  # what an earlier run may have left
         self.average = AveragedModel(self.model, multi_avg_fn=get_ema_multi_avg_fn(settings.ema))
-        self.network, *self.optimizers = accelerator.prepare(self.model, *make_optimizers(self.model, settings))
-        self.rng = Generator().manual_seed(settings.seed + accelerator.process_index)
+        if self.is_split:
+            shard(self.model)
+            shard(self.average.module)  # type: ignore[arg-type]
+        self.optimizers = make_optimizers(self.model, settings)
+        self.network: nn.Module = self.model if self.is_split else accelerator.prepare(self.model)
+        self.rng = SharedGenerator(accelerator.process_index, accelerator.num_processes)
+        self.rng.manual_seed(settings.seed)
         self.step = self.tokens = 0  # steps done; tokens of the last one
+        self._part_dropout()
+
+    def _part_dropout(self) -> None:
+        """Let other processes than the first drop other activations."""
+        if self.rng.rank:
+            torch.manual_seed(hash((self.settings.seed, self.step, self.rng.rank)))
 
     def advance(self) -> tuple[float, float]:
         """One optimiser step; returns (loss in nats per token, gradient norm).
@@ -107,12 +124,16 @@ class TrainState:
         """
         self.network.train()
         self.tokens = 0
-        loss = torch.stack([self._learn_from_batch() for _ in range(self.settings.accumulate)]).mean().item()
-        norm = float(self.accelerator.clip_grad_norm_(self.network.parameters(), self.settings.clip))
+        first, batches = self.batches.position, self.settings.accumulate
+        losses = [self._learn_from_batch(last=i == batches - 1) for i in range(batches)]
+        loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
+        norms = {"": nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)}
+        norm = whole(norms)[""].item()
         if not math.isfinite(loss + norm):
             raise TrainingDiverged(
-                f"fit: loss {loss:g} and gradient norm {norm:g} at step {self.step + 1}. The last checkpoint is sound: "
-                "lower the learning rate, lengthen the warm-up or clip harder, and resume."
+                f"fit: loss {loss:g} and gradient norm {norm:g} at step {self.step + 1}, whose batch begins at "
+                f"position {first} of the data. The last checkpoint is sound: lower the learning rate, lengthen the "
+                "warm-up or clip harder, and resume."
             )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -123,17 +144,21 @@ class TrainState:
         self.step += 1
         return loss, norm
 
-    def _learn_from_batch(self) -> Tensor:
-        """Add the gradient of one batch, or of this process's part of it; returns its loss."""
+    def _learn_from_batch(self, last: bool) -> Tensor:
+        """Add the gradient of this process's part of one batch; after the last of a step the processes share theirs.
+
+        Times and noise are drawn for the whole batch, so that a run does not depend on the number of processes.
+        """
         settings, process, device = self.settings, self.model.process, self.accelerator.device
-        x0 = next(self.batches)
-        self.tokens += x0.numel()
-        x0 = x0[self.accelerator.process_index :: self.accelerator.num_processes].to(device)
+        batch = next(self.batches)
+        self.tokens += batch.numel()
         reach = settings.curriculum.reach(self.step / settings.steps)
-        t = TIME_LAWS[settings.times](len(x0), max(1, round(reach * process.T)), self.rng).to(device)
-        with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
-            loss = OBJECTIVES[settings.objective](process, self._told(x0), x0, t, self.rng)
-        self.accelerator.backward(loss / settings.accumulate)
+        times = TIME_LAWS[settings.times](len(batch), max(1, round(reach * process.T)), self.rng)
+        x0, t = (part_of(x, self.rng).to(device) for x in (batch, times))
+        with nullcontext() if last else self.accelerator.no_sync(self.network):
+            with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"):
+                loss = OBJECTIVES[settings.objective](process, self._told(x0), x0, t, self.rng)
+            self.accelerator.backward(loss / settings.accumulate)
         return loss.detach()
 
     def _told(self, x0: Tensor) -> Denoise:
@@ -154,14 +179,16 @@ class TrainState:
         return {"process": config.process, "denoiser": config.denoiser, "optimizer": self.settings.optimizer}
 
     def save(self, folder: Path) -> Path:
-        """Write a checkpoint under a run's folder and drop all but the newest two."""
+        """Write a checkpoint under a run's folder and drop all but the newest two; all processes must ask together."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.state_dict().items()}
-        tensors |= optimizer_state(self.optimizers)
+        tensors = whole(tensors | optimizer_state(self.optimizers))
+        path = folder / f"step-{self.step:07d}"
+        if not self.accelerator.is_main_process:
+            return path
         tensors |= {"rng": self.rng.get_state(), "rng_torch": torch.get_rng_state()}
         if self.accelerator.device.type == "cuda":
             tensors["rng_cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
-        path = folder / f"step-{self.step:07d}"
         numbers = {"step": self.step, "batches": self.batches.state_dict(), "settings": asdict(self.settings)}
         save_checkpoint(path, tensors, numbers | {"kind": self.kind()})
         drop_checkpoints(folder, KEPT_CHECKPOINTS)
@@ -179,15 +206,15 @@ class TrainState:
             )
         self.batches.load_state_dict(numbers["batches"])
         for prefix, module in (("model.", self.model), ("average.", self.average)):
-            module.load_state_dict(
-                {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)}
-            )
+            load_whole(module, {name.removeprefix(prefix): v for name, v in tensors.items() if name.startswith(prefix)})
         restore_optimizers(self.optimizers, tensors)
+        split_moments(self.optimizers)
         self.rng.set_state(tensors["rng"])
         torch.set_rng_state(tensors["rng_torch"])
         if "rng_cuda" in tensors and self.accelerator.device.type == "cuda":
             torch.cuda.set_rng_state(tensors["rng_cuda"], self.accelerator.device)
         self.step = numbers["step"]
+        self._part_dropout()
 
 
 @contextmanager
@@ -234,20 +261,22 @@ def fit(
              accelerator: what to run on; whatever accelerate finds if None.
              label_of: (B, L) ids to their labels (B,), for a conditional model.
     Raises:  TrainingDiverged when a loss or gradient is NaN or infinite, the last checkpoint kept; ValueError for a
-             checkpoint of another run, or a folder that holds a run and resume is off.
+             checkpoint of another run, a folder that holds a run and resume is off, or one where a run is at work.
     """
     newest = latest_checkpoint(folder) if folder else None
     if newest and not resume:
         raise ValueError(f"fit: {folder} already holds a run ({newest.name}). Resume it, or choose another folder.")
-    state = TrainState(model, batches, settings, accelerator or Accelerator(mixed_precision="no"), label_of)
-    if newest:
-        state.load(newest)
-    try:
-        with denormals_flushed(), asked_to_stop() as stop:
-            yield from _steps(state, stop, folder if state.accelerator.is_main_process else None, validate)
-    finally:
-        model.load_state_dict(state.best().state_dict())
-        model.eval()
+    accelerator = accelerator or Accelerator(mixed_precision="no")
+    with claimed(folder) if folder and accelerator.is_main_process else nullcontext():
+        state = TrainState(model, batches, settings, accelerator, label_of)
+        if newest:
+            state.load(newest)
+        try:
+            with denormals_flushed(), asked_to_stop() as stop:
+                yield from _steps(state, stop, folder, validate)
+        finally:
+            model.load_state_dict(whole(state.best().state_dict()))
+            model.eval()
 
 
 def _steps(
@@ -258,7 +287,7 @@ def _steps(
 ) -> Iterator[Record]:
     """The loop itself: step, validate, save, tell."""
     settings, saved = state.settings, state.step
-    while state.step < settings.steps and not stop.is_set():
+    while state.step < settings.steps and not anyone(stop.is_set(), state.accelerator):
         started = time.perf_counter()
         loss, norm = state.advance()
         speed = state.tokens / (time.perf_counter() - started)

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffkit.diffusion import Denoise, LossTerms, Step, without_mask
-from diffkit.draws import categorical
+from diffkit.draws import categorical, normal_numbers
 from diffkit.noise import check_clean, check_mask_id
 
 Mover = Callable[["WordVectorDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s
@@ -17,7 +17,7 @@ Mover = Callable[["WordVectorDiffusion", Tensor, Tensor, Tensor, Tensor, Generat
 
 def normal(like: Tensor, rng: Generator) -> Tensor:
     """Independent standard normal numbers of the same shape, float64."""
-    return torch.randn(like.shape, generator=rng, dtype=torch.float64, device=rng.device).to(like.device)
+    return normal_numbers(like.shape, rng).to(like.device)
 
 
 def ddpm(process: WordVectorDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
