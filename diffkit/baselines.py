@@ -2,8 +2,32 @@
 
 from __future__ import annotations
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
+
+
+class Table(NamedTuple):
+    """Counts of words behind H histories, without the zeros: those of history i lie at starts[i], sizes[i] of them."""
+
+    known: Tensor  # (H,) sorted histories
+    starts: Tensor  # (H,)
+    sizes: Tensor  # (H,)
+    words: Tensor  # (pairs seen,)
+    counts: Tensor  # (pairs seen,) float64
+
+    def following(self, histories: Tensor, V: int) -> Tensor:
+        """Counts of all words behind each history, (...) -> (..., V); zeros where it was never seen."""
+        sought = histories.flatten()
+        row = torch.searchsorted(self.known, sought).clamp(max=len(self.known) - 1)
+        sizes = torch.where(self.known[row] == sought, self.sizes[row], 0)
+        place = torch.arange(len(sought)).repeat_interleave(sizes)
+        within = torch.arange(len(place)) - (sizes.cumsum(0) - sizes)[place]
+        entry = self.starts[row][place] + within
+        counts = torch.zeros(len(sought), V, dtype=torch.float64)
+        counts[place, self.words[entry]] = self.counts[entry]
+        return counts.view(*histories.shape, V)
 
 
 class NGram:
@@ -15,7 +39,7 @@ class NGram:
 
     Args:    x0: (N, L) clean sequences to count; PAD and EOS are words. order: n of the n-gram, 0 or more.
              vocab_size: V; mask_id: starts every text and is never predicted.
-    Raises:  ValueError for a negative order, or if there is nothing to count.
+    Raises:  ValueError for a negative order, one that is too high for the vocabulary, or if there is nothing to count.
     Source:  Chen and Goodman 1999, section 2.6 (after Witten and Bell 1991).
     """
 
@@ -24,6 +48,8 @@ class NGram:
             raise ValueError(
                 f"NGram: order must be 0 or more and x0 (N, L) ids, got order {order} and x0 {tuple(x0.shape)}."
             )
+        if vocab_size**order >= 2**63:
+            raise ValueError(f"NGram: {order} words of {vocab_size} do not fit one number; choose a smaller order.")
         self.order, self.vocab_size, self.mask_id = order, vocab_size, mask_id
         is_word = torch.arange(vocab_size) != mask_id
         self.uniform = is_word.double() / is_word.sum()  # (V,)
@@ -39,20 +65,17 @@ class NGram:
             code = code * self.vocab_size + shifted
         return code
 
-    def _count(self, histories: Tensor, x0: Tensor) -> tuple[Tensor, Tensor]:
-        """Sorted histories (H,), and how often each word follows them, (H, V); the last row is for all others."""
-        known, row = histories.flatten().unique(return_inverse=True)
-        V = self.vocab_size
-        counts = torch.bincount(row * V + x0.flatten(), minlength=(len(known) + 1) * V)
-        return known, counts.double().view(-1, V)
+    def _count(self, histories: Tensor, x0: Tensor) -> Table:
+        """How often each word follows each history; what was never seen takes no place."""
+        pairs, counts = (histories * self.vocab_size + x0).unique(return_counts=True)  # sorted by history, then by word
+        known, sizes = (pairs // self.vocab_size).unique_consecutive(return_counts=True)
+        return Table(known, sizes.cumsum(0) - sizes, sizes, pairs % self.vocab_size, counts.double())
 
     def __call__(self, xt: Tensor, t: Tensor | float) -> Tensor:
         """A text shifted right by one place (B, L) -> log p of the next word at every place, (B, L, V) float64."""
         probs = self.uniform.expand(*xt.shape, -1)
-        for n, (known, counts) in enumerate(self.tables):
-            histories = self._histories(xt, n)
-            row = torch.searchsorted(known, histories).clamp(max=len(known) - 1)
-            seen = counts[torch.where(known[row] == histories, row, len(known))]  # (B, L, V)
+        for n, table in enumerate(self.tables):
+            seen = table.following(self._histories(xt, n), self.vocab_size)  # (B, L, V)
             kinds = (seen > 0).sum(-1, keepdim=True)
             blend = (seen + kinds * probs) / (seen.sum(-1, keepdim=True) + kinds).clamp(min=1)
             probs = torch.where(kinds > 0, blend, probs)
