@@ -20,7 +20,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(shell pwd))
 $(READY): always
 endif
 
-.PHONY: help lab test demo notebooks sweep leaderboard check lint types size clean lock always
+.PHONY: help lab test demo notebooks sweep leaderboard bench check lint types size clean lock always
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -82,6 +82,9 @@ sweep: $(READY) ## train the points of the scaling notebook that are not in its 
 
 leaderboard: $(READY) ## train and judge the rows of notebook 16 that are not in its table yet (hours on a CPU; resumes)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/leaderboard.py
+
+bench: $(READY) ## measure speed and memory against BERT's and against the machine's own peak (about ten minutes)
+	@for name in training utilisation data gpu; do echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
 lock: ## rebuild requirements.lock from the ranges in pyproject.toml
 	rm -rf .cache/lock && mkdir -p .cache && "$(PYTHON)" -m venv .cache/lock
