@@ -3,6 +3,7 @@
 
 PYTHON ?= python3
 LAB_ARGS ?=
+QUICKSTART_ARGS ?=
 TORCH := 2.13.0
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
@@ -20,7 +21,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(shell pwd))
 $(READY): always
 endif
 
-.PHONY: help lab test demo notebooks sweep leaderboard bench check lint types size clean lock always
+.PHONY: help lab test demo quickstart notebooks sweep leaderboard bench check lint types size clean lock always
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -47,6 +48,12 @@ lab: $(READY) ## set up once, then open the course in JupyterLab
 
 demo: $(READY) ## watch a story unmask in the terminal, from the shipped model
 	@$(VENV)/bin/diffkit sample --model data/pretrained/tales-mdlm --animate
+
+quickstart: $(READY) ## with a GPU and a network: TinyStories, six layers, 50,000 steps, then samples (resumes; see docs/costs.md)
+	@precision=$$($(PY) -c 'import torch; print("bf16" if torch.cuda.is_available() else "no")'); \
+	$(VENV)/bin/diffkit train --config configs/tiny.yaml --train.precision $$precision --out runs/quickstart --resume \
+	  $(QUICKSTART_ARGS)
+	@$(VENV)/bin/diffkit sample --model runs/quickstart --n 3 --prompt "Once upon a time"
 
 lint: $(READY)
 	@echo "== format and lint"

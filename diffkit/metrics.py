@@ -73,6 +73,28 @@ def repeated_sentences(ids: Tensor, *, eos_id: int, stop_id: int) -> float:
     return sum(map(repeats, until_end(ids, eos_id))) / len(ids)
 
 
+def seen_windows(ids: Tensor, stream: Tensor, n: int) -> float:
+    """Share of the windows of n tokens in rows (N, L) that stand, in a row, in a stream of ids (tokens,).
+
+    Windows are compared by a hash of 64 bits; that two different ones of millions agree is less than one in a million.
+    """
+    if not 1 <= n <= min(ids.shape[1], len(stream)):
+        raise ValueError(
+            f"seen_windows: n must lie in 1..{min(ids.shape[1], len(stream))}, the length of a text and of the stream, "
+            f"got {n}."
+        )
+    rng = torch.Generator().manual_seed(0)
+    odd = torch.randint(-(2**62), 2**62, (n,), generator=rng) * 2 + 1
+
+    def codes(row: Tensor) -> Tensor:
+        code = torch.zeros_like(row[..., : row.shape[-1] - n + 1])
+        for i in range(n):
+            code = (code + row[..., i : i + code.shape[-1]] + 1) * odd[i]  # modulo 2^64
+        return code
+
+    return torch.isin(codes(ids), codes(stream)).double().mean().item()
+
+
 class Copied(NamedTuple):
     """How many samples stand word for word in the training set."""
 

@@ -2,12 +2,16 @@
 
 import shutil
 from argparse import ArgumentError
+from dataclasses import replace
+from itertools import islice
 from pathlib import Path
 
 import pytest
 import torch
+from datasets import IterableDataset
 
-from diffkit.config import DataSettings, ModelSettings, build, default_output, read, read_config, read_held_out
+from diffkit import corpus
+from diffkit.config import DataSettings, ModelSettings, _split, build, default_output, read, read_config, read_held_out
 from diffkit.language import load_language
 from diffkit.model import PRETRAINED, load_model, parameter_count
 from diffkit.tokenizer import word_level_tokenizer
@@ -32,7 +36,8 @@ def stand_in(tmp_path):
 def test_there_is_a_config_for_every_size_and_a_default():
     sizes, others = {"default", "nano", "tiny", "small", "medium"}, {"finish", "ar", "conditional", "block"}
     others |= {"d3pm-absorbing", "d3pm-uniform", "sedd", "diffusion-lm", "plaid"}
-    assert {path.stem for path in CONFIGS} == sizes | {f"nano-{other}" for other in others}
+    real = {"tinystories-nano", "tinystories-nano-ar", "wikitext2", "openwebtext"}
+    assert {path.stem for path in CONFIGS} == sizes | {f"nano-{other}" for other in others} | real
 
 
 @pytest.mark.parametrize("path", CONFIGS, ids=lambda path: path.stem)
@@ -50,7 +55,8 @@ def test_every_config_builds(path, stand_in, tmp_path, monkeypatch):
     assert x0.shape == (2, data.length if real else 48) and x0.dtype == torch.int64
     assert shop.model.process.settings().get("schedule", settings.model.schedule) == settings.model.schedule
     assert (shop.language is None) == real == (shop.model.config.language is None)
-    assert settings.model.size == path.stem.split("-")[0].replace("default", "nano")
+    named = path.stem.removeprefix("tinystories-").split("-")[0]
+    assert settings.model.size == {"default": "nano", "wikitext2": "tiny", "openwebtext": "small"}.get(named, named)
     assert settings.train.steps >= 1000 and 0 < settings.train.lr < 0.01
 
 
@@ -59,6 +65,24 @@ def test_every_line_of_a_config_is_explained(path):
     obvious = {"optimizer: adamw", "weight_decay: 0.01", "curriculum"}
     for line in path.read_text(encoding="utf-8").splitlines():
         assert "#" in line or line.endswith(":") or line.strip() in obvious, f"{path.name}: {line}"
+
+
+def test_openwebtext_is_streamed_and_so_is_a_part_of_it(monkeypatch):
+    """What its config asks for, on a stand-in that counts the pages it gives: nothing is read ahead of need."""
+    given = []
+
+    def pages():
+        for i in range(5000):
+            given.append(i)
+            yield {"text": " ".join(LETTERS[(i + k) % 10] for k in range(40))}
+
+    monkeypatch.setattr(corpus, "_from_hub", lambda *_: IterableDataset.from_generator(pages))
+    settings = read_config(FOLDER / "openwebtext.yaml")
+    train, validation = _split(replace(settings.data, limit=3000, validation_fraction=0.1), seed=0)
+    assert isinstance(train, IterableDataset) and isinstance(validation, IterableDataset)
+    given.clear()
+    assert len(list(islice(train, 20))) == 20 and len(given) < 100
+    assert len(list(train)) + len(list(validation)) == 3000
 
 
 def test_the_same_seed_builds_the_same_run():

@@ -4,6 +4,8 @@ import math
 
 import pytest
 import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
 from worlds import MICRO, PROBS, TALES, TEXTS, generator
 
 from diffkit.metrics import (
@@ -13,6 +15,7 @@ from diffkit.metrics import (
     marginals,
     pair_distance,
     repeated_sentences,
+    seen_windows,
     self_bleu,
     token_entropy,
     until_end,
@@ -77,6 +80,22 @@ def test_true_stories_lie_at_the_floor_and_one_story_far_above():
     for name in true:
         assert true[name].kl < 2 * true[name].kl_floor + 0.005
         assert alike[name].kl > 5 * alike[name].kl_floor and alike[name].total_variation > 0.5
+
+
+@given(seed=st.integers(0, 2**31), n=st.integers(1, 5))
+@settings(deadline=None, max_examples=30)
+def test_seen_windows_are_those_found_by_looking(seed, n):
+    rng = torch.Generator().manual_seed(seed)
+    ids, stream = torch.randint(0, 3, (3, 9), generator=rng), torch.randint(0, 3, (25,), generator=rng).tolist()
+    known = {tuple(stream[i : i + n]) for i in range(len(stream) - n + 1)}
+    windows = [tuple(row[i : i + n]) for row in ids.tolist() for i in range(len(row) - n + 1)]
+    want = sum(window in known for window in windows) / len(windows)
+    assert seen_windows(ids, torch.tensor(stream), n) == pytest.approx(want)
+
+
+def test_a_window_must_fit():
+    with pytest.raises(ValueError, match=r"seen_windows: n must lie in 1\.\.4.*got 5"):
+        seen_windows(torch.zeros(2, 6, dtype=torch.long), torch.zeros(4, dtype=torch.long), 5)
 
 
 def test_mistakes_are_named():

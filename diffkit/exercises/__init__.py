@@ -21,6 +21,7 @@ from diffkit.exercises.scaling import check_compute, check_exponent, check_front
 from diffkit.exercises.sedd import check_masking_rate, check_score, check_score_entropy
 from diffkit.exercises.speed import check_calls, check_how_many, check_make_up, check_next_time
 from diffkit.exercises.start_here import check_guess_cost, check_hidden_tokens, check_story_length
+from diffkit.exercises.tinystories import check_bits, check_copied, check_own_loss
 from diffkit.exercises.training import check_average, check_reach, check_stratified, check_warmth
 from diffkit.exercises.variable_length import check_length, check_length_belief, check_sees
 
@@ -30,10 +31,12 @@ __all__ = [
     "check_apart",
     "check_average",
     "check_bayes",
+    "check_bits",
     "check_block_parameters",
     "check_calls",
     "check_chunks",
     "check_compute",
+    "check_copied",
     "check_cosine_gamma",
     "check_count_estimate",
     "check_discrete_weight",
@@ -59,6 +62,7 @@ __all__ = [
     "check_nucleus",
     "check_order_nats",
     "check_own_evidence",
+    "check_own_loss",
     "check_own_schedule",
     "check_paired",
     "check_posterior",
