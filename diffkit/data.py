@@ -30,10 +30,7 @@ __all__ += ["Batches", "ChunkBatches", "Samples", "StoryBatches", "StreamBatches
 
 
 class Batches(Protocol):
-    """What a trainer needs: batches without end, and a state from which exactly the same batches follow again.
-
-    Several processes share the work by each taking its part of every batch: `next(batches)[rank::world_size]`.
-    """
+    """What a trainer needs: batches without end, and a state from which exactly the same batches follow again."""
 
     position: int  # how much was served so far
 
