@@ -16,7 +16,7 @@ from diffkit.config import DataSettings, read_held_out
 from diffkit.diffusion import Denoise
 from diffkit.guidance import follow
 from diffkit.language import load_language
-from diffkit.model import DiffusionModel, load_model
+from diffkit.model import DiffusionModel, check_tokenizer, load_model
 from diffkit.sample import canvas_from_text, denoise_frames, last_frame
 from diffkit.terminal import paragraph, play
 from diffkit.tokenizer import load_tokenizer
@@ -106,7 +106,9 @@ def infill(
 
 def _load(model: str) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:
     trained = load_model(model)
-    return trained, load_tokenizer(trained.name_or_path)
+    tokenizer = load_tokenizer(trained.name_or_path)
+    check_tokenizer(trained, tokenizer)
+    return trained, tokenizer
 
 
 def _steered(trained: DiffusionModel, label: str, guidance: float) -> Denoise:

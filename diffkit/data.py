@@ -32,8 +32,6 @@ __all__ += ["Batches", "ChunkBatches", "Samples", "StoryBatches", "StreamBatches
 class Batches(Protocol):
     """What a trainer needs: batches without end, and a state from which exactly the same batches follow again."""
 
-    position: int  # how much was served so far
-
     def __iter__(self) -> Iterator[Tensor]: ...
     def __next__(self) -> Tensor: ...  # (B, L) int64
     def state_dict(self) -> dict[str, Any]: ...

@@ -6,6 +6,7 @@ import contextlib
 import importlib.util
 import json
 import os
+import re
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -16,7 +17,7 @@ from accelerate import Accelerator
 from torch import Generator
 from tqdm.auto import tqdm
 
-from diffkit.checkpoint import latest_checkpoint
+from diffkit.checkpoint import latest_checkpoint, whole_files, write_whole
 from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, learn_tokenizer
 from diffkit.model import parameter_count, quiet
 from diffkit.terminal import paragraph
@@ -119,22 +120,28 @@ def _check_output(folder: Path, resume: bool, track: str) -> None:
 
 def _logged(records: Iterator[Record], path: Path, accelerator: Accelerator) -> Iterator[Record]:
     """The same records, one line of JSON each in a file; what a resumed run does again is not told twice."""
-    done = path.read_text(encoding="utf-8").splitlines() if path.exists() else []
     with contextlib.ExitStack() as files:
         log = None
         for record in records:
             accelerator.log({"loss": record.loss, "grad_norm": record.grad_norm, "lr": record.lr}, step=record.step)
             if log is None and accelerator.is_main_process:
-                path.parent.mkdir(parents=True, exist_ok=True)
-                log = files.enter_context(path.open("w", buffering=1, encoding="utf-8"))
-                log.writelines(f"{line}\n" for line in done[: record.step - 1])
+                write_whole(path, _told_before(record.step, path))
+                log = files.enter_context(path.open("a", buffering=1, encoding="utf-8"))
             if log:
                 log.write(json.dumps(record._asdict()) + "\n")
             yield record
 
 
+def _told_before(step: int, path: Path) -> str:
+    """The lines of a log about earlier steps; a line that a killed run left half-written is dropped."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    told = [(re.match(r'{"step": (\d+), .*}\n', line), line) for line in lines]
+    return "".join(line for match, line in told if match and int(match[1]) < step)
+
+
 def save(shop: Workshop, folder: Path) -> None:
-    """Write model and tokenizer as one folder that `load_model` reads."""
-    with quiet():
-        shop.model.save_pretrained(folder)
-    shop.tokenizer.save_pretrained(folder)
+    """Write model and tokenizer as one folder that `load_model` reads; killed, it leaves whole files, old or new."""
+    with whole_files(folder, last="config.json") as draft:
+        with quiet():
+            shop.model.save_pretrained(draft)
+        shop.tokenizer.save_pretrained(draft)

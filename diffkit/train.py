@@ -124,16 +124,16 @@ class TrainState:
         """
         self.network.train()
         self.tokens = 0
-        first, batches = self.batches.position, self.settings.accumulate
+        batches = self.settings.accumulate
         losses = [self._learn_from_batch(last=i == batches - 1) for i in range(batches)]
         loss = self.accelerator.reduce(torch.stack(losses).mean(), "mean").item()
         norms = {"": nn.utils.clip_grad_norm_(self.network.parameters(), self.settings.clip)}
         norm = whole(norms)[""].item()
         if not math.isfinite(loss + norm):
             raise TrainingDiverged(
-                f"fit: loss {loss:g} and gradient norm {norm:g} at step {self.step + 1}, whose batch begins at "
-                f"position {first} of the data. The last checkpoint is sound: lower the learning rate, lengthen the "
-                "warm-up or clip harder, and resume."
+                f"fit: loss {loss:g} and gradient norm {norm:g} at step {self.step + 1}, which ends with batch "
+                f"{(self.step + 1) * batches} of the run. The last checkpoint is sound: lower the learning rate, "
+                "lengthen the warm-up or clip harder, and resume."
             )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -292,14 +292,16 @@ def _steps(
         loss, norm = state.advance()
         speed = state.tokens / (time.perf_counter() - started)
         last = state.step == settings.steps
-        if folder and (last or state.step % settings.save_every == 0):
-            state.save(folder)
-            saved = state.step
         value = None
         if validate and (last or state.step % settings.validate_every == 0):
             with torch.random.fork_rng(devices=[]):  # what it draws must not differ between a whole and a resumed run
                 value = validate(state.best().eval())
-        yield Record(state.step, loss, norm, settings.lr * settings.warmth(state.step - 1), speed, value)
+        try:  # tell first, then save: a log that follows the records never lacks a step that was saved
+            yield Record(state.step, loss, norm, settings.lr * settings.warmth(state.step - 1), speed, value)
+        finally:  # also if the caller leaves the loop here
+            if folder and (last or state.step % settings.save_every == 0):
+                state.save(folder)
+                saved = state.step
     if folder and saved < state.step:  # asked to stop, perhaps while the caller held the record
         state.save(folder)
 

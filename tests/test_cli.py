@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffkit import cli, commands
+from diffkit import cli, commands, runs
 from diffkit.checkpoint import latest_checkpoint
 from diffkit.language import load_language
 from diffkit.model import load_model
@@ -138,7 +138,7 @@ def test_train_prints_entropy_and_validation(here, capsys):
 
 def test_resuming_gives_the_weights_of_a_straight_run(here, monkeypatch, capsys):
     """Ctrl-C after step 3 saves; resuming ends with the very weights of a run that nobody stopped."""
-    with_progress = commands.with_progress
+    with_progress = runs.with_progress
 
     def interrupted(records, settings):
         for record in records:
@@ -148,11 +148,11 @@ def test_resuming_gives_the_weights_of_a_straight_run(here, monkeypatch, capsys)
 
     run = [*MICRO, "--train.steps=6"]
     assert cli.main([*run, "--out=straight"]) == 0
-    monkeypatch.setattr(commands, "with_progress", interrupted)
+    monkeypatch.setattr(runs, "with_progress", interrupted)
     assert cli.main([*run, "--out=parts"]) == 0
     assert "Stopped after 3 of 6 steps" in capsys.readouterr().out
     assert load_model(here / "parts").config.language == "micro"
-    monkeypatch.setattr(commands, "with_progress", with_progress)
+    monkeypatch.setattr(runs, "with_progress", with_progress)
     assert cli.main([*run, "--out=parts", "--resume"]) == 0
     out, err = capsys.readouterr()
     assert "Resuming from step-0000003" in out and "Done." in out and "3/6" in err and "2/6" not in err
@@ -377,7 +377,7 @@ def test_a_run_that_diverges_says_what_to_do(here, monkeypatch, capsys):
         raise cli.TrainingDiverged("fit: loss nan at step 1. Lower the learning rate.")
         yield
 
-    monkeypatch.setattr(commands, "fit", diverging)
+    monkeypatch.setattr(runs, "fit", diverging)
     assert "Lower the learning rate" in mistake(capsys, *MICRO)
 
 

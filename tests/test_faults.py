@@ -304,7 +304,7 @@ def test_a_loss_that_is_no_number_names_step_and_batch(commands, copied):
     four = content(copied / "checkpoints" / "step-0000004")
     huge = ["--train.optimizer=muon", "--train.lr=1e38", "--train.save_every=5"]
     line = commands.refused("train", *SMALL, f"--out={copied}", f"--train.steps={FOREVER}", "--resume", *huge)
-    assert re.search(r"(nan|inf).* at step 6\b.*batch.* 20\b.*lower the learning rate", line), line
+    assert re.search(r"(nan|inf).* at step 6\b.*batch 6 .*lower the learning rate", line), line
     assert content(copied / "checkpoints" / "step-0000004") == four and saved_step(copied) == 5
     assert max(logged(copied)) == 5 and all(map(math.isfinite, logged(copied).values()))
 
