@@ -126,8 +126,10 @@ class Learner:
 
 
 def open_tokenizer(source: Path | str) -> PreTrainedTokenizerBase:
-    """A vocabulary of BERT's, one piece a line, or what `load_tokenizer` takes."""
-    return BertTokenizerFast(vocab=str(source)) if Path(source).is_file() else load_tokenizer(source)
+    """A vocabulary of BERT's, one piece a line, its [SEP] as EOS; or what `load_tokenizer` takes."""
+    if Path(source).is_file():
+        return BertTokenizerFast(vocab=str(source), eos_token="[SEP]")
+    return load_tokenizer(source)
 
 
 def hidden_batches(setup: Setup, n: int, text: Path | None = None, vocab: Path | None = None) -> list[Batch]:

@@ -112,14 +112,14 @@ def show_costs() -> None:
     rates = {row["size"]: row["gigaflops_a_second"] * 1e9 for row in stored["rows"]}
     machine = stored["settings"]["machine"]
     print(f"{'size':8}{'V':>7}{'length':>8}{'parameters':>12}{'MFLOP/token':>13}{'GB at 64':>10}{'tokens':>9}"
-          + "".join(f"{name:>10}" for name in ("CPU", *GPUS)))  # fmt: skip
+          + "".join(f"{name:>11}" for name in ("CPU, hours", *GPUS)))  # fmt: skip
     for row in map(cost, SIZES):
         total = row["flops_a_token"] * row["tokens"]
         speeds = [rates["nano" if row["size"] == "pico" else "tiny" if row["size"] not in rates else row["size"]]]
         hours = [total / speed / 3600 for speed in speeds + [SHARE * peak * 1e12 for peak in GPUS.values()]]
         print(f"{row['size']:8}{row['vocabulary']:7,}{row['length']:8}{row['parameters']:12,}"
               f"{row['flops_a_token'] / 1e6:13,.1f}{row['gigabytes']:10.2f}{row['tokens'] / 1e6:8,.0f}M"
-              + "".join(f"{f'{hour:.3g} h':>10}" for hour in hours))  # fmt: skip
+              + "".join(f"{hour:11.2g}" if hour < 100 else f"{hour:11,.0f}" for hour in hours))  # fmt: skip
     print(
         f"CPU: {machine['cpu']}, {machine['threads']} thread(s), at the measured rate of nano or tiny. GPUs: at "
         f"{SHARE:.0%} of the published dense bf16 peak, not measured;\nthe small sizes take longer, as launching the "
