@@ -7,8 +7,8 @@
 Tokenising sets `tokenize_corpus` (ids, joined, cut into chunks, checked) against a plain `datasets.map` call of the
 same tokenizer, in turn, with fresh caches. The loaders' share is the mean time of `next(batches)`, over whole blocks
 where a loader reads blocks, over the median step of tiny and of nano. The gigabyte is prepared as training does, with
-one worker in a process of its own; resident memory counts the pages of memory-mapped files too. Prints tables, writes
-JSON.
+one worker in a process of its own; resident memory counts the pages of memory-mapped files too, which the system takes
+back when it needs them. Prints tables, writes JSON.
 """
 
 from __future__ import annotations
@@ -149,7 +149,8 @@ def prepare(text: Path, vocab: Path | None, cache: str) -> dict[str, Any]:
     return {
         "megabytes": text.stat().st_size / 1e6, "tokens": tokens, "seconds": sum(seconds.values()),
         **{f"seconds_{name}": value for name, value in seconds.items()},
-        "gigabytes_before": before / 1e9, "gigabytes_peak": most / 1e9,
+        "gigabytes_before": before.resident / 1e9, "gigabytes_peak": most.resident / 1e9,
+        "own_gigabytes_peak": most.own / 1e9,
     }  # fmt: skip
 
 
@@ -161,10 +162,11 @@ def gigabyte(megabytes: list[float], vocab: Path | None, out: Path) -> None:
     for size in megabytes:
         with tempfile.TemporaryDirectory() as folder:
             rows.append(alone(prepare, random_words(Path(folder) / "words.txt", size, words), vocab, folder))
-        peak, parts = rows[-1]["gigabytes_peak"], ("read", "split", "tokenise")
+        peak, own, parts = rows[-1]["gigabytes_peak"], rows[-1]["own_gigabytes_peak"], ("read", "split", "tokenise")
         print(f"{size:,.0f} MB in {rows[-1]['seconds']:,.0f} s ("
               + ", ".join(f"{part} {rows[-1][f'seconds_{part}']:,.0f}" for part in parts)
-              + f"); peak {peak:.2f} GB resident, {verdict(peak, GIGABYTES_BAR, most=True)}")  # fmt: skip
+              + f"); peak {own:.2f} GB of its own, {peak:.2f} GB resident, "
+              + verdict(peak, GIGABYTES_BAR, most=True))  # fmt: skip
     write_results(out, {"words": len(words), "workers": 1, "memory": "resident set by psutil, every 5 ms"}, rows)
 
 

@@ -156,15 +156,28 @@ def hidden_batches(setup: Setup, n: int, text: Path | None = None, vocab: Path |
     return batches
 
 
-def sampled_peak(work: Callable[[], Any]) -> tuple[Any, int, int]:
-    """Do the work; returns its result, the resident bytes before it, and the most seen on the way, every 5 ms."""
+class Memory(NamedTuple):
+    """Bytes of a process: resident, and how many of these are its own, not pages of a mapped file (Linux says so)."""
+
+    resident: int
+    own: int
+
+
+def memory_of(process: psutil.Process) -> Memory:
+    """What a process holds now."""
+    info = process.memory_info()
+    return Memory(info.rss, info.rss - getattr(info, "shared", 0))
+
+
+def sampled_peak(work: Callable[[], Any]) -> tuple[Any, Memory, Memory]:
+    """Do the work; returns its result, the memory before it, and the most of each kind on the way, every 5 ms."""
     process, finished = psutil.Process(), threading.Event()
-    before = process.memory_info().rss
-    most = [before]
+    before = memory_of(process)
+    seen = [before]
 
     def watch() -> None:
         while not finished.wait(0.005):
-            most[0] = max(most[0], process.memory_info().rss)
+            seen[0] = Memory(*map(max, zip(seen[0], memory_of(process), strict=True)))
 
     watcher = threading.Thread(target=watch)
     watcher.start()
@@ -173,7 +186,7 @@ def sampled_peak(work: Callable[[], Any]) -> tuple[Any, int, int]:
     finally:
         finished.set()
         watcher.join()
-    return result, before, most[0]
+    return result, before, seen[0]
 
 
 def alone(work: Callable[..., Any], *given: Any) -> Any:
@@ -192,7 +205,7 @@ def peak_of(side: str, setup: Setup, batches: list[Batch], threads: int) -> int:
             learner.step(batch)
 
     _, before, most = sampled_peak(train)
-    return most - before
+    return most.resident - before.resident
 
 
 def timed(work: Callable[..., Any], *given: Any) -> tuple[float, float]:
