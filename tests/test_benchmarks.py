@@ -125,3 +125,9 @@ def test_peak_memory_is_seen():
 def test_a_verdict_names_the_bar():
     assert training.verdict(1.9, 1.8) == "bar at least 1.8: met"
     assert training.verdict(0.7, 0.6, most=True) == "bar at most 0.6: MISSED"
+
+
+def test_the_page_of_costs_is_what_the_script_says(capsys):
+    utilisation.show_costs()
+    page = (FOLDER.parent / "docs" / "costs.md").read_text(encoding="utf-8")
+    assert capsys.readouterr().out.rstrip() in page
