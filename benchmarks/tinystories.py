@@ -12,12 +12,13 @@ from __future__ import annotations
 import argparse
 import json
 import math
-import platform
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from training import machine
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.autoregressive import Autoregressive
@@ -25,7 +26,7 @@ from diffkit.baselines import NGram
 from diffkit.checkpoint import write_whole
 from diffkit.config import DataSettings, read_held_out
 from diffkit.diffusion import Denoise, Process
-from diffkit.evaluate import sequence_bounds
+from diffkit.evaluate import mean_of, sequence_bounds
 from diffkit.metrics import distinct_n, seen_windows
 from diffkit.model import PRETRAINED, load_model, parameter_count
 from diffkit.sample import sample_many
@@ -34,6 +35,7 @@ from diffkit.tokenizer import load_tokenizer, special_ids
 RESULTS = Path(__file__).resolve().parent / "results" / "tinystories.json"
 MODELS = {"masked diffusion": "tinystories-nano", "autoregressive twin": "tinystories-nano-ar"}
 ORDERS = (1, 2, 3, 4, 5)
+COUNTS = (1, 8, 16, 32, 64, 96, 112, 120, 127, 128)  # hidden tokens
 DRAWS, SEED = 8, 0  # maskings of a sequence; of masks and samples
 SAMPLES, WINDOWS, STEPS = 128, (4, 8, 16), (128, 32, 16)
 
@@ -82,9 +84,12 @@ def judged(name: str, process: Process, denoise: Denoise, x0: Tensor, characters
     """One row: bound with its standard error, in nats a token and bits a character."""
     nats = sequence_bounds(process, denoise, x0, rng=Generator().manual_seed(SEED), draws=DRAWS, batch_size=32)
     L, per_character = x0.shape[1], x0.numel() / characters / math.log(2)
-    mean, error = nats.mean().item() / L, nats.std().item() / math.sqrt(len(nats)) / L
-    print(f"{name:22s} {mean:.3f} +- {error:.3f} nats a token, {mean * per_character:.3f} bits a character", flush=True)
-    return {"name": name, "nats": mean, "error": error, "bits": mean * per_character, "exact": not process.bound_varies}
+    found = mean_of(nats / L)
+    print(f"{name:22s} {found} nats a token, {found.mean * per_character:.3f} bits a character", flush=True)
+    return {
+        "name": name, "nats": found.mean, "error": found.standard_error, "bits": found.mean * per_character,
+        "exact": not process.bound_varies,
+    }  # fmt: skip
 
 
 def rows(train: Tensor, held_out: Tensor, tokenizer: PreTrainedTokenizerBase, characters: int) -> list[dict[str, Any]]:
@@ -102,14 +107,25 @@ def rows(train: Tensor, held_out: Tensor, tokenizer: PreTrainedTokenizerBase, ch
     return found
 
 
+@torch.no_grad()
+def by_count(held_out: Tensor) -> list[list[float]]:
+    """[hidden tokens of 128, nats of each]: what the masked model makes of a text of which so much is hidden."""
+    model, rng, some = load_model(MODELS["masked diffusion"]), Generator().manual_seed(SEED), held_out[:256]
+    found = []
+    for count in COUNTS:
+        nats = model.process.count_loss(model, some, torch.full((len(some),), count), rng)  # already times L / count
+        found.append([count, nats.double().mean().item()])
+    return found
+
+
 def training_of(folder: str) -> dict[str, Any]:
-    """How a shipped model came about, from its training.jsonl."""
+    """How a shipped model came about, from its training.jsonl, which holds every 50th step."""
     lines = (PRETRAINED / folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
-    tokens = 32 * 128
+    steps, tokens = records[-1]["step"], 32 * 128  # of a step
     return {
-        "steps": len(records), "tokens": len(records) * tokens,
-        "minutes": sum(tokens / record["tokens_per_second"] for record in records) / 60,
+        "steps": steps, "tokens": steps * tokens,
+        "minutes": steps * mean(tokens / record["tokens_per_second"] for record in records) / 60,
         "curve": [[record["step"], record["validation"]] for record in records if record["validation"] is not None],
     }  # fmt: skip
 
@@ -141,10 +157,9 @@ def cards(found: dict[str, Any]) -> None:
         if row["name"] in MODELS:
             name = MODELS[row["name"]]
             what = {"tinystories-nano": "A masked diffusion model (MDLM) of real stories"}
-            text = CARD.format(
-                name=name, what=what.get(name, "The autoregressive twin of tinystories-nano"), config=f"{name}.yaml",
-                table="\n".join(bits), epochs=row["tokens"] / found["train_tokens"], **(found | row | {"name": name}),
-            )  # fmt: skip
+            said = {"what": what.get(name, "The autoregressive twin of tinystories-nano"), "config": f"{name}.yaml"}
+            said |= {"name": name, "table": "\n".join(bits), "epochs": row["tokens"] / found["train_tokens"]}
+            text = CARD.format(**(found | row | said))
             write_whole(PRETRAINED / name / "README.md", text)
 
 
@@ -164,10 +179,11 @@ def main() -> None:
         Path(text).read_text(encoding="utf-8").count("<|endoftext|>") for text in (options.train, options.held_out)
     )
     found = {
-        "machine": platform.processor() or platform.machine(), "documents": documents,
+        "machine": machine()["cpu"], "documents": documents,
         "held_documents": held_documents, "train_tokens": train.numel(), "sequences": len(held_out),
         "characters": characters, "draws": DRAWS, "samples": SAMPLES,
         "rows": rows(train, held_out, tokenizer, characters),
+        "by_count": by_count(held_out),
         "written": written(train, held_out, special_ids(tokenizer).eos),
     }  # fmt: skip
     write_whole(RESULTS, json.dumps(found, indent=1) + "\n")

@@ -268,10 +268,13 @@ def infill(process: Process, denoise: Denoise, start: Tensor, *, steps: int, rng
 def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int, *, complete: bool = False) -> Tensor:
     """A text with blanks as a (1, length) canvas with MASK in the blanks: `___` is one token, `___{3}` three.
 
+    The space before what is missing belongs to it, as it does where a tokenizer makes one piece of both.
+
     Args:    complete: the text is a whole one, so EOS and PAD follow it; otherwise the rest of the canvas is MASK.
     Raises:  ValueError if the text does not fit, or holds a word that the tokenizer does not know.
     """
-    words, *rest = re.split(r"_{2,}(?:\{(\d+)\})?", text)  # words, then in turn: how many are blank, words
+    text = text if complete else text.rstrip(" ")
+    words, *rest = re.split(r" *_{2,}(?:\{(\d+)\})?", text)  # words, then in turn: how many are blank, words
     ids: list[int] = list(tokenizer(words, add_special_tokens=False)["input_ids"])
     for blanks, piece in zip(rest[::2], rest[1::2], strict=True):
         ids += [tokenizer.mask_token_id] * int(blanks or 1)

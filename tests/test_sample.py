@@ -24,6 +24,7 @@ from worlds import (
     table_denoiser,
 )
 
+from diffkit.model import PRETRAINED
 from diffkit.noise import get_schedule
 from diffkit.sample import (
     RULES,
@@ -38,6 +39,7 @@ from diffkit.sample import (
     last_frame,
     sample,
 )
+from diffkit.tokenizer import load_tokenizer
 
 PROCESS = masked_diffusion()
 each_rule = pytest.mark.parametrize("rule", RULES)
@@ -369,6 +371,18 @@ def test_a_denoiser_that_says_nan_is_named():
 
 
 # ----------------------------------------------------------------------------------------------------------- canvases
+
+
+def test_a_blank_takes_its_space_along():
+    """Where " red" is one piece, a blank in its place hides it and nothing else; so does the end of a prompt."""
+    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
+    whole = tokenizer("Lily had a red ball. She was happy.")["input_ids"]
+    red = whole.index(tokenizer(" red")["input_ids"][0])
+    blanked = [tokenizer.mask_token_id if place == red else i for place, i in enumerate(whole)]
+    canvas = canvas_from_text("Lily had a ___ ball. She was happy.", tokenizer, 30, complete=True)
+    assert canvas[0, : len(whole)].tolist() == blanked
+    prompts = [canvas_from_text(text, tokenizer, 30) for text in ("Lily had a", "Lily had a ")]
+    assert torch.equal(*prompts) and prompts[0][0, :red].tolist() == whole[:red]
 
 
 def test_a_prompt_becomes_a_canvas():
