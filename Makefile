@@ -90,7 +90,7 @@ sweep: $(READY) ## train the points of the scaling notebook that are not in its 
 leaderboard: $(READY) ## train and judge the rows of notebook 16 that are not in its table yet (hours on a CPU; resumes)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/leaderboard.py
 
-bench: $(READY) ## measure speed and memory against BERT's and against the machine's own peak (about ten minutes)
+bench: $(READY) ## measure speed and memory against BERT's and against the machine's own peak (about five minutes)
 	@for name in training utilisation data gpu; do echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
 lock: ## rebuild requirements.lock from the ranges in pyproject.toml
