@@ -285,7 +285,7 @@ def _steps(
     folder: Path | None,
     validate: Callable[[DiffusionModel], float] | None,
 ) -> Iterator[Record]:
-    """The loop itself: step, validate, save, tell."""
+    """The loop itself: step, validate, tell, save."""
     settings, saved = state.settings, state.step
     while state.step < settings.steps and not anyone(stop.is_set(), state.accelerator):
         started = time.perf_counter()

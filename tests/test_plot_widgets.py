@@ -16,8 +16,10 @@ from worlds import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion, table_
 from diffkit import plot
 from diffkit.draws import inverse_cdf
 from diffkit.evaluate import CountError, Estimate
+from diffkit.model import PRETRAINED
 from diffkit.noise import get_schedule
 from diffkit.sample import Frame, denoise_frames, infill
+from diffkit.tokenizer import load_tokenizer
 from diffkit.train import Record
 from diffkit.widgets import HIDDEN, BlankPad, NoiseExplorer, Player, frame_html, show_source, token_html, words_of
 
@@ -235,6 +237,18 @@ def test_tokens_are_text_and_never_markup():
     shown += explorer._repr_mimebundle_()["text/html"]
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown and "&lt;0x0A&gt;" in shown
     assert "<script" not in shown and "<0x0A" not in shown
+
+
+def test_tokens_of_bytes_are_shown_as_text():
+    """Pieces of a word stand together, words apart, and no letter stands for a space."""
+    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
+    ids = torch.tensor([tokenizer("Lily saw a hedgehog.\nOh")["input_ids"]])
+    hidden = ids.clone()
+    hidden[0, 1] = tokenizer.mask_token_id
+    fixed = torch.zeros(ids.shape[1], dtype=torch.bool)
+    pages = [frame_html(Frame(0, 0.0, x, x, None), None, fixed, tokenizer) for x in (ids, hidden)]
+    told = [re.sub("<[^>]+>", "", page) for page in pages]
+    assert told[0] == "Lily saw a hedgehog.↵Oh" and told[1] == f"Lily {HIDDEN} a hedgehog.↵Oh"
 
 
 def test_tokens_differ_without_colour():
