@@ -197,7 +197,7 @@ class TrainState:
     def load(self, path: Path) -> None:
         """Go back to a checkpoint. Raises ValueError if it belongs to another model, optimizer or data."""
         tensors, numbers = load_checkpoint(path)
-        own, kept = self.kind(), numbers.get("kind", {})
+        own, kept = _flat(self.kind()), _flat(numbers.get("kind", {}))
         differing = [f"{key}: {kept[key]} there, {own[key]} here" for key in own if kept.get(key, own[key]) != own[key]]
         if differing:
             raise ValueError(
@@ -215,6 +215,12 @@ class TrainState:
             torch.cuda.set_rng_state(tensors["rng_cuda"], self.accelerator.device)
         self.step = numbers["step"]
         self._part_dropout()
+
+
+def _flat(kind: dict[str, Any]) -> dict[str, Any]:
+    """{"process": {"T": 1000}, "optimizer": "adamw"} as {"process.T": 1000, "optimizer": "adamw"}."""
+    parts = {name: value if isinstance(value, dict) else {"": value} for name, value in kind.items()}
+    return {f"{name}.{key}".rstrip("."): value for name, part in parts.items() for key, value in part.items()}
 
 
 @contextmanager

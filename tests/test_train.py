@@ -493,8 +493,8 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
 @pytest.mark.parametrize(
     ("model", "settings", "texts", "message"),
     [
-        ({"num_layers": 2}, {}, {}, "another run .denoiser: .*'num_layers': 1.*Resume with the config"),
-        ({"causal": True}, {}, {}, "another run .denoiser"),  # the weights would fit
+        ({"num_layers": 2}, {}, {}, r"another run .denoiser\.num_layers: 1 there, 2 here.*Resume with the config"),
+        ({"causal": True}, {}, {}, r"another run .denoiser\.causal: False there, True here"),  # the weights would fit
         ({}, {"optimizer": "muon"}, {}, "another run .optimizer: adamw there, muon here"),
         ({}, {}, {"B": 4}, "other batches .batch_size 8 there, 4 here"),
         ({}, {}, {"seed": 1}, "other batches .seed 0 there, 1 here"),
@@ -509,7 +509,7 @@ def test_the_checkpoint_of_another_run_is_refused(tmp_path, model, settings, tex
 def test_a_checkpoint_of_another_process_is_refused(tmp_path):
     list(fit(micro_model(), batches(), quick(), folder=tmp_path))
     other = build_model(MaskedDiffusion(V, MASK, "cosine"), SHAPE)
-    with pytest.raises(ValueError, match="another run .process: .*linear.*cosine"):
+    with pytest.raises(ValueError, match=r"another run .process\.schedule: linear there, cosine here"):
         next(fit(other, batches(), quick(steps=9), folder=tmp_path, resume=True))
 
 
