@@ -96,7 +96,7 @@ bench: $(READY) ## measure speed and memory against BERT's and against the machi
 lock: ## rebuild requirements.lock from the ranges in pyproject.toml
 	rm -rf .cache/lock && mkdir -p .cache && "$(PYTHON)" -m venv .cache/lock
 	.cache/lock/bin/python $(PIP_INSTALL) torch==$(TORCH)
-	.cache/lock/bin/python $(PIP_INSTALL) -e '.[notebooks,test]' torch==$(TORCH)
+	.cache/lock/bin/python $(PIP_INSTALL) -e '.[notebooks,site,test]' torch==$(TORCH)
 	{ sed '/^[^#]/,$$d' requirements.lock; .cache/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
 	  | grep -viE '^(nvidia-|cuda-|triton|wheel)' | sed -E -e 's/\+[a-z0-9.]+$$//' \
 	    -e 's/^(pexpect|ptyprocess)==.*/&; sys_platform != "win32"/'; } > .cache/requirements.lock

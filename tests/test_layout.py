@@ -16,7 +16,14 @@ ORDER = (
     "leaderboard config terminal plot report widgets exercises doctor runs commands cli __main__"
 ).split()
 STRANGERS = {("sample", "train")}  # in order, and still not allowed: how text is made does not depend on how we train
-ONLY_IN = {"matplotlib": "plot", "ipywidgets": "widgets", "wandb": "", "tensorboard": "", "trackio": ""}
+ONLY_IN = {
+    "matplotlib": "plot",
+    "ipywidgets": "widgets",
+    "anywidget": "widgets",
+    "wandb": "",
+    "tensorboard": "",
+    "trackio": "",
+}
 NEVER_IMPORTED = {"pickle", "cloudpickle", "dill", "shelve", "marshal", "utils", "helpers"}
 MAX_FILE_LINES, MAX_FUNCTION_LINES = 330, 50
 
@@ -100,8 +107,8 @@ def test_right_arrows_are_let_through():
 def test_heavy_libraries_stay_in_their_file(path):
     for line, module in imported(read(path)):
         top = module.split(".")[0]
-        assert ONLY_IN.get(top, path.stem) == path.stem, (
-            f"{path.name}:{line}: {top} belongs in {ONLY_IN[top] or 'no'}.py"
+        assert ONLY_IN.get(top, place_of(path)) == place_of(path), (
+            f"{path.name}:{line}: {top} belongs in {ONLY_IN[top] or 'no'}"
         )
         assert not NEVER_IMPORTED & set(module.split(".")[:2]), f"{path.name}:{line}: {module} is not used in diffkit"
 

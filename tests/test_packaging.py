@@ -19,7 +19,7 @@ import diffkit
 ROOT = Path(__file__).resolve().parent.parent
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
-LOCKED_GROUPS = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["test"]]
+LOCKED_GROUPS = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["site"], *EXTRAS["test"]]
 EVERYTHING = [*LOCKED_GROUPS, *EXTRAS["track"]]
 MAX_BYTES = 1_000_000
 

@@ -21,7 +21,8 @@ from diffkit.noise import get_schedule
 from diffkit.sample import Frame, denoise_frames, infill
 from diffkit.tokenizer import load_tokenizer
 from diffkit.train import Record
-from diffkit.widgets import HIDDEN, BlankPad, NoiseExplorer, Player, frame_html, show_source, token_html, words_of
+from diffkit.widgets import BlankPad, NoiseExplorer, Player, show_source
+from diffkit.widgets.text import HIDDEN, frame_html, token_html, words_of
 
 # ------------------------------------------------------------------------------------------------------------ figures
 
