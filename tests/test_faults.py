@@ -175,9 +175,10 @@ def killed_by_the_clock(commands, folder, seconds):
 
 def killed_while_saving(commands, folder, seconds):
     """Kill a run from outside when the draft of a checkpoint is on the disk."""
-    drafts = {*(commands.home / folder).rglob(".*.part")}
+    saved = commands.home / folder / "checkpoints"  # not to be walked down: what is in it may be renamed meanwhile
+    drafts = {*saved.glob(".*.part")}
     process = commands.start_training(folder)
-    until(lambda: {*(commands.home / folder).rglob(".*.part")} - drafts, "a draft")
+    until(lambda: {*saved.glob(".*.part")} - drafts, "a draft")
     time.sleep(seconds)
     os.kill(process, signal.SIGKILL)
     return commands.status(process)

@@ -37,6 +37,20 @@ def launched(*command):
     return done
 
 
+def survived(launch):
+    """Call `launch`, and once more if a process of it died of SIGSEGV.
+
+    gloo's own thread, in which nothing of ours runs, did so once in some fifty launches of torch 2.13. What is our
+    fault comes again.
+    """
+    try:
+        return launch()
+    except AssertionError as error:
+        if "SIGSEGV" not in str(error):
+            raise
+        return launch()
+
+
 @pytest.fixture(scope="module")
 def one(tmp_path_factory):
     """Each case on one process, with its checkpoints."""
@@ -48,11 +62,16 @@ def one(tmp_path_factory):
 @pytest.fixture(scope="module")
 def two(one, tmp_path_factory):
     """Each case on two processes: what either saw. Half-done runs of one process lie there to be resumed."""
-    folder = tmp_path_factory.mktemp("two")
-    for name in ("cross_entropy", "sharded", "sharded_muon"):
-        shutil.copytree(one[0] / name / "step-0000003", folder / "one" / name / "step-0000003")
-    launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-    launched(*launcher, str(ROOT / "tests/cases_for_processes.py"), str(folder))
+
+    def launch():
+        folder = tmp_path_factory.mktemp("two")
+        for name in ("cross_entropy", "sharded", "sharded_muon"):
+            shutil.copytree(one[0] / name / "step-0000003", folder / "one" / name / "step-0000003")
+        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
+        launched(*launcher, str(ROOT / "tests/cases_for_processes.py"), str(folder))
+        return folder
+
+    folder = survived(launch)
     return folder, [json.loads((folder / f"process-{rank}.json").read_text()) for rank in range(2)]
 
 
