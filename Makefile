@@ -13,6 +13,8 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
+# Two processes share the tests, a file at a time; `make test PARALLEL=` runs them in one.
+PARALLEL ?= --numprocesses 2 --dist loadfile
 PIP_INSTALL = -m pip install --disable-pip-version-check
 
 # A finished set-up leaves $(READY), which names the folder it was made in. An interrupted one leaves nothing new,
@@ -75,9 +77,10 @@ check: $(READY) lint types ## the fast part: format, lint, types, quick tests, s
 
 test: $(READY) lint types ## everything: format, lint, types, all tests, and every notebook against its stored output
 	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q --durations=10
+	@OMP_NUM_THREADS=1 $(PY) -m pytest -q --durations=10 $(PARALLEL)
 	@echo "== notebooks"
-	@$(PY) -m pytest -q --nbval --nbval-current-env --nbval-cell-timeout=300 --durations=5 notebooks
+	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(PY) -m pytest -q -p run_times --nbval --nbval-current-env --nbval-cell-timeout=300 \
+	  $(PARALLEL) notebooks
 	@echo
 	@echo "All passed: format, lint, types, tests, and $$(ls notebooks/[0-9]*.ipynb | wc -l | tr -d ' ') notebooks."
 
