@@ -13,6 +13,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
+import run_times
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
@@ -75,6 +76,41 @@ def test_cells_are_short_and_hold_no_machinery(path):
         assert len(cell.source.splitlines()) <= MAX_CELL_LINES, f"a cell of over {MAX_CELL_LINES} lines:\n{cell.source}"
         classes = [node.name for node in ast.walk(ast.parse(python_of(cell))) if isinstance(node, ast.ClassDef)]
         assert not classes, f"classes live in diffkit, not in a notebook: {classes}"
+
+
+@each_notebook
+def test_has_the_shape_of_a_lesson(path):
+    """As CONTRIBUTING.md has it, with some room: cells, lines, words, figures and something to play."""
+    notebook = read(path)
+    lines = sorted(len(cell.source.splitlines()) for cell in code_cells(notebook))
+    prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
+    words = len(re.sub(r"```.*?```", "", prose, flags=re.S).split())
+    shown = [output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs]
+    figures = sum("image/png" in data for data in shown)
+    assert 20 <= len(notebook.cells) <= 50 and sum(lines) <= 270 and lines[len(lines) // 2] <= 14
+    assert 800 <= words <= 3000 and 2 <= figures <= 6
+    assert any("application/vnd.jupyter.widget-view+json" in data for data in shown), "nothing to play with"
+    for part in ("ake away", "Where this breaks", "Hint</summary>"):
+        assert part in prose, f"{path.name} has no {part!r}"
+
+
+@each_notebook
+def test_says_its_minutes_and_leads_on(path):
+    prose = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
+    assert run_times.OPENING.search(prose), (
+        f"{path.name} does not say how long it takes, as {run_times.OPENING.pattern}"
+    )
+    after = PATHS[PATHS.index(path) + 1 :]
+    assert not after or f"]({after[0].name})" in prose.split("**Next:**")[-1], f"{path.name} does not link to the next"
+
+
+def test_a_notebook_that_takes_far_too_long_is_named(tmp_path):
+    (tmp_path / "a.ipynb").write_text("**Time:** 20 minutes to read and try, 30 seconds to run.", encoding="utf-8")
+    (tmp_path / "b.py").write_text("# no promise", encoding="utf-8")
+    limit = 30 * run_times.TIMES_LONGER
+    assert not [*run_times.too_long({"a.ipynb": limit, "b.py": 9e9}, tmp_path)]
+    (sentence,) = run_times.too_long({"a.ipynb": limit + 1}, tmp_path)
+    assert "a.ipynb took" in sentence and "says 30 s" in sentence
 
 
 @each_notebook
