@@ -258,8 +258,8 @@ def fit(
 ) -> Iterator[Record]:
     """Train a model, yielding a Record after every step; leave the loop to stop.
 
-    However the loop ends, the model then holds the averaged weights. Ctrl-C or a request to terminate ends the run
-    after the current step, saved; a second one ends it at once.
+    However the loop ends, the model then holds the averaged weights. Leaving it saves the step that was done. Ctrl-C or
+    a request to terminate ends the run after the current step, saved; a second one ends it at once.
 
     Args:    folder: where checkpoints go, every `save_every` steps and at the end; None keeps nothing.
              resume: go on from the newest checkpoint in `folder`, if there is one; on the same CPU, bit for bit.
@@ -302,10 +302,14 @@ def _steps(
         if validate and (last or state.step % settings.validate_every == 0):
             with torch.random.fork_rng(devices=[]):  # what it draws must not differ between a whole and a resumed run
                 value = validate(state.best().eval())
+        due = last or state.step % settings.save_every == 0
         try:  # tell first, then save: a log that follows the records never lacks a step that was saved
             yield Record(state.step, loss, norm, settings.lr * settings.warmth(state.step - 1), speed, value)
-        finally:  # also if the caller leaves the loop here
-            if folder and (last or state.step % settings.save_every == 0):
+        except GeneratorExit:  # the caller leaves the loop, as a stop button does: no step is lost
+            due = True
+            raise
+        finally:
+            if folder and due:
                 state.save(folder)
                 saved = state.step
     if folder and saved < state.step:  # asked to stop, perhaps while the caller held the record
