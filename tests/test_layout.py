@@ -12,7 +12,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 ORDER = (
     "draws stories tokenizer language corpus data noise diffusion transitions d3pm sedd wordvectors gaussian "
     "latents labels attention backbone autoregressive blocks baselines model checkpoint objectives recipe muon "
-    "parallel train sample fast remasking blockwise guidance lengths evaluate scaling metrics judge infilling "
+    "parallel train sample fast remasking blockwise guidance lengths evaluate reveal scaling metrics judge infilling "
     "leaderboard config terminal plot report widgets exercises doctor runs commands cli __main__"
 ).split()
 STRANGERS = {("sample", "train")}  # in order, and still not allowed: how text is made does not depend on how we train
