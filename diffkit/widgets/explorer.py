@@ -1,4 +1,4 @@
-"""The noise explorer: a sentence under a slider over t and a choice of schedules."""
+"""The noise explorer: a sentence under a slider over t and a choice of schedules, beside the curve of gamma."""
 
 from __future__ import annotations
 
@@ -12,11 +12,21 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.noise import Schedule, corrupt
+from diffkit.widgets.chart import Frame, chart
+from diffkit.widgets.panel import Displays
 from diffkit.widgets.text import STYLE, token_html, words_of
+
+CURVE_POINTS = 33
 
 
 class NoiseExplorer(DisplayObject):
-    """A sentence under a slider over t and a choice of schedules: how much is hidden, expected and in fact."""
+    """A sentence under a slider over t and a choice of schedules: how much is hidden, expected and in fact.
+
+    Every page is made beforehand, and linked to slider and choice in the browser: nothing waits for the kernel.
+
+    Args:   ids: (L,) tokens of the sentence; schedules: of one time axis; points: times from 0 to T, T included.
+    Raises: ValueError for no schedule, schedules that differ in T, or fewer than two points.
+    """
 
     def __init__(
         self,
@@ -27,8 +37,13 @@ class NoiseExplorer(DisplayObject):
         seed: int = 0,
         points: int = 21,
     ):
-        self.schedules = list(schedules)
-        self.times = torch.linspace(0, self.schedules[0].T, points)
+        self.schedules, self.displays = list(schedules), Displays()
+        if points < 2 or len({schedule.T for schedule in self.schedules}) != 1:
+            axes = [f"{schedule.name}: T={schedule.T}" for schedule in self.schedules]
+            raise ValueError(
+                f"NoiseExplorer: needs at least two points and schedules that share one T, got {points} points, {axes}."
+            )
+        self.times = torch.linspace(0, self.schedules[0].T, points, dtype=torch.float64)
         self.pages = [
             [self._page(schedule, t, ids, tokenizer, seed) for t in self.times] for schedule in self.schedules
         ]
@@ -43,21 +58,37 @@ class NoiseExplorer(DisplayObject):
             f"{schedule.name}: t = {t:.0f}, gamma(t) = {gamma:.3f}; {gamma * len(ids):.1f} of {len(ids)} tokens "
             f"hidden on average, {int(is_masked.sum())} here"
         )
-        return f'{STYLE}<div class="dk" role="status"><p>{" ".join(spans)}</p><small>{note}</small></div>'
+        words_and_note = f'<div role="status"><p>{" ".join(spans)}</p><small>{note}</small></div>'
+        return f'{STYLE}<div class="dk">{words_and_note}{self._curve(schedule, float(t), gamma)}</div>'
+
+    def _curve(self, schedule: Schedule, t: float, gamma: float) -> str:
+        """gamma over time with a marker at t; the other schedules thin beside it."""
+        T = schedule.T
+        times = torch.linspace(0, T, CURVE_POINTS, dtype=torch.float64)
+        return chart(
+            {one.name: list(zip(times.tolist(), one.gamma(times).tolist(), strict=True)) for one in self.schedules},
+            Frame(0, T, 0, 1),
+            title=f"Masking rate of the {schedule.name} schedule",
+            x_label="time t (steps)",
+            y_label="gamma(t)",
+            told=f"It rises from 0 at t = 0 to 1 at t = {T}; the marker at t = {t:.0f} is at {gamma:.3f}.",
+            bold=schedule.name,
+            marker=(t, gamma),
+        )
 
     def controls(self) -> ipw.Widget:
         """Fresh widgets, linked in the browser."""
         names = [(schedule.name, i) for i, schedule in enumerate(self.schedules)]
         choice = ipw.Dropdown(options=names, value=0, description="schedule", index=0)
-        slider = ipw.IntSlider(
-            min=0, max=len(self.times) - 1, value=len(self.times) // 2, description="time", readout=False
-        )
-        stacks = [ipw.Stack([ipw.HTML(page) for page in pages], selected_index=slider.value) for pages in self.pages]
-        for stack in stacks:
-            ipw.jslink((slider, "value"), (stack, "selected_index"))
+        labels = [(f"{t:.0f}", i) for i, t in enumerate(self.times.tolist())]
+        slider = ipw.SelectionSlider(options=labels, index=len(labels) // 2, description="time t")
+        slider.layout.width = "26em"
+        stacks = [ipw.Stack([ipw.HTML(page) for page in pages], selected_index=slider.index) for pages in self.pages]
         chosen = ipw.Stack(stacks, selected_index=0)
-        ipw.jslink((choice, "index"), (chosen, "selected_index"))
-        return ipw.VBox([ipw.HBox([choice, slider]), chosen])
+        links = [ipw.jslink((slider, "index"), (stack, "selected_index")) for stack in stacks]
+        links.append(ipw.jslink((choice, "index"), (chosen, "selected_index")))
+        row = ipw.HBox([choice, slider], layout=ipw.Layout(flex_flow="row wrap"))
+        return self.displays.add(ipw.VBox([row, chosen]), links)
 
     def __repr__(self) -> str:
         return f"NoiseExplorer: {', '.join(schedule.name for schedule in self.schedules)}; {len(self.times)} times"

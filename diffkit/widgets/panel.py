@@ -1,0 +1,83 @@
+"""What all widgets share: how results and errors look, and which controls are open."""
+
+from __future__ import annotations
+
+import html
+from collections import deque
+from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
+
+import ipywidgets as ipw
+
+OPEN_AT_ONCE = 3  # how many displays of one object stay alive
+# Colours of JupyterLab's theme where there is one, of the page around elsewhere: light and dark alike.
+LOOK = (
+    "<style>.dk-panel{font:14px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);"
+    "color:var(--jp-ui-font-color1,inherit)}"
+    ".dk-panel table{border-collapse:collapse;margin:.4em 0}.dk-panel caption{text-align:left;font-weight:600}"
+    ".dk-panel th,.dk-panel td{padding:.1em .7em .1em 0;text-align:left;border-bottom:1px solid #8888}"
+    ".dk-panel p{margin:.3em 0}.dk-panel h4{margin:.5em 0 .1em;font-size:1em}"
+    ".dk-panel .dk-story{font:14px/1.7 ui-monospace,Menlo,Consolas,monospace}"
+    ".dk-panel .dk-two{display:flex;flex-wrap:wrap;gap:0 2em}.dk-panel .dk-two>div{flex:1 1 18em}"
+    ".dk-alert{border:2px solid var(--jp-error-color1,#d55e00);padding:.3em .6em;margin:.3em 0}</style>"
+)
+
+
+def panel_html(inner: str, role: str = "status") -> str:
+    """A piece of a widget's page, read out by screen readers when it changes; `inner` is HTML, escaped before."""
+    return f'{LOOK}<div class="dk-panel" role="{role}">{inner}</div>'
+
+
+def alert_html(sentence: str) -> str:
+    """A problem, said in a plain sentence inside the widget."""
+    return f'{LOOK}<div class="dk-panel dk-alert" role="alert">⚠ <b>Problem:</b> {html.escape(sentence)}</div>'
+
+
+@contextmanager
+def guarded(place: ipw.HTML) -> Iterator[None]:
+    """Show an error of the block inside the widget, at `place`, where a callback would leave a traceback in the log.
+
+    What `place` said before is cleared. A ValueError of the package is a sentence already; others get their kind.
+    """
+    place.value = ""
+    try:
+        yield
+    except Exception as error:
+        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        place.value = alert_html(told)
+
+
+class Displays:
+    """The controls that are open for one object: fresh ones for every display, the oldest closed when there are many.
+
+    ipywidgets keeps every open widget alive, its callbacks and all that they hold, until someone closes it.
+    """
+
+    def __init__(self) -> None:
+        self._open: deque[tuple[ipw.Widget, tuple[ipw.Widget, ...]]] = deque()
+
+    def add(self, controls: ipw.Widget, links: Iterable[ipw.Widget] = ()) -> ipw.Widget:
+        """Note controls that are about to be shown, and the links between their parts; returns the controls."""
+        self._open.append((controls, tuple(links)))
+        while len(self._open) > OPEN_AT_ONCE:
+            close(*self._open.popleft())
+        return controls
+
+
+def close(controls: ipw.Widget, links: Iterable[ipw.Widget] = ()) -> None:
+    """Close controls, all that they are made of, and the links between them."""
+    for link in links:
+        link.close()
+    for part in list(parts_of(controls)):
+        part.close()
+
+
+def parts_of(widget: ipw.Widget) -> Iterator[ipw.Widget]:
+    """A widget and everything inside it: children, layouts, styles."""
+    yield widget
+    for child in getattr(widget, "children", ()):
+        yield from parts_of(child)
+    for name in ("layout", "style"):
+        part = getattr(widget, name, None)
+        if isinstance(part, ipw.Widget):
+            yield part
