@@ -1,0 +1,185 @@
+"use strict";
+/* The network of diffkit/backbone.py and diffkit/attention.py, its forward pass only, in plain JavaScript.
+ *
+ * Why no ONNX: the model has under a million numbers, so a loop over arrays is quick enough. onnxruntime-web would add
+ * about ten megabytes of WebAssembly, which a browser refuses to load from disk, and the mathematics would be out of
+ * sight. Arrays are flat Float32Arrays, row after row; the shapes stand in the comments, with the course's letters:
+ * L places, V words, D width, H heads, K = D / H. tests/test_playground.py holds the logits to those of PyTorch.
+ */
+
+const NORM_EPSILON = 1e-5; // as torch.nn.LayerNorm
+
+/** What scripts/make_playground.py packed (base64 of little-endian float32, one tensor after the other), by name. */
+function unpack(packed) {
+  const text = atob(packed.base64);
+  const bytes = new Uint8Array(text.length);
+  for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
+  const tensors = new Map();
+  for (const { name, shape, offset } of packed.tensors) {
+    const size = shape.reduce((a, b) => a * b, 1);
+    tensors.set(name, new Float32Array(bytes.buffer, 4 * offset, size)); // every browser's machine is little-endian
+  }
+  return tensors;
+}
+
+/** torch.nn.Linear: rows (L, I), weight (O, I), bias (O) or none, to (L, O). */
+function linear(rows, weight, bias, I) {
+  const L = rows.length / I, O = weight.length / I, out = new Float32Array(L * O);
+  for (let l = 0; l < L; l += 4) { // four rows at a time: each weight is read once for all of them
+    const a = l * I, b = Math.min(l + 1, L - 1) * I, c = Math.min(l + 2, L - 1) * I, d = Math.min(l + 3, L - 1) * I;
+    for (let o = 0; o < O; o++) {
+      let sumA = bias ? bias[o] : 0, sumB = sumA, sumC = sumA, sumD = sumA;
+      for (let i = 0, w = o * I; i < I; i++, w++) {
+        const value = weight[w];
+        sumA += value * rows[a + i];
+        sumB += value * rows[b + i];
+        sumC += value * rows[c + i];
+        sumD += value * rows[d + i];
+      }
+      out[l * O + o] = sumA;
+      if (l + 1 < L) out[(l + 1) * O + o] = sumB;
+      if (l + 2 < L) out[(l + 2) * O + o] = sumC;
+      if (l + 3 < L) out[(l + 3) * O + o] = sumD;
+    }
+  }
+  return out;
+}
+
+/** torch.nn.LayerNorm without bias: every row of weight.length numbers to mean 0 and variance 1, then scaled. */
+function layerNorm(rows, weight) {
+  const width = weight.length, out = new Float32Array(rows.length);
+  for (let start = 0; start < rows.length; start += width) {
+    let mean = 0, variance = 0;
+    for (let i = 0; i < width; i++) mean += rows[start + i] / width;
+    for (let i = 0; i < width; i++) variance += (rows[start + i] - mean) ** 2 / width;
+    const scale = 1 / Math.sqrt(variance + NORM_EPSILON);
+    for (let i = 0; i < width; i++) out[start + i] = (rows[start + i] - mean) * scale * weight[i];
+  }
+  return out;
+}
+
+/** The error function to 1.5e-7 (Abramowitz and Stegun, 7.1.26); JavaScript has none of its own. */
+function erf(x) {
+  const t = 1 / (1 + 0.3275911 * Math.abs(x));
+  const series = t * (0.254829592 + t * (-0.284496736 + t * (1.421413741 + t * (-1.453152027 + t * 1.061405429))));
+  return Math.sign(x) * (1 - series * Math.exp(-x * x));
+}
+
+/** torch.nn.GELU: x times the chance that a standard normal number lies below x. */
+function gelu(values) {
+  return values.map((x) => 0.5 * x * (1 + erf(x * Math.SQRT1_2)));
+}
+
+/** The sum of two arrays of one shape. */
+function add(a, b) {
+  return a.map((x, i) => x + b[i]);
+}
+
+/** Cosines and sines of places 0..L-1 at K / 2 wavelengths, each (L, K / 2); backbone.sinusoids. */
+function waves(L, K) {
+  const half = K / 2, cos = new Float32Array(L * half), sin = new Float32Array(L * half);
+  for (let l = 0; l < L; l++) {
+    for (let j = 0; j < half; j++) {
+      const angle = l * Math.exp((-Math.log(10000) * j) / half);
+      cos[l * half + j] = Math.cos(angle);
+      sin[l * half + j] = Math.sin(angle);
+    }
+  }
+  return { cos, sin };
+}
+
+/** Turn each pair of channels of (L, H, K) by an angle that grows with the place; attention.rotate. */
+function rotate(rows, { cos, sin }, H, K) {
+  const half = K / 2, out = new Float32Array(rows.length);
+  for (let row = 0; row < rows.length / K; row++) {
+    const l = Math.floor(row / H);
+    for (let j = 0; j < half; j++) {
+      const a = rows[row * K + j], b = rows[row * K + half + j], c = cos[l * half + j], s = sin[l * half + j];
+      out[row * K + j] = a * c - b * s;
+      out[row * K + half + j] = a * s + b * c;
+    }
+  }
+  return out;
+}
+
+/** The probabilities of some numbers (a Float64Array): exp, over its sum; -Infinity becomes 0. */
+function softmax(numbers) {
+  const highest = numbers.reduce((a, b) => Math.max(a, b), -Infinity);
+  const weights = numbers.map((x) => Math.exp(x - highest));
+  const total = weights.reduce((a, b) => a + b, 0);
+  return weights.map((w) => w / total);
+}
+
+/** Every place looks at every place, head by head: queries, keys, values (L, H, K) to (L, H, K). */
+function attend(query, key, value, H, K, scale) {
+  const D = H * K, L = query.length / D, out = new Float32Array(query.length), scores = new Float64Array(L);
+  for (let h = 0; h < H; h++) {
+    for (let i = 0; i < L; i++) {
+      for (let j = 0; j < L; j++) {
+        let dot = 0;
+        for (let k = h * K; k < (h + 1) * K; k++) dot += query[i * D + k] * key[j * D + k];
+        scores[j] = dot * scale;
+      }
+      const share = softmax(scores);
+      for (let k = h * K; k < (h + 1) * K; k++) {
+        let mixed = 0;
+        for (let j = 0; j < L; j++) mixed += share[j] * value[j * D + k];
+        out[i * D + k] = mixed;
+      }
+    }
+  }
+  return out;
+}
+
+/** backbone.Denoiser: token ids in, one row of V logits for each place out. */
+class Denoiser {
+  /** config: as backbone.DenoiserConfig, and `sharpest` of attention.py; weights: Map of Float32Arrays by name. */
+  constructor(config, weights) {
+    this.config = config;
+    this.weights = weights;
+  }
+
+  weight(name) {
+    const found = this.weights.get(name);
+    if (!found) throw new Error(`Denoiser: the weights lack ${name}. Make them again: python scripts/make_playground.py`);
+    return found;
+  }
+
+  /** ids: L token ids, L at most max_length. Returns (L, V) logits; the column of MASK is -Infinity. */
+  forward(ids) {
+    const { hidden_size: D, num_heads: H, num_layers, rotary, max_length, vocab_size: V, tied } = this.config;
+    const tokens = this.weight("token_embedding.weight"), places = this.weight("position_embedding.weight");
+    if (ids.length > max_length || ids.some((id) => !(id >= 0 && id < V))) {
+      throw new Error(`Denoiser: expected at most ${max_length} ids in 0..${V - 1}, got ${ids.length}: ${ids}.`);
+    }
+    let x = new Float32Array(ids.length * D);
+    for (let i = 0; i < x.length; i++) x[i] = tokens[ids[Math.floor(i / D)] * D + (i % D)] + places[i];
+    const angles = rotary ? waves(ids.length, D / H) : null;
+    for (let n = 0; n < num_layers; n++) x = this.block(x, `blocks.${n}.`, angles);
+    const head = tied ? tokens : this.weight("head.weight");
+    const bias = this.weight("head_bias").slice();
+    bias[this.config.mask_token_id] = -Infinity; // MASK is never an answer
+    return linear(layerNorm(x, this.weight("norm.weight")), head, bias, D); // (L, V)
+  }
+
+  /** attention.Block: attention, then a two-layer network, each on normalised input and added back. (L, D) to (L, D). */
+  block(x, name, angles) {
+    const { hidden_size: D, intermediate_size } = this.config;
+    x = add(x, this.attention(layerNorm(x, this.weight(name + "norm_attention.weight")), name + "attention.", angles));
+    const inner = layerNorm(x, this.weight(name + "norm_network.weight"));
+    const wide = gelu(linear(inner, this.weight(name + "network.0.weight"), this.weight(name + "network.0.bias"), D));
+    const last = this.weight(name + "network.2.weight");
+    return add(x, linear(wide, last, this.weight(name + "network.2.bias"), intermediate_size));
+  }
+
+  /** attention.Attention: queries and keys are normalised head by head. (L, D) to (L, D). */
+  attention(x, name, angles) {
+    const { hidden_size: D, num_heads: H, sharpest } = this.config, K = D / H;
+    const project = (part) => linear(x, this.weight(`${name}${part}.weight`), null, D); // (L, D), read as (L, H, K)
+    let query = layerNorm(project("query"), this.weight(name + "norm_query.weight"));
+    let key = layerNorm(project("key"), this.weight(name + "norm_key.weight"));
+    if (angles) [query, key] = [rotate(query, angles, H, K), rotate(key, angles, H, K)];
+    const mixed = attend(query, key, project("value"), H, K, sharpest / K);
+    return linear(mixed, this.weight(name + "out.weight"), null, D);
+  }
+}

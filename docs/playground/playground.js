@@ -1,0 +1,236 @@
+"use strict";
+/* The page at work: it shows a Writer, and hands it what the reader does. */
+
+const FEWEST_MS = 110, MOST_MS = 900, WHOLE_RUN_MS = 7500; // between two steps, so that a run takes about this long
+const REST_MS = 40; // a pointer that passes over a place without resting there asks nothing
+
+class Playground {
+  /** shipped: what scripts/make_playground.py wrote into weights.js. */
+  constructor(shipped) {
+    this.shipped = shipped;
+    this.writer = new Writer(shipped);
+    this.timer = null; // set while it plays
+    this.resting = null; // set between pointing at a place and showing its beliefs
+    this.seedUsed = false;
+    this.place = null; // whose beliefs are shown
+    this.build();
+    this.listen();
+    this.render();
+    this.say(`All ${this.writer.length} places are hidden. Start writes a story, Step takes one step.`);
+  }
+
+  build() {
+    const { shipped, writer } = this;
+    at("steps").max = at("steps").value = writer.length;
+    at("canvas").replaceChildren(...writer.canvas.map((_, place) => newToken(place)));
+    this.tokens = [...at("canvas").children];
+    for (const part of document.querySelectorAll(".needs-language")) part.hidden = !writer.language;
+    at("quality").textContent = quality(shipped);
+  }
+
+  listen() {
+    at("go").addEventListener("click", () => this.go());
+    at("step").addEventListener("click", () => this.step());
+    at("hide-all").addEventListener("click", () => this.hideAll());
+    at("seed").addEventListener("input", () => { this.seedUsed = false; });
+    at("settings").addEventListener("input", () => this.render());
+    at("settings").addEventListener("submit", (event) => event.preventDefault());
+    at("canvas").addEventListener("keydown", (event) => this.press(event));
+    this.tokens.forEach((token, place) => {
+      token.addEventListener("click", () => this.click(place));
+      token.addEventListener("pointerenter", () => this.show(place));
+      token.addEventListener("focus", () => this.show(place));
+    });
+  }
+
+  /** What is set: steps, rule, temperature, seed. */
+  get settings() {
+    const seed = Math.min(2 ** 32 - 1, Math.max(0, Math.floor(Number(at("seed").value)) || 0));
+    return { steps: Number(at("steps").value), rule: at("rule").value, temperature: Number(at("temperature").value), seed };
+  }
+
+  say(text) {
+    at("status").textContent = text;
+  }
+
+  // ---------------------------------------------------------------------------------------------- the buttons
+
+  /** Begin a run, if none is on; the seed counts up from run to run unless it is kept or typed. */
+  begin() {
+    if (this.writer.run) return;
+    if (!this.writer.hidden) this.writer.hideAll();
+    const { seed, steps } = this.settings;
+    at("seed").value = this.seedUsed && !at("keep").checked ? (seed + 1) % 2 ** 32 : seed;
+    this.seedUsed = true;
+    this.writer.begin(steps, this.settings.seed);
+  }
+
+  /** Start, Pause, Go on, Refill or Again: whatever the button says. */
+  go() {
+    const { writer } = this, isPlaying = this.timer !== null;
+    this.pause();
+    if (!isPlaying) this.begin();
+    const { step, steps } = writer.run, hidden = counted(writer.hidden, "hidden place");
+    this.say(isPlaying ? `Paused at step ${step} of ${steps}.` : `Writing: ${hidden}, ${counted(steps - step, "step")}.`);
+    if (!isPlaying) this.tick();
+    this.render();
+  }
+
+  tick() {
+    const wait = Math.min(MOST_MS, Math.max(FEWEST_MS, WHOLE_RUN_MS / this.writer.run.steps));
+    this.timer = setTimeout(() => {
+      this.advance();
+      if (this.writer.run) this.tick();
+      this.render();
+    }, wait);
+  }
+
+  pause() {
+    clearTimeout(this.timer);
+    this.timer = null;
+  }
+
+  step() {
+    this.pause();
+    this.begin();
+    const { step, steps } = this.writer.run;
+    this.advance();
+    const words = this.writer.canvas.filter((_, i) => this.writer.fresh[i]).map((id) => spoken(id, this.writer));
+    if (this.writer.run) this.say(`Step ${step + 1} of ${steps}: ${words.join(", ") || "nothing new"}.`);
+    this.render();
+  }
+
+  /** One step of the writer. */
+  advance() {
+    const { steps } = this.writer.run, { temperature, rule } = this.settings;
+    this.writer.advance(temperature, rule);
+    if (!this.writer.run) this.finished(`Finished after ${counted(steps, "step")}.`);
+  }
+
+  finished(text) {
+    this.pause();
+    this.say(`${text} ${verdict(this.writer)}`);
+  }
+
+  hideAll() {
+    this.pause();
+    this.writer.hideAll();
+    this.say(`${counted(this.writer.hidden, "place")} hidden, ${this.writer.length - this.writer.hidden} locked.`);
+    this.render();
+  }
+
+  // ---------------------------------------------------------------------------------------------- single places
+
+  /** Hide a word, fill a hidden place, or lock, as the choice beside the buttons says. */
+  click(place) {
+    const { writer } = this, id = writer.canvas[place], word = `“${spoken(id, writer)}”`;
+    if (document.querySelector("[name=mode]:checked").value === "lock") {
+      this.lock(place);
+    } else if (id === writer.maskId) {
+      this.fill(place);
+    } else if (writer.locked[place]) {
+      this.say(`${word} is locked. Press L to unlock it, or choose that a click locks.`);
+    } else {
+      writer.hide(place);
+      this.say(`${word} is hidden. Refill writes hidden places anew.`);
+    }
+    this.render();
+  }
+
+  fill(place) {
+    this.pause();
+    this.begin();
+    this.writer.fill(place, this.settings.temperature);
+    const word = `Place ${place + 1}: ${spoken(this.writer.canvas[place], this.writer)}.`;
+    if (this.writer.run) this.say(word);
+    else this.finished(word);
+  }
+
+  lock(place) {
+    const { writer } = this;
+    if (writer.canvas[place] === writer.maskId) return this.say("A hidden place cannot be locked. Fill it first.");
+    writer.toggleLock(place);
+    const state = writer.locked[place] ? "locked" : "no longer locked";
+    this.say(`“${spoken(writer.canvas[place], writer)}” is ${state}.`);
+  }
+
+  /** Keys inside the canvas: it is one stop for Tab, arrows move within, L locks (Enter and Space click). */
+  press(event) {
+    const { tokens } = this, here = tokens.indexOf(document.activeElement), last = tokens.length - 1;
+    const columns = tokens.filter((token) => token.offsetTop === tokens[0].offsetTop).length;
+    const goal = {
+      ArrowLeft: here - 1, ArrowRight: here + 1, ArrowUp: here - columns, ArrowDown: here + columns, Home: 0, End: last,
+    };
+    if (here < 0 || event.ctrlKey || event.altKey || event.metaKey) return;
+    if (event.key in goal) {
+      event.preventDefault();
+      tokens[goal[event.key]]?.focus();
+    } else if (event.key.toLowerCase() === "l") {
+      this.lock(here);
+      this.render();
+    }
+  }
+
+  // ---------------------------------------------------------------------------------------------- showing
+
+  render() {
+    const { writer } = this;
+    this.tokens.forEach((token, place) => drawToken(token, place, writer));
+    drawStory(at("story"), writer);
+    at("verdict").textContent = verdict(writer);
+    at("verdict").classList.toggle("no", writer.leftAt !== null);
+    this.renderControls();
+    this.renderBelief();
+  }
+
+  renderControls() {
+    const { run, hidden, length, calls, locked } = this.writer, { settings } = this;
+    const isBlank = hidden === length - locked.filter(Boolean).length;
+    const idle = !hidden ? "Again" : isBlank ? "Start" : `Refill ${hidden}`;
+    at("go").textContent = this.timer !== null ? "Pause" : run ? "Go on" : idle;
+    at("go").disabled = at("step").disabled = locked.every(Boolean);
+    at("steps-shown").textContent = settings.steps;
+    at("temperature-shown").textContent = settings.temperature.toFixed(1);
+    const parts = [`${hidden} of ${length} places hidden`];
+    if (run) parts.unshift(`Step ${run.step} of ${run.steps}`);
+    if (calls.count) parts.push(counted(calls.count, "network call"), `${(calls.ms / calls.count).toFixed(1)} ms each`);
+    at("numbers").textContent = parts.join(" · ");
+    at("recipe").textContent = this.shipped.language ? recipe(this.shipped, settings) : "";
+  }
+
+  /** Show the beliefs of a place once the pointer or the focus rests on it. */
+  show(place) {
+    this.place = place;
+    this.tokens.forEach((token, i) => {
+      token.tabIndex = i === place ? 0 : -1;
+      token.classList.toggle("chosen", i === place);
+    });
+    clearTimeout(this.resting);
+    this.resting = setTimeout(() => this.renderBelief(), REST_MS);
+  }
+
+  renderBelief() {
+    if (this.place === null) return;
+    const { temperature } = this.settings, beliefs = this.writer.beliefsAt(this.place, temperature);
+    at("belief-place").textContent = beliefCaption(this.place, beliefs, this.writer, temperature);
+    at("belief").hidden = false;
+    drawBelief(at("belief").tBodies[0], beliefs, this.writer);
+  }
+}
+
+/** Run the page, or say in it why that cannot be. */
+function openPlayground() {
+  try {
+    if (typeof SHIPPED === "undefined") {
+      throw new Error("weights.js is missing, this folder holds only the source of the page. Run " +
+        "`python scripts/make_playground.py`, then open site/playground/index.html.");
+    }
+    window.playground = new Playground(SHIPPED);
+  } catch (error) {
+    at("status").className = "error";
+    at("status").textContent = error.message;
+    for (const id of ["go", "step", "hide-all"]) at(id).disabled = true;
+  }
+}
+
+openPlayground();

@@ -1,0 +1,133 @@
+"""Write the playground: a page that runs the shipped model in the browser, without Python, a server or a network.
+
+The page itself lies in docs/playground; this adds `weights.js`, the model's weights, words and grammar as one script
+(a page opened from disk may load scripts, but not fetch files).
+"""
+
+from __future__ import annotations
+
+import argparse
+import base64
+import json
+import shutil
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from transformers import AutoTokenizer, PreTrainedTokenizerBase
+
+from diffkit.attention import SHARPEST
+from diffkit.checkpoint import whole_files
+from diffkit.language import load_language
+from diffkit.model import PRETRAINED, DiffusionModel, check_tokenizer, load_model
+
+ROOT = Path(__file__).resolve().parent.parent
+PAGE = ROOT / "docs" / "playground"
+SETTINGS = (
+    "vocab_size mask_token_id hidden_size num_layers num_heads intermediate_size max_length rotary tied".split()
+)  # of a DenoiserConfig, as far as model.js knows them
+PLAIN = {"time": "none", "causal": False, "block": 0, "input_size": 0, "labels": 0}  # what model.js takes for granted
+
+
+def check_model(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase) -> None:
+    """See that the page can run this model.
+
+    Raises: ValueError for another process than mdlm, a network that model.js does not build, or tokens that are no
+            whole words.
+    """
+    process = model.config.process["name"]
+    if process != "mdlm":
+        raise ValueError(
+            f"make_playground: the page reveals masked words, so it expected a model of process 'mdlm', got "
+            f"{process!r}. Try data/pretrained/tales-mdlm."
+        )
+    for name, expected in PLAIN.items():
+        found = getattr(model.denoiser.config, name)
+        if found != expected:
+            raise ValueError(
+                f"make_playground: docs/playground/model.js expected a network with {name}={expected!r}, got "
+                f"{name}={found!r}. Train one with this setting, or teach model.js what it means."
+            )
+    check_tokenizer(model, tokenizer)
+    kind = json.loads(tokenizer.backend_tokenizer.to_str())["model"]["type"]
+    if kind != "WordLevel":
+        raise ValueError(
+            f"make_playground: the page shows one word for each token, so it expected a tokenizer of whole words "
+            f"(WordLevel), got one of pieces ({kind})."
+        )
+
+
+def packed(model: DiffusionModel) -> dict[str, Any]:
+    """The network's weights: name, shape and offset (in numbers) of each tensor, and all of them in base64."""
+    tensors, parts, offset = [], [], 0
+    for name, tensor in model.denoiser.state_dict().items():
+        numbers = tensor.float().numpy().astype(np.dtype("<f4"))  # little-endian, whatever machine this is
+        tensors.append({"name": name, "shape": list(numbers.shape), "offset": offset})
+        parts.append(numbers.tobytes())
+        offset += numbers.size
+    return {"tensors": tensors, "base64": base64.b64encode(b"".join(parts)).decode("ascii")}
+
+
+def described(name: str) -> dict[str, Any]:
+    """A story language as JSON, for language.js: its slots and templates as they stand in stories.py."""
+    language = load_language(name)
+    grammar = language.grammar
+    return {
+        "name": name,
+        "length": language.length,
+        "entropy_nats": language.entropy(),
+        "slots": {name: slot._asdict() for name, slot in grammar.slots.items()},
+        "templates": [{"text": template.text, "prob": template.prob} for template in grammar.templates],
+    }
+
+
+def shipped(model_folder: Path) -> dict[str, Any]:
+    """Everything the page needs to know of a model. Raises: as load_model and check_model."""
+    model = load_model(model_folder)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    check_model(model, tokenizer)
+    evaluation = model_folder / "evaluation.json"
+    language = described(model.config.language) if model.config.language else None
+    shape = model.denoiser.config
+    return {
+        "name": model_folder.name,
+        "config": {name: getattr(shape, name) for name in SETTINGS} | {"sharpest": SHARPEST},
+        "length": language["length"] if language else shape.max_length,
+        "words": tokenizer.convert_ids_to_tokens(list(range(len(tokenizer)))),
+        "mask_id": tokenizer.mask_token_id,
+        "eos_id": tokenizer.eos_token_id,
+        "pad_id": tokenizer.pad_token_id,
+        "parameters": sum(weight.numel() for weight in model.denoiser.parameters()),
+        "evaluation": json.loads(evaluation.read_text(encoding="utf-8")) if evaluation.is_file() else None,
+        "language": language,
+        "weights": packed(model),
+    }
+
+
+def write_playground(model_folder: Path, out: Path) -> None:
+    """Write the finished page into `out`: it opens from disk, and from any server, and asks no host for anything.
+
+    Args:   model_folder: a masked diffusion model of whole words, such as data/pretrained/tales-mdlm.
+    Raises: ValueError for a model that the page cannot run, or no model; OSError if `out` cannot be written.
+    """
+    content = json.dumps(shipped(model_folder), ensure_ascii=True, separators=(",", ":"))
+    with whole_files(out, last="index.html") as draft:
+        for path in PAGE.iterdir():
+            if path.suffix in (".html", ".css", ".js") and path.name != "weights.js":
+                shutil.copyfile(path, draft / path.name)
+        (draft / "weights.js").write_text(f'"use strict";\nconst SHIPPED = {content};\n', encoding="ascii")
+
+
+def main() -> None:
+    """Read the command line."""
+    parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
+    parser.add_argument("out", nargs="?", type=Path, default=ROOT / "site" / "playground", help="folder to write")
+    parser.add_argument("--model", type=Path, default=PRETRAINED / "tales-mdlm", help="folder of the model")
+    arguments = parser.parse_args()
+    write_playground(arguments.model, arguments.out)
+    size = sum(path.stat().st_size for path in arguments.out.iterdir() if path.is_file())
+    print(f"{arguments.out / 'index.html'}: open it in a browser ({size / 1e6:.1f} MB in all)")
+
+
+if __name__ == "__main__":
+    main()
