@@ -1,4 +1,4 @@
-"""Figures and widgets: pictures say what they show, players work without a kernel, nothing is left unescaped."""
+"""Figures and widgets: pictures say what they show, nothing is left unescaped. The player has a file of its own."""
 
 import base64
 import html
@@ -11,17 +11,17 @@ import ipywidgets as ipw
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from worlds import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion, table_denoiser
+from worlds import MICRO, TEXTS, L, V, generator, masked_diffusion
 
 from diffkit import plot
 from diffkit.draws import inverse_cdf
 from diffkit.evaluate import CountError, Estimate
 from diffkit.model import PRETRAINED
 from diffkit.noise import get_schedule
-from diffkit.sample import Frame, denoise_frames, infill
+from diffkit.sample import Frame
 from diffkit.tokenizer import load_tokenizer
 from diffkit.train import Record
-from diffkit.widgets import BlankPad, NoiseExplorer, Player, show_source
+from diffkit.widgets import BlankPad, NoiseExplorer, show_source
 from diffkit.widgets.text import HIDDEN, frame_html, token_html, words_of
 
 # ------------------------------------------------------------------------------------------------------------ figures
@@ -139,85 +139,13 @@ def test_smoothing_is_a_weighted_mean_of_the_past():
     assert plot.smoothed([2.0] * 5) == pytest.approx([2.0] * 5) and plot.smoothed([]) == []
 
 
-# ------------------------------------------------------------------------------------------------------------- player
-
-PROCESS = masked_diffusion()
-
-
-def frames_of(start=None):
-    shape = (1, L) if start is None else None
-    return denoise_frames(
-        PROCESS, table_denoiser(), shape=shape, start=start, steps=L, rng=generator(1), rule="left_to_right"
-    )
+# ------------------------------------------------------------------------------------------------------ tokens as text
 
 
 def all_widgets(widget):
     yield widget
     for child in getattr(widget, "children", ()):
         yield from all_widgets(child)
-
-
-def test_player_shows_every_frame():
-    player = Player(frames_of(), MICRO.tokenizer)
-    assert repr(player) == "Player: A story unmasks, 6 frames", "fixed, so that notebooks compare equal"
-    assert player.hidden == [5, 4, 3, 2, 1, 0]
-    assert [player.texts[i].count(HIDDEN) for i in range(6)] == player.hidden
-    assert player.caption(2) == "Step 2 of 5, t = 600, 3 tokens hidden"
-    assert all(player.page(i).count("<b") == 1 for i in range(1, 6)), "one new token a step, marked"
-    assert "<b" not in player.page(0)
-
-
-def test_without_masks_the_player_counts_the_words_that_changed():
-    states = [[4, 5, 6], [4, 7, 6], [7, 7, 7]]
-    frames = [Frame(i, 10.0 * i, torch.tensor([row]), torch.tensor([row]), None) for i, row in enumerate(states)]
-    player = Player(frames, MICRO.tokenizer)
-    told = [player.caption(i).split(", ")[-1] for i in range(3)]
-    assert told == ["0 tokens changed", "1 token changed", "2 tokens changed"]
-
-
-def test_player_widgets_are_linked_and_say_how_to_use_them():
-    player = Player(frames_of(), MICRO.tokenizer, title="Unmask <me>", interval_ms=99)
-    widgets = list(all_widgets(player.controls()))
-    play, slider, stack = (
-        next(widget for widget in widgets if isinstance(widget, kind)) for kind in (ipw.Play, ipw.IntSlider, ipw.Stack)
-    )
-    assert (play.min, play.max, play.interval) == (0, 5, 99) and (slider.min, slider.max) == (0, 5)
-    assert len(stack.children) == 6 and stack.selected_index == 0
-    assert [page.value for page in stack.children] == [player.page(i) for i in range(6)]
-    words = " ".join(widget.value for widget in widgets if isinstance(widget, ipw.HTML))
-    assert "arrow keys" in words and 'role="status"' in words and "Unmask &lt;me&gt;" in words
-    assert slider.description
-
-
-def test_player_leaves_a_still_picture_where_widgets_cannot_run():
-    player = Player(frames_of(), MICRO.tokenizer, title="Unmask <me>")
-    bundle = player._repr_mimebundle_()
-    assert bundle["text/plain"] == repr(player)
-    assert bundle["text/html"] == player.strip()
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert player.strip().count("<p>") == 1 + 4 and "Unmask &lt;me&gt;" in player.strip()  # the title, four frames
-    for i in (0, 5):
-        assert player.caption(i) in player.strip(), "the first and the last frame are among them"
-    one = Player([next(frames_of())], MICRO.tokenizer)
-    assert one.strip().count("<p>") == 1 + 1
-
-
-def test_player_underlines_what_was_given_and_hides_padding():
-    start = TEXTS[:1].clone()
-    start[0, 1] = MASK
-    player = Player(frames_of(start), MICRO.tokenizer, fixed=start[0] != MASK)
-    assert "<i>Mia</i>" in player.texts[0] and "<i>Mia</i>" in player.texts[-1]
-    assert "[PAD]" not in "".join(player.texts)
-    filled = infill(PROCESS, table_denoiser(), start, steps=L, rng=generator(1), rule="left_to_right")
-    new = MICRO.tokenizer.convert_ids_to_tokens(int(filled[0, 1]))
-    assert re.search(rf'<b title="p = 0\.\d\d">{re.escape(new)}</b>', "".join(player.texts))
-
-
-def test_player_without_frames_raises():
-    frames = frames_of()
-    list(frames)
-    with pytest.raises(ValueError, match="no frames to play. Was the generator used up"):
-        Player(frames, MICRO.tokenizer)
 
 
 NASTY = ["[PAD]", "[MASK]", "<script>alert(1)</script>", 'a"b', "<0x0A>"]
@@ -231,9 +159,7 @@ def test_tokens_are_text_and_never_markup():
     ids = torch.tensor([[2, 3, 4, 1]])
     before = Frame(0, 1000.0, ids, torch.full((1, 4), 1), None)
     after = Frame(1, 0.0, ids, ids, torch.full((1, 4, 5), 0.5))
-    player = Player([before, after], NASTY_TOKENIZER, title="<script>")
-    shown = player.strip() + player.page(1) + frame_html(after, before, torch.zeros(4), NASTY_TOKENIZER)
-    shown += "".join(widget.value for widget in all_widgets(player.controls()) if isinstance(widget, ipw.HTML))
+    shown = frame_html(after, before, torch.zeros(4), NASTY_TOKENIZER)
     explorer = NoiseExplorer(ids[0, :3], NASTY_TOKENIZER, [get_schedule("linear")], points=3)
     shown += explorer._repr_mimebundle_()["text/html"]
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown and "&lt;0x0A&gt;" in shown

@@ -1,8 +1,11 @@
 """Things to play with in a notebook: few, and quiet until touched."""
 
-from diffkit.widgets.board import BlankPad
+from diffkit.widgets.board import InfillingBoard
+from diffkit.widgets.dashboard import TrainingDashboard
 from diffkit.widgets.explorer import NoiseExplorer
-from diffkit.widgets.player import Player
+from diffkit.widgets.player import Player, SideBySide
+from diffkit.widgets.sampler_lab import SamplerLab
 from diffkit.widgets.source import Source, show_source
 
-__all__ = ["BlankPad", "NoiseExplorer", "Player", "Source", "show_source"]
+__all__ = ["InfillingBoard", "NoiseExplorer", "Player", "SamplerLab", "SideBySide", "Source", "TrainingDashboard"]
+__all__ += ["show_source"]
