@@ -141,7 +141,7 @@ class Denoiser {
 
   weight(name) {
     const found = this.weights.get(name);
-    if (!found) throw new Error(`Denoiser: the weights lack ${name}. Make them again: python scripts/make_playground.py`);
+    if (!found) throw new Error(`Denoiser: the weights lack ${name}. Run python scripts/make_playground.py again.`);
     return found;
   }
 
@@ -162,7 +162,7 @@ class Denoiser {
     return linear(layerNorm(x, this.weight("norm.weight")), head, bias, D); // (L, V)
   }
 
-  /** attention.Block: attention, then a two-layer network, each on normalised input and added back. (L, D) to (L, D). */
+  /** attention.Block: attention, then a two-layer network, each on normalised input and added back: (L, D). */
   block(x, name, angles) {
     const { hidden_size: D, intermediate_size } = this.config;
     x = add(x, this.attention(layerNorm(x, this.weight(name + "norm_attention.weight")), name + "attention.", angles));

@@ -20,6 +20,7 @@ function element(tag, className, text = "") {
 /** A share as a percentage, finer near 0 and 1. */
 function percent(p) {
   if (p > 0 && p < 0.001) return "<0.1%";
+  if (p > 0.999 && p < 1) return ">99.9%";
   return (p > 0 && p < 0.1) || (p > 0.99 && p < 1) ? `${(100 * p).toFixed(1)}%` : `${Math.round(100 * p)}%`;
 }
 
@@ -35,8 +36,8 @@ function drawn(id, { maskId, eosId, padId, words }) {
 
 /** A token as it is read aloud. */
 function spoken(id, { maskId, eosId, padId, words }) {
-  const marks = [[maskId, "hidden"], [eosId, "end of the story"], [padId, "padding"], [words.indexOf("."), "full stop"]];
-  return new Map(marks).get(id) ?? words[id];
+  const marks = [[maskId, "hidden"], [eosId, "end of the story"], [padId, "padding"]];
+  return new Map(marks).get(id) ?? (words[id] === "." ? "full stop" : words[id]);
 }
 
 /** One place of the canvas: a button with what is seen and what is read aloud. */
@@ -63,10 +64,11 @@ function drawToken(token, place, writer) {
 
 /** The canvas as prose: up to the end of the story, with blanks. */
 function drawStory(paragraph, writer) {
-  const { canvas, eosId, padId, maskId, length } = writer;
+  const { canvas, eosId, padId, maskId, length, hidden } = writer;
+  if (hidden === length) return paragraph.replaceChildren(element("span", "quiet", "Not a word is written yet."));
   const end = canvas.findIndex((id) => id === eosId || id === padId);
-  const shown = canvas.slice(0, end < 0 ? length : end).map((id) => (id === maskId ? BLANK : drawn(id, writer)));
-  const text = shown.join(" ").replace(/ (?=[.,!?;:]|'s\b)/g, "");
+  const tokens = canvas.slice(0, end < 0 ? length : end).map((id) => (id === maskId ? BLANK : drawn(id, writer)));
+  const text = tokens.join(" ").replace(/ (?=[.,!?;:]|'s\b)/g, "");
   paragraph.replaceChildren(...text.split(/(░░)/).map((part) => (part === BLANK ? element("s", "", part) : part)));
 }
 
@@ -75,7 +77,7 @@ function verdict({ hidden, length, leftAt, language, run, canvas }) {
   if (!language || hidden === length) return "";
   if (hidden && leftAt === null) return "✓ Some story of the language fits.";
   if (hidden) return `✗ No story of the language fits these words${leftAt && run ? `, since step ${leftAt}` : ""}.`;
-  if (leftAt !== null) return `✗ Not a story of the language${leftAt ? `: nothing fitted after step ${leftAt}` : ""}.`;
+  if (leftAt !== null) return `✗ Not a story of the language${leftAt ? `: none fitted after step ${leftAt}` : ""}.`;
   const nats = (x) => x.toFixed(1).replace("-", "−");
   return `✓ A story of the language, with log-probability ${nats(language.logProb(canvas))} nats ` +
     `(${nats(-language.entropyNats)} is the average).`;
@@ -96,7 +98,8 @@ function drawBelief(body, { model, exact }, writer) {
 
 /** A probability as a number over a bar; null: there is none. */
 function shareCell(className, p) {
-  const cell = element("td", className, p === null ? "–" : percent(p));
+  const cell = element("td", "");
+  cell.append(element("span", className, p === null ? "–" : percent(p)));
   cell.style.setProperty("--p", p ?? 0);
   return cell;
 }
@@ -116,8 +119,8 @@ function quality({ name, parameters, evaluation, length }) {
   const rows = Object.entries(evaluation.quality).sort(([a], [b]) => b - a);
   const shares = rows.map(([steps, { valid }]) =>
     `${Math.round(100 * valid)}% ${Number(steps) === length ? "at one place a step" : `in ${steps} steps`}`);
-  return `${size} It is not perfect: of ${evaluation.samples} stories written in random order at temperature 1, the share ` +
-    `that belongs to the language was ${shares.join(", ")}.`;
+  return `${size} It is not perfect: of ${evaluation.samples} stories written in random order at temperature 1, ` +
+    `those that belong to the language were ${shares.join(", ")}.`;
 }
 
 /** The program in Python that writes what a run from a blank canvas writes here. */

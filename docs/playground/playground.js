@@ -46,7 +46,8 @@ class Playground {
   /** What is set: steps, rule, temperature, seed. */
   get settings() {
     const seed = Math.min(2 ** 32 - 1, Math.max(0, Math.floor(Number(at("seed").value)) || 0));
-    return { steps: Number(at("steps").value), rule: at("rule").value, temperature: Number(at("temperature").value), seed };
+    const [steps, temperature] = [Number(at("steps").value), Number(at("temperature").value)];
+    return { steps, temperature, rule: at("rule").value, seed };
   }
 
   say(text) {
@@ -70,8 +71,9 @@ class Playground {
     const { writer } = this, isPlaying = this.timer !== null;
     this.pause();
     if (!isPlaying) this.begin();
-    const { step, steps } = writer.run, hidden = counted(writer.hidden, "hidden place");
-    this.say(isPlaying ? `Paused at step ${step} of ${steps}.` : `Writing: ${hidden}, ${counted(steps - step, "step")}.`);
+    const { step, steps } = writer.run, left = counted(steps - step, "step");
+    if (isPlaying) this.say(`Paused at step ${step} of ${steps}.`);
+    else this.say(`Writing ${counted(writer.hidden, "place")} in ${left}.`);
     if (!isPlaying) this.tick();
     this.render();
   }

@@ -1,7 +1,7 @@
 "use strict";
 /* How a story is written: diffkit/sample.py and diffkit/draws.py in JavaScript, one text at a time.
  *
- * The random numbers are those of torch.Generator, so a seed of this page writes the same story as that seed in diffkit.
+ * The random numbers are those of torch.Generator, so a seed writes the same story here as in diffkit.
  */
 
 /** The Mersenne twister as torch's CPU generator runs it (Matsumoto and Nishimura 1998). */
@@ -56,7 +56,7 @@ function inverseCdf(weights, u) {
   return found < 0 ? weights.length - 1 : found;
 }
 
-/** Which of the places `among` (L booleans) are the `count` with the highest score; the lower one first among equals. */
+/** The `count` places of highest score among those of `among` (L booleans); of equals the lower one. L booleans. */
 function highest(score, among, count) {
   const places = [...score.keys()].filter((i) => among[i]);
   const chosen = new Set(places.sort((a, b) => score[b] - score[a] || a - b).slice(0, count));

@@ -7,7 +7,8 @@ class Writer {
     const { words, length, mask_id: maskId, eos_id: eosId, pad_id: padId } = shipped;
     Object.assign(this, { words, length, maskId, eosId, padId });
     this.denoiser = new Denoiser(shipped.config, unpack(shipped.weights));
-    this.language = shipped.language ? new StoryLanguage(shipped.language, words, length, { maskId, eosId, padId }) : undefined;
+    const ids = { maskId, eosId, padId };
+    this.language = shipped.language ? new StoryLanguage(shipped.language, words, length, ids) : undefined;
     this.canvas = new Array(length).fill(maskId); // token ids
     this.locked = new Array(length).fill(false);
     this.fresh = new Array(length).fill(false); // revealed just now
