@@ -366,6 +366,13 @@ def opened(chromium, tmp_path):
     assert not wrong
 
 
+def stop_the_clock(page):
+    """From here on time passes only where a test says so."""
+    page.clock.install(time=0)
+    page.reload()
+    page.clock.pause_at(60_000)
+
+
 def text_of(page, n=0):
     return page.locator(".dk-text").nth(n).inner_text()
 
@@ -408,8 +415,7 @@ def test_page_shows_every_frame_by_keyboard_alone(opened):
 def test_page_plays_pauses_and_ends(opened):
     player = Player(frames_of(), MICRO.tokenizer, interval_ms=1000)
     page = opened(player)
-    page.clock.install()
-    page.reload()
+    stop_the_clock(page)
     caption, play = page.locator(".dk-caption"), page.locator(".dk-play")
     page.clock.run_for(5000)
     assert caption.inner_text() == player.caption(0), "nothing starts by itself"
@@ -438,8 +444,7 @@ def test_page_plays_pauses_and_ends(opened):
 def test_page_is_slower_where_less_motion_is_wanted(opened):
     player = Player(frames_of(), MICRO.tokenizer, interval_ms=100)
     page = opened(player, reduced_motion="reduce")
-    page.clock.install()
-    page.reload()
+    stop_the_clock(page)
     page.locator(".dk-play").click()
     page.clock.run_for(900)
     assert text_of(page) == text_in(player, 0)

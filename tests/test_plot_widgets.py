@@ -180,7 +180,7 @@ def test_tokens_of_bytes_are_shown_as_text():
 
 def test_tokens_differ_without_colour():
     """Each kind has its own element or glyph, and a hint is quoted safely."""
-    assert token_html("Mia", "hidden") == f"<s>{HIDDEN}</s>"
+    assert token_html("Mia", "hidden") == f"<samp>{HIDDEN}</samp>"
     assert token_html("Mia", "new", 'p = "1"') == '<b title="p = &quot;1&quot;">Mia</b>'
     assert token_html("Mia", "fixed") == "<i>Mia</i>"
     assert token_html("a & b", "old") == "<span>a &amp; b</span>"
@@ -195,7 +195,7 @@ def test_noise_explorer_hides_what_the_schedule_says():
     explorer = NoiseExplorer(TEXTS[4], MICRO.tokenizer, these, points=11)
     assert repr(explorer) == "NoiseExplorer: linear, cosine; 11 times"
     for schedule, pages in zip(these, explorer.pages, strict=True):
-        hidden = [page.count(f"<s>{HIDDEN}</s>") for page in pages]
+        hidden = [page.count(f"<samp>{HIDDEN}</samp>") for page in pages]
         assert hidden == sorted(hidden) and hidden[0] == 0 and hidden[-1] == L, "a hidden token stays hidden"
         assert f"{schedule.name}: t = 500, gamma(t) = {float(schedule.gamma(500)):.3f}" in pages[5]
         assert f"{hidden[5]} here" in pages[5]

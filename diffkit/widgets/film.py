@@ -58,7 +58,7 @@ def film(
         is_open[1:] |= (tokens[1:] != tokens[:-1]) & ~is_hidden[1:]
     tables, beliefs = timelines(model, posterior, is_open, number)
     ids = torch.tensor(list(numbers))
-    data = {
+    data: dict[str, Any] = {
         "words": words_of(ids, tokenizer), "hidden": numbers.get(tokenizer.mask_token_id, -1),
         "pad": numbers.get(tokenizer.pad_token_id, -1), "start": joined(start), "moves": rows(moves),
         "given": joined(fixed.nonzero().flatten().tolist()), "tables": rows(tables), "beliefs": rows(beliefs),
@@ -76,7 +76,7 @@ def check(frames: Sequence[Frame], fixed: Tensor, row: int, process: Any, exact:
     shapes = {tuple(frame.tokens.shape) for frame in frames}
     if len(shapes) > 1:
         raise ValueError(f"Player: all frames must be texts of one shape, got {sorted(shapes)}. Two runs in one list?")
-    ((B, L),) = shapes
+    B, L = frames[0].tokens.shape
     if not 0 <= row < B:
         raise ValueError(f"Player: row must be one of the {B} texts in a frame, 0..{B - 1}, got {row}.")
     if tuple(fixed.shape) != (L,) or fixed.dtype != torch.bool:

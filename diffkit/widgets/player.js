@@ -1,5 +1,5 @@
-/* The unmasking player. `mount(element, data)` builds it from the plain data that film.py makes and changes nothing
-   outside the element; it needs no kernel, no network and no other script. Words only ever become text, never markup. */
+/* The unmasking player. `mount(element, data)` builds it from the plain data that film.py makes, and changes nothing
+   outside the element. It needs no kernel, no network and no other script. Words become text, never markup. */
 
 const HIDDEN = "░░░"; // text.py shows a masked token so
 const SLOWEST_IF_LESS_MOTION = 1000; // milliseconds a frame, for readers who asked their system for less motion
@@ -10,6 +10,17 @@ function make(tag, attributes = {}, ...children) {
   for (const [name, value] of Object.entries(attributes)) element.setAttribute(name, value);
   element.append(...children);
   return element;
+}
+
+/** Keys that mean a number do something with it, and nothing else: the page does not scroll. */
+function onKeys(element, meaningOf, act) {
+  element.addEventListener("keydown", (event) => {
+    const meaning = event.altKey || event.ctrlKey || event.metaKey ? undefined : meaningOf(event.key);
+    if (meaning === undefined) return;
+    event.preventDefault();
+    event.stopPropagation();
+    act(meaning);
+  });
 }
 
 const numbersOf = (text) => (text ? text.split(" ").map((digits) => parseInt(digits, 36)) : []);
@@ -132,7 +143,7 @@ function board(data, showsTitle) {
       else token.removeAttribute("aria-describedby");
     });
     if (!touched) {
-      details.replaceChildren(make("p", {}, "Point at a token, or go to it with the arrow keys, to see what is known of it."));
+      details.replaceChildren(make("p", {}, "Point at a token, or reach it with the arrow keys, to see more."));
       return;
     }
     const { name, told } = film.story(frame, active);
@@ -172,23 +183,20 @@ function board(data, showsTitle) {
   const placeOf = (event) => tokens.indexOf(event.target.closest(".dk-token"));
   text.addEventListener("pointerover", (event) => placeOf(event) >= 0 && select(placeOf(event), false));
   text.addEventListener("focusin", (event) => placeOf(event) >= 0 && select(placeOf(event), false));
-  text.addEventListener("keydown", (event) => {
+  onKeys(text, (key) => {
     const shown = tokens.map((_, n) => n).filter(isShown);
     const here = shown.indexOf(active);
     const to = { ArrowRight: here + 1, ArrowDown: here + 1, ArrowLeft: here - 1, ArrowUp: here - 1, Home: 0,
-      End: shown.length - 1 }[event.key];
-    if (to === undefined) return;
-    event.preventDefault();
-    event.stopPropagation();
-    select(shown[Math.min(Math.max(to, 0), shown.length - 1)], true);
-  });
+      End: shown.length - 1 }[key];
+    return to === undefined ? to : shown[Math.min(Math.max(to, 0), shown.length - 1)];
+  }, (place) => select(place, true));
 
   const title = showsTitle ? [make("p", { class: "dk-title" }, data.title)] : [];
   if (data.far) text.classList.add("dk-points");
   return { element: make("div", { class: "dk-board" }, ...title, text, caption, details), show, last: film.last };
 }
 
-/** Buttons, slider and speed over a clock of frames 0..last; `show(i, quietly)` is called whenever the frame changes. */
+/** Buttons, slider and speed over a clock of frames 0..last; calls `show(i, quietly)` when the frame changes. */
 function controls(last, interval, show) {
   const step = make("input", { type: "range", class: "dk-slider", min: 0, max: last, value: 0, "aria-label": "Step" });
   const speed = make("select", { class: "dk-speed", "aria-label": "Speed" },
@@ -238,13 +246,15 @@ function controls(last, interval, show) {
     return button;
   };
   step.addEventListener("input", () => (stop(), go(Number(step.value), false)));
+  onKeys(step, (key) => ({ ArrowRight: now + 1, ArrowUp: now + 1, ArrowLeft: now - 1, ArrowDown: now - 1, Home: 0,
+    End: last, PageUp: now + 10, PageDown: now - 10 })[key], (to) => (stop(), go(to, false))); // else JupyterLab does
   const element = make("div", { class: "dk-controls" }, play, jump("«", "First step", "first", () => 0),
     jump("‹", "One step back", "back", () => now - 1), jump("›", "One step on", "next", () => now + 1),
     jump("»", "Last step", "last", () => last), step, speed);
   return { element, go, stop };
 }
 
-/** Build a player, or several on one clock (`data.players`), in place of what the element holds; returns what stops it. */
+/** Build a player, or several on one clock (`data.players`), in place of what the element holds; returns its stop. */
 function mount(el, data) {
   try {
     const players = data.players || [data];
@@ -254,14 +264,16 @@ function mount(el, data) {
       boards.forEach((one) => one.show(last ? Math.round((i / last) * one.last) : 0, quietly)));
     const title = players.map((player) => player.title).join(" | ");
     const head = players.length > 1 ? [] : [make("p", { class: "dk-title" }, title)];
-    // JupyterLab keeps the arrow keys for itself unless told not to
-    const root = make("div", { class: "dk-player", role: "group", "aria-label": title, "data-lm-suppress-shortcuts": "true" },
-      ...head, bar.element, make("div", { class: "dk-boards" }, ...boards.map((one) => one.element)));
+    // the last attribute: keys pressed in here are none of JupyterLab's shortcuts
+    const root = make("div",
+      { class: "dk-player", role: "group", "aria-label": title, "data-lm-suppress-shortcuts": "true" }, ...head,
+      bar.element, make("div", { class: "dk-boards" }, ...boards.map((one) => one.element)));
     el.replaceChildren(root);
     bar.go(0, false);
     return bar.stop;
   } catch (error) {
-    el.replaceChildren(make("p", { class: "dk-player", role: "alert" }, `This player cannot be shown: ${error.message}`));
+    const words = `This player cannot be shown: ${error.message}`;
+    el.replaceChildren(make("p", { class: "dk-player", role: "alert" }, words));
     return () => {};
   }
 }

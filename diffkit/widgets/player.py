@@ -34,8 +34,8 @@ class PlayerView(anywidget.AnyWidget):
 
 def bundle_of(player: Player | SideBySide) -> Bundle:
     """What every kind of viewer needs: a line of text, a film strip, a live view, and the data for a static page."""
-    data = player.view()._repr_mimebundle_()[0]
-    return data | {"text/plain": repr(player), "text/html": player.strip()}, {"diffkit": {"player": player.data}}
+    live, _ = player.view()._repr_mimebundle_() or ({}, {})
+    return live | {"text/plain": repr(player), "text/html": player.strip()}, {"diffkit": {"player": player.data}}
 
 
 class Player(DisplayObject):

@@ -13,14 +13,15 @@ HIDDEN = "░░░"  # a masked token; its own glyph, so that colour is not nee
 BYTES = ("Ġ", "Ċ")  # how tokens of bytes write a space and the end of a line
 STYLE = (
     "<style>.dk p{margin:.2em 0;font:15px/1.9 ui-monospace,Menlo,Consolas,monospace}"
-    ".dk s{text-decoration:none;color:#767676}.dk b{background:#0072b2;color:#fff;padding:0 .15em;border-radius:3px}"
+    ".dk samp{font:inherit;color:color-mix(in srgb,currentColor 70%,transparent)}"
+    ".dk b{background:#0072b2;color:#fff;padding:0 .15em;border-radius:3px}"
     ".dk i{font-style:normal;border-bottom:3px double #d55e00}.dk small{font:13px sans-serif;color:inherit}</style>"
 )
 
 
 def token_html(word: str, kind: str, title: str = "") -> str:
     """One token: kind is "hidden" (grey blocks), "new" (bold on blue), "fixed" (double underline) or "old" (plain)."""
-    tag = {"hidden": "s", "new": "b", "fixed": "i", "old": "span"}[kind]
+    tag = {"hidden": "samp", "new": "b", "fixed": "i", "old": "span"}[kind]
     shown = HIDDEN if kind == "hidden" else html.escape(word)
     hint = f' title="{html.escape(title)}"' if title else ""
     return f"<{tag}{hint}>{shown}</{tag}>"
