@@ -15,7 +15,7 @@ from IPython.display import DisplayObject
 
 from diffkit.train import Record
 from diffkit.widgets.chart import Frame, chart
-from diffkit.widgets.panel import LOOK, OPEN_AT_ONCE, Displays, alert_html, panel_html
+from diffkit.widgets.panel import LOOK, OPEN_AT_ONCE, Displays, alert_html, heard_while_busy, panel_html
 
 REDRAW_SECONDS = 0.5
 SAMPLES_SHOWN = 5
@@ -189,3 +189,4 @@ class _View:
         """Listen to the button while there is a run to stop, and not longer."""
         self.button.on_click(dashboard.stop, remove=not dashboard._is_running)
         self.button.disabled = not dashboard._is_running
+        heard_while_busy(self.button)
