@@ -8,7 +8,7 @@ texts: no samples, no floor, a small error. It is the total correlation of what 
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
@@ -32,7 +32,7 @@ def evenly(score: Score, seed: int = 0) -> Plan:
     """The plan of `sample.Reveal` with linear counts: equally many places at every step, the highest scores first.
 
     Args:   score: (probs, rng) -> (B, L); seed: of the rng it is given, another one at each step.
-    Raises: BadRule, when used, if a score has the wrong shape or is NaN.
+    Raises: BadRule, when used, if a score has the wrong shape, or is NaN or -inf.
     """
 
     def plan(probs: Tensor, is_masked: Tensor, steps_left: int) -> Tensor:
@@ -42,6 +42,8 @@ def evenly(score: Score, seed: int = 0) -> Plan:
             raise BadRule(f"the score needs one number for every place, a tensor ({B}, {L}); yours is {shape}.")
         if torch.isnan(value[is_masked]).any():
             raise BadRule("the score of a hidden place is NaN. Beware of 0 x log 0: torch.special.entr knows it is 0.")
+        if (value[is_masked] == -torch.inf).any():
+            raise BadRule("the score of a hidden place is -inf: it would never be revealed. Give it a finite number.")
         hidden = is_masked.sum(1)
         left = (hidden * ((steps_left - 1) / steps_left) + 1e-9).floor()  # masks to keep
         return highest(value.double(), is_masked, hidden - left)
@@ -67,18 +69,25 @@ def checked(reveal: Tensor, is_masked: Tensor) -> Tensor:
     return reveal
 
 
-@torch.no_grad()
-def sampler_nats(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, plan: Plan, steps: int) -> Tensor:
-    """-log q(x) of texts (N, L) under the sampler that asks `plan` what to reveal, (N,) float64 nats; see above.
+class Shown(NamedTuple):
+    """One step of the sampler along true texts."""
 
-    Whatever is hidden at the last step is revealed there, whether the plan says so or not. For a plan that draws (a
-    random order) this is the law given what it drew, and its mean bounds the sampler's own -log q from above (Jensen).
+    zt: Tensor  # (N, L) ids before it
+    reveal: Tensor  # (N, L) bool, the places shown in it
+    nats: Tensor  # (N,) float64, what drawing them from their beliefs costs
+
+
+@torch.no_grad()  # as a decorator, see `sample.denoise_frames`
+def reveal_steps(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, plan: Plan, steps: int) -> Iterator[Shown]:
+    """Yield the steps of the sampler that asks `plan` what to reveal, on its way to the texts (N, L).
+
+    Whatever is hidden at the last step is revealed there, whether the plan says so or not.
 
     Raises: BadRule if the plan's answer is no (N, L) bool or names a visible place; ValueError for steps below 1.
     """
     if steps < 1 or steps != int(steps):
-        raise ValueError(f"sampler_nats: steps must be a whole number from 1, got {steps}.")
-    zt, nats = torch.full_like(x0, process.mask_id), torch.zeros(len(x0), dtype=torch.float64)
+        raise ValueError(f"reveal_steps: steps must be a whole number from 1, got {steps}.")
+    zt = torch.full_like(x0, process.mask_id)
     with evaluating(denoise):
         for left in range(steps, 0, -1):
             t = torch.full((len(x0),), process.T * left / steps, dtype=torch.float64)
@@ -86,9 +95,17 @@ def sampler_nats(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, plan: P
             reveal = checked(plan(log_probs.exp(), is_masked.clone(), left), is_masked)
             reveal = is_masked if left == 1 else reveal
             own = log_probs.gather(-1, x0[..., None])[..., 0]
-            nats -= torch.where(reveal, own, 0.0).sum(1)
+            yield Shown(zt, reveal, -torch.where(reveal, own, 0.0).sum(1))
             zt = torch.where(reveal, x0, zt)
-    return nats
+
+
+def sampler_nats(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, plan: Plan, steps: int) -> Tensor:
+    """-log q(x) of texts (N, L) under the sampler that a plan makes, (N,) float64 nats.
+
+    For a plan that draws (a random order) this is the law given what it drew, and its mean bounds the sampler's own
+    -log q from above (Jensen). Raises what `reveal_steps` raises.
+    """
+    return torch.stack([step.nats for step in reveal_steps(process, denoise, x0, plan, steps)]).sum(0)
 
 
 def true_stories(language: StoryLanguage, n: int, seed: int) -> Tensor:
@@ -120,7 +137,7 @@ def score_rule(
 ) -> Estimate:
     """KL(stories || sampler) of a plan, or of a shipped rule by name, in nats a story: 0 is perfect.
 
-    Raises: ValueError for an unknown name; BadRule as in `sampler_nats`.
+    Raises: ValueError for an unknown name; BadRule as in `reveal_steps`.
     """
     if isinstance(plan, str) and plan not in RULES:
         raise ValueError(f"score_rule: the shipped rules are {sorted(RULES)}, got {plan!r}.")

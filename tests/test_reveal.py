@@ -112,6 +112,7 @@ def test_one_place_a_step_is_the_any_order_model_also_when_it_is_wrong():
         (evenly(lambda probs, rng: probs.amax(-1)[0]), "one number for every place"),
         (evenly(lambda probs, rng: 3.0), "yours is float"),
         (evenly(lambda probs, rng: (probs * probs.log()).sum(-1)), "NaN"),
+        (evenly(lambda probs, rng: probs.log().sum(-1)), "-inf"),
         (lambda probs, is_masked, left: is_masked[0], "yes or no for every place"),
         (lambda probs, is_masked, left: None, "yours is NoneType"),
         (lambda probs, is_masked, left: is_masked.long(), "not torch.int64"),

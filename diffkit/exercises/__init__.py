@@ -1,5 +1,6 @@
 """Checks for the exercises of the notebooks, one file for each notebook; every check returns a Verdict."""
 
+from diffkit.exercises.capstone import check_reveal_plan, check_reveal_rule
 from diffkit.exercises.checks import Verdict
 from diffkit.exercises.d3pm import check_kept, check_posterior, check_transition
 from diffkit.exercises.data import check_chunks, check_entropy, check_rule_out
@@ -70,6 +71,8 @@ __all__ = [
     "check_reach",
     "check_report",
     "check_reveal_counts",
+    "check_reveal_plan",
+    "check_reveal_rule",
     "check_rule_out",
     "check_score",
     "check_score_entropy",

@@ -1,12 +1,14 @@
 """How an exercise is checked: fresh random cases, and a counterexample in the learner's own terms.
 
-A check takes the learner's function and returns a Verdict, which a cell shows by ending on the call. An untouched stub
-(it returns `...` or None, or raises NotImplementedError) is "not attempted yet", so a notebook still runs from top to
-bottom.
+A check takes the learner's function and returns a Verdict, which a cell shows by ending on the call. An untouched
+stub (it returns `...` or nothing, or raises NotImplementedError) is "not attempted yet", so a notebook still runs from
+top to bottom.
 """
 
 from __future__ import annotations
 
+import copy
+import dis
 from collections.abc import Callable, Sequence
 from functools import wraps
 from typing import Any, NamedTuple
@@ -38,8 +40,9 @@ def exercise(check: Callable[..., str]) -> Callable[..., Verdict]:
 
     @wraps(check)
     def judged(*answer: Any) -> Verdict:
+        watched = [Watched(each) if callable(each) else each for each in answer]
         try:
-            return Verdict(True, f"Correct. {check(*answer)}")
+            return Verdict(True, f"Correct. {check(*watched)}")
         except (Untouched, NotImplementedError):
             return Verdict(False, "Not attempted yet. Replace the ... in the function above, then run this cell again.")
         except Wrong as wrong:
@@ -50,6 +53,57 @@ def exercise(check: Callable[..., str]) -> Callable[..., Verdict]:
     return judged
 
 
+class Watched:
+    """The learner's function, called as before; sees to mistakes that any function can make.
+
+    Raises: Untouched for a stub; Wrong for a function that returns nothing, always or in one of its branches, or that
+            changes what it was given.
+    """
+
+    def __init__(self, function: Callable[..., Any]):
+        self.function, self.answered = function, False
+
+    def __call__(self, *given: Any) -> Any:
+        before = [copy.deepcopy(each) if isinstance(each, Tensor | list) else None for each in given]
+        value = self.function(*given)
+        if value is ... or (value is None and not self.answered and is_stub(self.function)):
+            raise Untouched
+        if value is None:
+            branch = f" for {shown(before, given)}. Does every branch end" if self.answered else ". Does it end"
+            raise Wrong(f"your function returns nothing{branch} in `return`?")
+        for i, (old, new) in enumerate(zip(before, given, strict=True)):
+            if old is not None and not same(old, new):
+                raise Wrong(f"your function changes its argument number {i + 1}, which others still need; a copy is "
+                            "safe: .clone() of a tensor, list(...) of a list.")  # fmt: skip
+        self.answered = True
+        return value
+
+
+def is_stub(function: Callable[..., Any]) -> bool:
+    """Whether a function does nothing but return a constant, as one does whose body is `...`."""
+    nothing = {"RESUME", "NOP", "CACHE", "POP_TOP", "LOAD_CONST", "RETURN_CONST", "RETURN_VALUE", "COPY_FREE_VARS"}
+    try:
+        return all(step.opname in nothing for step in dis.get_instructions(function))
+    except TypeError:  # not written in Python
+        return False
+
+
+def same(old: Any, new: Any) -> bool:
+    """Equality of tensors, numbers and lists of them."""
+    if isinstance(old, Tensor):
+        return isinstance(new, Tensor) and old.shape == new.shape and bool(((old == new) | (old != old)).all())
+    if isinstance(old, list):
+        return isinstance(new, list) and len(old) == len(new) and all(map(same, old, new))
+    return bool(old == new)
+
+
+def shown(before: Sequence[Any], given: Sequence[Any]) -> str:
+    """Arguments as they were, in short."""
+    old = (each if kept is None else kept for kept, each in zip(before, given, strict=True))
+    words = ", ".join(str(each.tolist() if isinstance(each, Tensor) else each) for each in old)
+    return words if len(words) < 120 else words[:120] + " ..."
+
+
 def answer_of(function: Callable[..., Any], *arguments: Any) -> Any:
     """Call the learner's function. Raises Untouched if it returns nothing."""
     value = function(*arguments)
@@ -58,14 +112,48 @@ def answer_of(function: Callable[..., Any], *arguments: Any) -> Any:
     return value
 
 
+def number_of(function: Callable[..., Any], *arguments: Any, called: str) -> float:
+    """As answer_of, and check that the result is one number. Raises Wrong if it is not."""
+    return float(tensor_of(function, *arguments, shape=(), called=called))
+
+
 def tensor_of(function: Callable[..., Any], *arguments: Any, shape: tuple[int, ...], called: str) -> Tensor:
     """As answer_of, and check that the result is a tensor (or number) of this shape. Raises Wrong if it is not."""
-    value = torch.as_tensor(answer_of(function, *arguments))
+    value = read(answer_of(function, *arguments), called)
     if tuple(value.shape) != shape:
         raise Wrong(f"{called} should have the shape {shape}, yours has {tuple(value.shape)}.")
     if value.is_floating_point() and torch.isnan(value).any():
         raise Wrong(f"{called} holds NaN. Is there a 0 / 0, or a log of 0?")
-    return value
+    return value.detach()
+
+
+def read(answer: Any, called: str) -> Tensor:
+    """An answer as a tensor; Python's numbers keep their double precision. Raises Wrong if there are none in it."""
+    try:
+        value = torch.as_tensor(answer)
+        plain = not hasattr(answer, "dtype") and value.is_floating_point()
+        return torch.as_tensor(answer, dtype=torch.float64) if plain else value
+    except (TypeError, ValueError, RuntimeError):
+        raise Wrong(f"{called} should be numbers, yours is a {type(answer).__name__}: {str(answer)[:60]}.") from None
+
+
+def number(answer: Any, called: str) -> float:
+    """An answer as one number. Raises Wrong if it is none."""
+    value = read(answer, called)
+    if value.numel() != 1:
+        raise Wrong(f"{called} should be one number, yours has the shape {tuple(value.shape)}.")
+    return float(value)
+
+
+def rows_of(answer: Any, called: str) -> list[list[int]]:
+    """An answer as lists of whole numbers. Raises Wrong if it is none."""
+    if isinstance(answer, Tensor):
+        answer = answer.tolist()
+    if not isinstance(answer, list | tuple) or not all(isinstance(row, list | tuple | Tensor) for row in answer):
+        raise Wrong(
+            f"{called} should be a list of lists of ids, yours is a {type(answer).__name__}: {str(answer)[:60]}."
+        )
+    return [read(list(row) if isinstance(row, tuple) else row, called).long().tolist() for row in answer]
 
 
 def not_these(mine: Tensor, slips: dict[str, Tensor]) -> None:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Wrong, answer_of, counterexample, exercise, not_these, tensor_of
+from diffkit.exercises.checks import Wrong, answer_of, counterexample, exercise, not_these, rows_of, tensor_of
 
 
 @exercise
@@ -80,7 +80,7 @@ def check_chunks(chunks: Callable[[list[list[int]], int, int], Any]) -> str:
         sizes = torch.randint(1, 9, (6,), generator=rng).tolist()
         documents = [torch.randint(10, 50, (n,), generator=rng).tolist() for n in sizes]
         answer = answer_of(chunks, [list(document) for document in documents], eos, length)
-        mine = [torch.as_tensor(chunk).tolist() for chunk in answer]
+        mine = rows_of(answer, "the chunks")
 
         def cut(stream: list[int], size: int = length) -> list[list[int]]:
             return [stream[i : i + size] for i in range(0, len(stream) - size + 1, size)]

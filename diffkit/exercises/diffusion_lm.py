@@ -38,14 +38,18 @@ def check_nearest(nearest: Callable[[Tensor, Tensor], Any]) -> str:
         vectors = torch.randn(7, 3, generator=rng, dtype=torch.float64) * (0.3 + 3 * torch.rand(7, 1, generator=rng))
         x = torch.randn(3, generator=rng, dtype=torch.float64)
         mine = int(tensor_of(nearest, x, vectors, shape=(), called="nearest(x, vectors)"))
-        cases.append((mine, (vectors - x).square().sum(1).sqrt(), vectors @ x))
-    if all(mine == int(distance.argmin()) for mine, distance, _ in cases):
+        if not 0 <= mine < 7:
+            raise Wrong(f"there are words 0 to 6, yours is {mine}.")
+        cases.append((mine, (vectors - x).square().sum(1).sqrt(), vectors @ x, vectors @ x / vectors.norm(dim=1)))
+    if all(mine == int(distance.argmin()) for mine, distance, *_ in cases):
         return "For vectors of one length product and distance agree; learned ones differ in length."
-    if all(mine == int(product.argmax()) for mine, _, product in cases):
+    if all(mine == int(product.argmax()) for mine, _, product, _ in cases):
         raise Wrong("the largest product is not the nearest: a long vector wins everywhere. Take off half its square.")
-    if all(mine == int(distance.argmax()) for mine, distance, _ in cases):
+    if all(mine == int(angle.argmax()) for mine, _, _, angle in cases):
+        raise Wrong("the smallest angle is not the nearest: vectors differ in length, so do not normalise them.")
+    if all(mine == int(distance.argmax()) for mine, distance, *_ in cases):
         raise Wrong("that is the farthest.")
-    mine, distance, _ = next(case for case in cases if case[0] != int(case[1].argmin()))
+    mine, distance, *_ = next(case for case in cases if case[0] != int(case[1].argmin()))
     raise Wrong(f"word {int(distance.argmin())} is nearest, {distance.min():.2f} away; yours is {mine}.")
 
 

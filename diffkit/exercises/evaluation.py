@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Wrong, answer_of, exercise, not_these, tensor_of
+from diffkit.exercises.checks import Wrong, answer_of, exercise, not_these, number, number_of, tensor_of
 
 
 @exercise
@@ -24,7 +24,7 @@ def check_paired(paired: Callable[[Tensor, Tensor], Any]) -> str:
         answer = answer_of(paired, a, b)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise Wrong("return two numbers: the mean difference and its standard error.")
-        mean, error = (float(part) for part in answer)
+        mean, error = (number(part, "each of the two") for part in answer)
         if not math.isclose(mean, float((a - b).mean()), rel_tol=1e-6):
             raise Wrong(f"the mean of a - b is {float((a - b).mean()):.4f}, yours is {mean:.4f}.")
         want = float((a - b).std()) / math.sqrt(n)
@@ -81,11 +81,15 @@ def check_distinct(distinct: Callable[[list[list[int]], int], Any]) -> str:
         texts = [[dice.randrange(4) for _ in range(dice.randrange(1, 9))] for _ in range(12)]
         texts.append(texts[0])  # a text said twice
         grams = [tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)]
-        mine = float(answer_of(distinct, texts, n))
+        mine = number_of(distinct, texts, n, called="the share")
         want = len(set(grams)) / len(grams)
+        joined = [word for text in texts for word in text]
+        if math.isclose(mine, len(set(grams))) and mine != want:
+            raise Wrong("that is the number of different n-grams; divide by the number of all n-grams.")
+        if n > 1 and math.isclose(mine, len(set(joined)) / len(joined)):
+            raise Wrong(f"that is the share of different single words, but n is {n}.")
         per_text = [[tuple(text[i : i + n]) for i in range(len(text) - n + 1)] for text in texts if len(text) >= n]
         average = sum(len(set(one)) / len(one) for one in per_text) / len(per_text)
-        joined = [word for text in texts for word in text]
         across = [tuple(joined[i : i + n]) for i in range(len(joined) - n + 1)]
         if math.isclose(mine, average, rel_tol=1e-6) and not math.isclose(average, want, rel_tol=1e-6):
             raise Wrong("that averages over texts, so a generator that says one text over and over passes. Pool first.")

@@ -45,7 +45,7 @@ def check_turn(turn: Callable[[Tensor, Tensor], Tensor]) -> str:
     angles = torch.arange(L, dtype=torch.float64)[:, None] * torch.tensor([1.0, 0.5, 0.2, 0.1], dtype=torch.float64)
     query, key = (torch.randn(K, generator=rng, dtype=torch.float64).expand(L, K) for _ in range(2))
     q, k = (tensor_of(turn, x, angles, shape=(L, K), called="turn").double() for x in (query, key))
-    if not torch.allclose(q[0], query[0], atol=1e-6):
+    if not torch.allclose(q[0], query[0], atol=1e-6) or not torch.allclose(k[0], key[0], atol=1e-6):
         raise Wrong("at position 0 every angle is 0, so nothing may change there, but your vector does.")
     if torch.allclose(q, query, atol=1e-6):
         raise Wrong("your function returns what it was given, at every position. Use the angles.")

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 
 import torch
@@ -17,9 +18,19 @@ def check_cosine_gamma(gamma: Callable[[Tensor, int], Tensor]) -> str:
     T = int(torch.randint(10, 2000, (), generator=Generator().manual_seed(0)))
     t = torch.linspace(0, T, 7, dtype=torch.float64)
     mine = tensor_of(gamma, t, T, shape=(7,), called="gamma")
-    want = get_schedule("cosine", T).gamma(t)
-    if torch.allclose(mine.double(), get_schedule("maskgit_cosine", T).gamma(t), atol=1e-4):
-        raise Wrong("that is MaskGIT's mirrored cosine, which hides early. Ours starts slowly: 1 - cos(pi t / 2T).")
+    want, tau = get_schedule("cosine", T).gamma(t), t / T
+    not_these(
+        mine,
+        {
+            "that is MaskGIT's mirrored cosine, which hides early; ours starts slowly, 1 - cos(pi t / 2T)": (
+                math.pi / 2 * tau
+            ).sin(),
+            "that is the share that is still visible; one minus it is hidden": 1 - want,
+            "the cosine runs over a whole half turn, from 0 to 2; the angle ends at pi / 2": 1 - (math.pi * tau).cos(),
+            "the angle grows with t / T, not with t: at t = T it is pi / 2": 1 - (math.pi / 2 * t).cos(),
+            "that is the square of the cosine, another schedule": 1 - (math.pi / 2 * tau).cos().square(),
+        },
+    )
     if (i := first_off(mine.double(), want, 1e-4)) is not None:
         raise Wrong(f"with T = {T}, at t = {t[i]:.1f} the rate should be {want[i]:.4f}, yours is {float(mine[i]):.4f}.")
     return "Slow at first, then faster: 1 - cos(pi t / 2T)."
@@ -78,9 +89,9 @@ def check_stay_masked(stay: Callable[[Tensor, Tensor], Tensor]) -> str:
 @exercise
 def check_own_schedule(gamma: Callable[[Tensor, int], Tensor]) -> str:
     """gamma(t, T) -> any masking rate that a bound can live with: 0 at 0, 1 at T, never falling; (B,) to (B,)."""
-    for T in (40, 1000):
-        t = torch.linspace(0, T, 201, dtype=torch.float64)
-        mine = tensor_of(gamma, t, T, shape=(201,), called="gamma").double()
+    for T, n in ((40, 201), (1000, 301)):
+        t = torch.linspace(0, T, n, dtype=torch.float64)
+        mine = tensor_of(gamma, t, T, shape=(n,), called="gamma").double()
         if mine[0] != 0:
             raise Wrong(f"gamma(0) is {float(mine[0]):g} and must be exactly 0: clean text has no masks.")
         if mine[-1] != 1:

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Untouched, Wrong, answer_of, exercise, first_off, not_these, tensor_of
+from diffkit.exercises.checks import Untouched, Wrong, answer_of, exercise, first_off, not_these, number, tensor_of
 from diffkit.noise import get_schedule
 
 
@@ -78,7 +78,7 @@ def check_report(report: Callable[[Tensor, Tensor], Any]) -> str:
         raise Wrong(f"return two numbers, (perplexity, bits per token); yours is {type(answer).__name__}.")
     if all(part is ... or part is None for part in answer):
         raise Untouched
-    perplexity, bits = (float(part) for part in answer)
+    perplexity, bits = (number(part, "each of the two") for part in answer)
     rate = nats.sum() / tokens.sum()
     not_these(
         torch.tensor(perplexity),

@@ -1,0 +1,124 @@
+"""Exercises of notebook 16: worked solutions, and likely mistakes with what is said of them."""
+
+import math
+
+import torch
+
+from diffkit import exercises
+from diffkit.reveal import shipped
+
+
+def apart(a, b):
+    return abs(a.mean - b.mean) > 2 * math.hypot(a.standard_error, b.standard_error)
+
+
+def least_valid(gap, L):
+    return math.exp(-gap * L)
+
+
+def order_nats(log_prob, x0, order, mask_id):
+    xt, nats = torch.full_like(x0, mask_id), 0.0
+    for place in order:
+        nats -= log_prob(xt)[place, x0[place]]
+        xt[place] = x0[place]
+    return nats
+
+
+def late(log_prob, x0, order, mask_id):
+    """Reveals before it asks."""
+    xt, nats = torch.full_like(x0, mask_id), 0.0
+    for place in order:
+        xt[place] = x0[place]
+        nats -= log_prob(xt)[place, x0[place]]
+    return nats
+
+
+def blind(log_prob, x0, order, mask_id):
+    """Never reveals."""
+    return -log_prob(torch.full_like(x0, mask_id)).gather(1, x0[:, None]).sum()
+
+
+def spoils(log_prob, x0, order, mask_id):
+    """The right number, and the text is gone."""
+    nats = order_nats(log_prob, x0.clone(), order, mask_id)
+    x0[:] = mask_id
+    return nats
+
+
+def in_reading_order(log_prob, x0, order, mask_id):
+    return order_nats(log_prob, x0, order.sort().values, mask_id)
+
+
+def sure_and(number, far=True):
+    """A plan: what is known already, the most open place, and `number` - 1 more: far from it, or the next open."""
+
+    def plan(probs, is_masked, steps_left):
+        doubt = torch.special.entr(probs).sum(-1).masked_fill(~is_masked, -1)
+        reveal = is_masked & (doubt < 1e-3)
+        hardest = doubt.argmax(1, keepdim=True)
+        distance = (torch.arange(probs.shape[1]) - hardest).abs()
+        rank = (distance if far else doubt).masked_fill(~is_masked | reveal, -1)
+        for places in (hardest, rank.topk(number - 1, dim=1).indices):
+            reveal = reveal | torch.zeros_like(reveal).scatter(1, places, True) & is_masked
+        return reveal
+
+    return plan
+
+
+def two_far_apart(probs, is_masked, steps_left):
+    return sure_and(2)(probs, is_masked, steps_left)
+
+
+def as_many_as_are_due(probs, is_masked, steps_left):
+    """The surest places, the number that must go anyway."""
+    due = (is_masked.sum(1, keepdim=True) / steps_left).ceil()
+    rank = probs.amax(-1).masked_fill(~is_masked, -1).argsort(1, descending=True).argsort(1)
+    return is_masked & (rank < due)
+
+
+def wait(probs, is_masked, steps_left):
+    return torch.zeros_like(is_masked)
+
+
+SOLUTIONS = {
+    exercises.check_apart: [apart],
+    exercises.check_least_valid: [least_valid],
+    exercises.check_order_nats: [order_nats],
+    exercises.check_reveal_plan: [two_far_apart],
+}
+
+
+WRONG = [
+    (exercises.check_apart, lambda a, b: a.mean - b.mean > 2 * math.hypot(a[1], b[1]), "better or worse"),
+    (exercises.check_apart, lambda a, b: abs(a.mean - b.mean) > 2 * a[1], "both rows have one"),
+    (exercises.check_apart, lambda a, b: abs(a.mean - b.mean) > 2 * (a[1] + b[1]), "add as squares"),
+    (exercises.check_apart, lambda a, b: abs(a.mean - b.mean) > math.hypot(a[1], b[1]), "not apart"),
+    (exercises.check_apart, lambda a, b: abs(a.mean - b.mean) / math.hypot(a[1], b[1]), "True or False"),
+    (exercises.check_least_valid, lambda gap, L: math.exp(-gap), "per token"),
+    (exercises.check_least_valid, lambda gap, L: gap * L, "exp of minus"),
+    (exercises.check_least_valid, lambda gap, L: 1 - gap * L, "small gaps"),
+    (exercises.check_least_valid, lambda gap, L: 1 - math.exp(-gap * L), "one minus"),
+    (exercises.check_least_valid, lambda gap, L: 2 ** (-gap * L), "should be"),
+    (exercises.check_order_nats, late, "still be hidden"),
+    (exercises.check_order_nats, in_reading_order, "left to right"),
+    (exercises.check_order_nats, blind, "empty canvas"),
+    (exercises.check_order_nats, lambda *given: -order_nats(*given), "sign is wrong"),
+    (exercises.check_order_nats, lambda *given: order_nats(*given) / 5, "do not average"),
+    (exercises.check_order_nats, lambda *given: 2 * order_nats(*given), "should be"),
+    (exercises.check_order_nats, spoils, "changes its argument"),
+    (exercises.check_reveal_plan, sure_and(1), "`one open question`"),
+    (exercises.check_reveal_plan, sure_and(2, far=False), "drawn apart"),
+    (exercises.check_reveal_plan, sure_and(9), "the best so far"),
+    (exercises.check_reveal_plan, as_many_as_are_due, "may show"),
+    (exercises.check_reveal_plan, shipped()["margin"], "`margin`"),
+    (exercises.check_reveal_plan, lambda probs, is_masked, left: is_masked, "nats a story"),
+    (exercises.check_reveal_plan, wait, "wasted"),
+    (exercises.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1) > 0.9, "revealed twice"),
+    (
+        exercises.check_reveal_plan,
+        lambda probs, is_masked, left: is_masked & (probs > 0.9).any(2).any(0),
+        "other stories",
+    ),
+    (exercises.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1) * is_masked, "a bool tensor"),
+    (exercises.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1).topk(3).indices, "yes or no for every"),
+]
