@@ -23,7 +23,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(shell pwd))
 $(READY): always
 endif
 
-.PHONY: help lab test demo quickstart notebooks sweep leaderboard bench check lint types size clean lock always
+.PHONY: help lab test site demo quickstart notebooks sweep leaderboard bench check lint types size clean lock always
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -84,6 +84,9 @@ test: $(READY) lint types ## everything: format, lint, types, all tests, and eve
 	@echo
 	@echo "All passed: format, lint, types, tests, and $$(ls notebooks/[0-9]*.ipynb | wc -l | tr -d ' ') notebooks."
 
+site: $(READY) ## the whole course as web pages in site/, which need no server and no network
+	@OMP_NUM_THREADS=1 $(PY) scripts/make_site.py
+
 notebooks: $(READY) ## run all notebooks again in place and normalise them
 	@$(PY) scripts/run_notebooks.py
 
@@ -106,6 +109,6 @@ lock: ## rebuild requirements.lock from the ranges in pyproject.toml
 	mv .cache/requirements.lock requirements.lock
 
 clean: ## remove caches (keeps .venv, runs/ and downloaded data)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info screenshots .cache/lock
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info screenshots site site.tmp .cache/lock
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -not -path './$(VENV)/*' -prune -exec rm -rf {} +
