@@ -166,7 +166,7 @@ RUN_JS = """({ start, tables, uniforms, how }) => {
 @in_chromium
 @pytest.mark.parametrize("rule", ["random", "confidence", "left_to_right"])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 2.0])
-@pytest.mark.parametrize("steps", [1, 7, 20])
+@pytest.mark.parametrize("steps", [1, 14, 20])
 def test_equal_numbers_reveal_equal_tokens(tales_page, rule, temperature, steps):
     """The same beliefs and the same uniform numbers: the same canvas after every step, ties included."""
     L, V, mask_id = 20, 11, 4

@@ -22,24 +22,27 @@ function unpack(packed) {
   return tensors;
 }
 
-/** torch.nn.Linear: rows (L, I), weight (O, I), bias (O) or none, to (L, O). */
+/** torch.nn.Linear: rows (L, I), weight (O, I), bias (O) or none, to (L, O).
+ *
+ * Four rows at a time, so that each weight is read once for all of them; at the end the last row may be done again.
+ */
 function linear(rows, weight, bias, I) {
   const L = rows.length / I, O = weight.length / I, out = new Float32Array(L * O);
-  for (let l = 0; l < L; l += 4) { // four rows at a time: each weight is read once for all of them
-    const a = l * I, b = Math.min(l + 1, L - 1) * I, c = Math.min(l + 2, L - 1) * I, d = Math.min(l + 3, L - 1) * I;
+  for (let l = 0; l < L; l += 4) {
+    const a = l, b = Math.min(l + 1, L - 1), c = Math.min(l + 2, L - 1), d = Math.min(l + 3, L - 1);
     for (let o = 0; o < O; o++) {
       let sumA = bias ? bias[o] : 0, sumB = sumA, sumC = sumA, sumD = sumA;
-      for (let i = 0, w = o * I; i < I; i++, w++) {
-        const value = weight[w];
-        sumA += value * rows[a + i];
-        sumB += value * rows[b + i];
-        sumC += value * rows[c + i];
-        sumD += value * rows[d + i];
+      for (let i = 0; i < I; i++) {
+        const value = weight[o * I + i];
+        sumA += value * rows[a * I + i];
+        sumB += value * rows[b * I + i];
+        sumC += value * rows[c * I + i];
+        sumD += value * rows[d * I + i];
       }
-      out[l * O + o] = sumA;
-      if (l + 1 < L) out[(l + 1) * O + o] = sumB;
-      if (l + 2 < L) out[(l + 2) * O + o] = sumC;
-      if (l + 3 < L) out[(l + 3) * O + o] = sumD;
+      out[a * O + o] = sumA;
+      out[b * O + o] = sumB;
+      out[c * O + o] = sumC;
+      out[d * O + o] = sumD;
     }
   }
   return out;
