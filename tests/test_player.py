@@ -195,6 +195,15 @@ def test_where_the_first_frame_has_a_belief_each_is_about_its_own_state():
     assert table_in(data, 0, 0) == [("a", 600), ("b", 400)] and table_in(data, 1, 0) == [("b", 900), ("a", 100)]
 
 
+def test_at_time_zero_there_is_no_exact_belief_and_none_is_shown():
+    """No step leads from there; tables keep their form all the same."""
+    frames = [frame._replace(t=1000 - 200 * frame.step) for frame in frames_of()]
+    frames[0] = frames[0]._replace(probs=frames[1].probs)  # each about its own state, the last one at t = 0
+    data = Player(frames, MICRO.tokenizer, process=PROCESS, exact=MICRO.denoiser(PROCESS)).data
+    assert data["shows"] == ["belief", "exact"] and data["asked"] == 4 and frames[5].t == 0
+    assert all(len(table) % 3 == 0 for table in rows(data["tables"]))
+
+
 def test_points_tell_how_far_they_are_from_their_word():
     process = PROCESSES["diffusion_lm"]
     frames = run_of(process)
@@ -479,6 +488,52 @@ def test_page_tells_what_was_likely_at_a_token(opened):
         page.keyboard.press("ArrowRight")
     assert page.locator('.dk-token[tabindex="0"]').count() == 1
     assert page.locator(".dk-token[aria-selected=true]").count() == 1
+
+
+def by_hand(*states, **more):
+    """A player of states of three words, for `micro`'s tokenizer."""
+    ids = [torch.tensor([MICRO.tokenizer.convert_tokens_to_ids(state.split())]) for state in states]
+    return Player([Frame(i, 10.0 - i, one, one, None) for i, one in enumerate(ids)], MICRO.tokenizer, **more)
+
+
+@in_chromium
+def test_page_says_of_each_token_what_it_is(opened):
+    player = by_hand("[MASK] ran Mia", "ran ran [MASK]", "Mia ran [PAD]", fixed=torch.tensor([False, True, False]))
+    page = opened(player)
+    told = []
+    for _ in player.frames:
+        told.append([token.get_attribute("aria-label") for token in page.locator(".dk-token:visible").all()])
+        page.locator(".dk-next").click()
+    assert told[0] == ["hidden", "ran, given", "Mia"]
+    assert told[1] == ["ran, just revealed", "ran, given", "just hidden"]
+    assert told[2] == ["Mia, just changed", "ran, given", "[PAD], just revealed"]
+    assert page.locator(".dk-again").count() == 0 and text_of(page) == "Mia ran ·"
+    page.locator(".dk-token").first.hover()
+    assert "Mia place 1: just changed" in page.locator(".dk-details").inner_text()
+
+
+@in_chromium
+def test_page_says_how_far_a_point_is_from_its_word(opened):
+    process = PROCESSES["diffusion_lm"]
+    player = Player(run_of(process), MICRO.tokenizer, process=process)
+    page = opened(player)
+    page.locator(".dk-token").nth(2).hover()
+    assert (
+        f"at distance {rows(player.data['far'])[0][2] / 10:.1f} from its word"
+        in page.locator(".dk-details").inner_text()
+    )
+
+
+@in_chromium
+def test_focus_stays_in_the_text_when_its_token_goes(opened):
+    """Padding shows only as it comes: a frame later the token in focus is gone."""
+    page = opened(by_hand("[MASK] [MASK] [MASK]", "Mia ran [PAD]", "Mia ran [PAD]", interval_ms=1000))
+    stop_the_clock(page)
+    page.locator(".dk-play").click()
+    page.clock.run_for(1100)
+    page.locator(".dk-token:visible").last.focus()
+    page.clock.run_for(1000)
+    assert page.evaluate("document.activeElement.textContent") == "ran"
 
 
 NASTY = ["[PAD]", "[MASK]", "<script>document.title = 'broken'</script>", "<img src=x onerror=alert(1)>", "</script>"]

@@ -7,11 +7,10 @@ import re
 import struct
 from types import SimpleNamespace
 
-import ipywidgets as ipw
 import matplotlib.pyplot as plt
 import pytest
 import torch
-from worlds import MICRO, TEXTS, L, V, generator, masked_diffusion
+from worlds import MICRO, TEXTS, V
 
 from diffkit import plot
 from diffkit.draws import inverse_cdf
@@ -21,7 +20,7 @@ from diffkit.noise import get_schedule
 from diffkit.sample import Frame
 from diffkit.tokenizer import load_tokenizer
 from diffkit.train import Record
-from diffkit.widgets import BlankPad, NoiseExplorer, show_source
+from diffkit.widgets import show_source
 from diffkit.widgets.text import HIDDEN, frame_html, token_html, words_of
 
 # ------------------------------------------------------------------------------------------------------------ figures
@@ -142,12 +141,6 @@ def test_smoothing_is_a_weighted_mean_of_the_past():
 # ------------------------------------------------------------------------------------------------------ tokens as text
 
 
-def all_widgets(widget):
-    yield widget
-    for child in getattr(widget, "children", ()):
-        yield from all_widgets(child)
-
-
 NASTY = ["[PAD]", "[MASK]", "<script>alert(1)</script>", 'a"b', "<0x0A>"]
 NASTY_TOKENIZER = SimpleNamespace(
     convert_ids_to_tokens=lambda ids: [NASTY[i] for i in ids], mask_token_id=1, pad_token_id=0
@@ -160,8 +153,6 @@ def test_tokens_are_text_and_never_markup():
     before = Frame(0, 1000.0, ids, torch.full((1, 4), 1), None)
     after = Frame(1, 0.0, ids, ids, torch.full((1, 4, 5), 0.5))
     shown = frame_html(after, before, torch.zeros(4), NASTY_TOKENIZER)
-    explorer = NoiseExplorer(ids[0, :3], NASTY_TOKENIZER, [get_schedule("linear")], points=3)
-    shown += explorer._repr_mimebundle_()["text/html"]
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown and "&lt;0x0A&gt;" in shown
     assert "<script" not in shown and "<0x0A" not in shown
 
@@ -187,30 +178,7 @@ def test_tokens_differ_without_colour():
     assert words_of(TEXTS[0], MICRO.tokenizer) == ["Mia", "ran", "[EOS]", "[PAD]", "[PAD]"]
 
 
-# ---------------------------------------------------------------------------------------------------- noise and source
-
-
-def test_noise_explorer_hides_what_the_schedule_says():
-    these = [get_schedule("linear"), get_schedule("cosine")]
-    explorer = NoiseExplorer(TEXTS[4], MICRO.tokenizer, these, points=11)
-    assert repr(explorer) == "NoiseExplorer: linear, cosine; 11 times"
-    for schedule, pages in zip(these, explorer.pages, strict=True):
-        hidden = [page.count(f"<samp>{HIDDEN}</samp>") for page in pages]
-        assert hidden == sorted(hidden) and hidden[0] == 0 and hidden[-1] == L, "a hidden token stays hidden"
-        assert f"{schedule.name}: t = 500, gamma(t) = {float(schedule.gamma(500)):.3f}" in pages[5]
-        assert f"{hidden[5]} here" in pages[5]
-        assert pages[5] in explorer._repr_mimebundle_()["text/html"]
-
-
-def test_noise_explorer_widgets():
-    explorer = NoiseExplorer(TEXTS[4], MICRO.tokenizer, [get_schedule("linear"), get_schedule("cosine")], points=11)
-    widgets = list(all_widgets(explorer.controls()))
-    (choice,) = (widget for widget in widgets if isinstance(widget, ipw.Dropdown))
-    (slider,) = (widget for widget in widgets if isinstance(widget, ipw.IntSlider))
-    assert [name for name, _ in choice.options] == ["linear", "cosine"] and choice.description == "schedule"
-    assert slider.max == 10 and slider.description == "time"
-    stacks = [widget for widget in widgets if isinstance(widget, ipw.Stack)]
-    assert [len(stack.children) for stack in stacks] == [2, 11, 11]
+# -------------------------------------------------------------------------------------------------------------- source
 
 
 def test_source_is_shown_as_it_is():
@@ -220,40 +188,6 @@ def test_source_is_shown_as_it_is():
         html.escape("(total > 0)") in source._repr_html_()
         and 'aria-label="source of inverse_cdf"' in source._repr_html_()
     )
-
-
-def pad(**more):
-    process = masked_diffusion()
-    return BlankPad(process, MICRO.denoiser(process), MICRO, MICRO.sample(1, generator())[0], **more)
-
-
-def test_a_blank_pad_writes_only_what_is_hidden_and_says_how_likely_it_was():
-    one = pad(hidden=[0, 2])
-    page = one.fill([1])
-    given = [word for i, word in enumerate(one.words) if i != 1]
-    assert re.findall(r"<i>(.*?)</i>", page) == given and page.count("<b>") == 1
-    nats = float(re.search(r"= (-?[\d.]+) nats", page)[1])
-    assert -10 < nats <= 0
-    assert "= 0.00 nats" in one.fill([]) or "= -0.00 nats" in one.fill([]), "nothing was missing"
-
-
-def test_a_blank_pad_answers_its_button():
-    box = pad(hidden=[1]).controls()
-    _, row, go, page = box.children
-    assert [button.value for button in row.children].count(True) == 1 and row.children[1].value
-    before = page.value
-    for button in row.children:
-        button.value = True
-    go.click()
-    assert page.value != before and "<i>" not in page.value, "every word was hidden, none was given"
-
-
-def test_a_blank_pad_shows_itself_without_a_kernel():
-    one = pad(hidden=[1])
-    bundle = one._repr_mimebundle_()
-    assert bundle["text/plain"] == repr(one) and bundle["text/html"] == one.still
-    assert "application/vnd.jupyter.widget-view+json" in bundle
-    assert pad(hidden=[1]).still == one.still, "the same seed, the same filling"
 
 
 def test_points_stand_where_they_belong_and_calls_are_on_a_logarithmic_axis():

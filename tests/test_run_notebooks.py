@@ -69,6 +69,18 @@ def test_only_cells_that_may_differ_are_left_out_of_the_comparison():
     assert not run_notebooks.same_where_compared(never_run, timed("1.2 s", ignored))
 
 
+def test_metadata_of_an_output_survives():
+    """The site plays from it: a player keeps its data there."""
+    data, metadata = {"text/plain": "Player: a, 1 frames"}, {"diffkit": {"player": {"start": "0 1"}}}
+    shown = new_output("execute_result", data=data, metadata=metadata, execution_count=1)
+    notebook = new_notebook(cells=[new_code_cell("player", outputs=[shown])])
+    normal = run_notebooks.normalise(notebook)
+    assert normal.cells[0].outputs[0].metadata == metadata
+    changed = run_notebooks.normalise(notebook)
+    changed.cells[0].outputs[0].metadata.diffkit.player.start = "1 0"
+    assert not run_notebooks.same_where_compared(normal, changed), "a run with other data is stored"
+
+
 @pytest.mark.slow
 def test_a_second_run_leaves_the_file_alone_and_a_failure_names_its_cell(tmp_path):
     path = tmp_path / "00_small.ipynb"

@@ -1,4 +1,12 @@
-"""A run of frames as small JSON: what changes from frame to frame, and what was believed about each place."""
+"""A run of frames as small JSON: what changes from frame to frame, and what was believed about each place.
+
+Keys: words: every word shown, as text; hidden, pad: which of them are MASK and PAD, -1 where none is shown; spaces: do
+words bring the space before them; start: the words of the first frame; moves: of each later frame, "place word" for
+each place that changes; given: places that were given; shows: what the numbers of a table are; tables: of each, "word
+chance chance"; beliefs: of each place, "frame table" wherever another table holds from then on; asked: the last frame
+whose state a belief is about, -1 for none; far: of each frame, the tenths of the distance between each point and its
+word.
+"""
 
 from __future__ import annotations
 
@@ -27,16 +35,9 @@ def film(
     process: Any = None,
     exact: Denoise | None = None,
 ) -> dict[str, Any]:
-    """Frames as the plain data that player.js shows.
+    """Frames as the plain data that player.js shows; its keys stand at the top of this file.
 
     Long lists of numbers are strings with spaces, in base 36: a notebook gives every other number a line of its own.
-
-    words: every word shown, as text; hidden, pad: which of them are MASK and PAD, -1 where none is shown; spaces: do
-    words bring the space before them; start: the words of the first frame; moves: of each later frame, "place word"
-    for each place that changes; given: places that were given; shows: what the numbers of a table are; tables: of
-    each, "word chance chance"; beliefs: of each place, "frame table" wherever another table holds from then on;
-    asked: the last frame whose state a belief is about, -1 for none; far: of each frame, the tenths of the distance
-    between each point and its word.
 
     Args:   fixed: (L,) bool; row: which text of the batch; process, exact: see `Player`.
     Raises: ValueError for arguments that do not fit the frames.
@@ -53,13 +54,14 @@ def film(
     model, posterior = beliefs_of_states(frames, row), None
     if exact is not None:
         posterior = exact_beliefs(frames, row, process, exact, model)
+        model = {i: belief for i, belief in model.items() if i in posterior}
     is_open = (is_hidden if is_hidden.any() else torch.ones_like(is_hidden)) & ~fixed.cpu()
     if frames[0].probs is not None:  # the belief that revealed a word came with the frame that shows it
         is_open[1:] |= (tokens[1:] != tokens[:-1]) & ~is_hidden[1:]
     tables, beliefs = timelines(model, posterior, is_open, number)
     ids = torch.tensor(list(numbers))
     data: dict[str, Any] = {
-        "words": words_of(ids, tokenizer), "hidden": numbers.get(tokenizer.mask_token_id, -1),
+        "words": words_of(ids, tokenizer), "hidden": numbers[tokenizer.mask_token_id] if is_hidden.any() else -1,
         "pad": numbers.get(tokenizer.pad_token_id, -1), "start": joined(start), "moves": rows(moves),
         "given": joined(fixed.nonzero().flatten().tolist()), "tables": rows(tables), "beliefs": rows(beliefs),
         "shows": [name for name, some in (("belief", model), ("exact", posterior)) if some],
@@ -118,7 +120,7 @@ def exact_beliefs(
 ) -> dict[int, Tensor]:
     """The same with the exact denoiser, at the states the model was asked about, or at all if it never was.
 
-    A step of the process says what its denoiser believes, whatever the process; the step itself is thrown away.
+    Not at t = 0, from where no step leads. A step of the process says what its denoiser believes, whatever the process; the step itself is thrown away.
     """
     asked = [i for i in sorted(model or range(len(frames))) if frames[i].t > 0]
     if not asked:

@@ -49,8 +49,8 @@ function filmOf(data) {
   const beliefs = rowsOf(data.beliefs);
   const tables = rowsOf(data.tables);
   const far = data.far ? rowsOf(data.far) : null;
-  const farthest = far ? Math.max(1, ...far.flat()) : 1;
-  const textOf = (word) => (word === data.pad ? "[PAD]" : data.words[word].trim() || "␣");
+  const farthest = far ? far.flat().reduce((most, one) => Math.max(most, one), 1) : 1;
+  const textOf = (word) => data.words[word].trim() || "␣";
 
   /** kind: a class of player.css; told: the same in words; text: what the page shows, null for nothing. */
   function token(i, place) {
