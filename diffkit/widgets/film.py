@@ -120,7 +120,8 @@ def exact_beliefs(
 ) -> dict[int, Tensor]:
     """The same with the exact denoiser, at the states the model was asked about, or at all if it never was.
 
-    Not at t = 0, from where no step leads. A step of the process says what its denoiser believes, whatever the process; the step itself is thrown away.
+    Not at t = 0, from where no step leads. A step of the process says what its denoiser believes, whatever the process;
+    the step itself is thrown away.
     """
     asked = [i for i in sorted(model or range(len(frames))) if frames[i].t > 0]
     if not asked:
