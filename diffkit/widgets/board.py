@@ -122,7 +122,7 @@ class InfillingBoard(DisplayObject):
     def _fillings(self, filled: list[Tensor], given: float, missing: Tensor) -> str:
         """The fillings side by side, each with its exact log-probability."""
         columns = [
-            f"<h4>{name}</h4>{self._story(ids, missing)}<p>{self._nats(ids, given)}</p>"
+            f"<h4>{name}</h4>{self._story(ids, missing)}<div>{self._nats(ids, given)}</div>"
             for name, ids in zip(("The model", "The exact conditional"), filled, strict=False)
         ]
         if given == -math.inf:

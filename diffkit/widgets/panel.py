@@ -14,7 +14,8 @@ OPEN_AT_ONCE = 3  # how many displays of one object stay alive
 LOOK = (
     "<style>.dk-panel{font:14px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);"
     "color:var(--jp-ui-font-color1,inherit)}"
-    ".dk-panel table{border-collapse:collapse;margin:.4em 0}.dk-panel caption{text-align:left;font-weight:600}"
+    ".dk-panel table{border-collapse:collapse;margin:.4em 0}"
+    ".dk-panel caption{text-align:left;font-weight:600;white-space:nowrap}"
     ".dk-panel th,.dk-panel td{padding:.1em .7em .1em 0;text-align:left;border-bottom:1px solid #8888}"
     ".dk-panel p{margin:.3em 0}.dk-panel h4{margin:.5em 0 .1em;font-size:1em}"
     ".dk-panel .dk-story{font:14px/1.7 ui-monospace,Menlo,Consolas,monospace}"

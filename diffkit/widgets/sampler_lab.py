@@ -26,6 +26,7 @@ from diffkit.widgets.panel import Displays, guarded, panel_html
 ANY = "any"  # no ending is asked for
 ROWS = 12  # of the table of what was tried
 STORIES = 3  # shown
+THREAD = "sampler lab"
 
 
 class Settings(NamedTuple):
@@ -246,7 +247,9 @@ class _Panel:
             self.stopping.clear()
             self.go.disabled, self.halt.disabled = True, False
             context = copy_context()  # so that what the thread sends is known to belong to this cell
-            self.thread = threading.Thread(target=context.run, args=(self.draw, self.settings()), daemon=True)
+            self.thread = threading.Thread(
+                target=context.run, args=(self.draw, self.settings()), daemon=True, name=THREAD
+            )
             self.thread.start()
 
     def draw(self, settings: Settings) -> None:
