@@ -27,12 +27,11 @@ myst_dmath_double_inline = True
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_default_options = {"show-inheritance": True}
+autodoc_type_aliases = {name: name for name in "Choose Classify Curve Denoise Opinion Rate Sampler Score".split()}
 autodoc_inherit_docstrings = False  # of torch and transformers, whose pages these are not
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
 python_use_unqualified_type_names = True
-python_maximum_signature_line_length = 88
 add_module_names = False
 toc_object_entries = False  # each page lists its names itself; in the tables of contents they make the build slow
 viewcode_line_numbers = False
@@ -70,5 +69,12 @@ def add_player(app, pagename, templatename, context, doctree):
         app.add_js_file("player.js", loading_method="defer")
 
 
+def give_levels(app, pagename, templatename, context, doctree):
+    """Captions in the navigation say that they are headings, but not of which level, which screen readers need."""
+    tree = context.get("furo_navigation_tree") or ""
+    context["furo_navigation_tree"] = tree.replace('role="heading"', 'role="heading" aria-level="2"')
+
+
 def setup(app):
     app.connect("html-page-context", add_player)
+    app.connect("html-page-context", give_levels, priority=900)  # after the theme has made its tree
