@@ -68,8 +68,8 @@ def check_frontier(frontier: Callable[[Sequence[float], Sequence[float]], Any]) 
             raise Wrong(f"{where}: the right runs; list them from cheap to dear, {want}.")
         if len(mine) == len(want) and {compute[i] for i in want} == set(mine):
             raise Wrong(f"{where}: return the places of the runs, not what they cost.")
-        if not set(mine) <= set(range(len(gap))):
-            raise Wrong(f"{where}: there are runs 0 to {len(gap) - 1}, you name {mine}.")
+        if [i - 1 for i in mine] == want:
+            raise Wrong(f"{where}: every place is one too high. Places count from 0.")
         if set(mine) - set(want):
             i = min(set(mine) - set(want))
             raise Wrong(f"{where}: run {i} does not belong: a cheaper run has a gap that is no larger.")

@@ -70,7 +70,7 @@ WRONG = [
     (exercises.check_frontier, lambda c, g: sorted(records(c, g)), "cheap to dear"),
     (exercises.check_frontier, lambda c, g: records(c, g)[:1], "on the frontier"),
     (exercises.check_frontier, lambda c, g: [c[i] for i in records(c, g)], "not what they cost"),
-    (exercises.check_frontier, lambda c, g: [i + 1 for i in records(c, g)], "there are runs 0 to"),
+    (exercises.check_frontier, lambda c, g: [i + 1 for i in records(c, g)], "one too high"),
     (exercises.check_frontier, lambda c, g: [min(range(len(g)), key=lambda i: g[i])], "on the frontier"),
     (exercises.check_reveal_rule, RULES["confidence"], "`confidence`"),
     (exercises.check_reveal_rule, lambda probs, rng: torch.zeros(probs.shape[:2]), "`left_to_right`"),
