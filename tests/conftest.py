@@ -2,6 +2,7 @@
 
 import datasets
 import pytest
+from browsers import CHROMIUM
 
 
 @pytest.fixture
@@ -9,3 +10,15 @@ def own_caches(monkeypatch, tmp_path_factory):
     """Caches of this test alone, so that nothing is read from, or left in, the home folder."""
     monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
     monkeypatch.setenv("DIFFKIT_CACHE", str(tmp_path_factory.mktemp("chunks")))
+
+
+@pytest.fixture(scope="session")
+def chromium():
+    """A browser; see browsers.py."""
+    from playwright.sync_api import sync_playwright
+
+    with sync_playwright() as playwright:
+        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
+        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
+        yield browser
+        browser.close()

@@ -1,7 +1,8 @@
-"""A real Chromium opens the course in JupyterLab as a reader would: run all, play, use the keyboard."""
+"""A real Chromium opens the course in JupyterLab as a reader would: run all, play, use the keyboard, fill in, stop."""
 
 import os
 import shutil
+import signal
 import socket
 import subprocess
 import sys
@@ -9,42 +10,42 @@ import time
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
+from browsers import in_chromium, screenshot
+from playwright.sync_api import Error, expect
+from test_player import texts_in
+
+from diffkit.widgets.text import HIDDEN
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "browser-test"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-pytestmark = [
-    pytest.mark.browser,
-    pytest.mark.slow,
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="no Chromium found; on Debian or Ubuntu: apt install chromium, then run make test again",
-    ),
-]
-MINUTES = 60_000  # milliseconds
+MINUTE = 60_000  # milliseconds
+WAITING = "[...document.querySelectorAll('.jp-InputPrompt')].filter(it => it.innerText.includes('*')).length"  # cells
+ERRORS = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
 
 
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
-    """JupyterLab as `make lab` starts it, on a free port, over a copy of the notebooks."""
+    """`make lab`, on a free port, over a copy of the notebooks, with the environment that runs the tests."""
     folder = tmp_path_factory.mktemp("lab")
-    shutil.copytree(ROOT / "notebooks", folder / "notebooks")
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("notebooks", ".jupyter"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / ".ready").write_text(f"{folder}\n", encoding="utf-8")  # the set-up is done
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
-    command = [
-        sys.executable, "-m", "jupyterlab", "--no-browser", "--allow-root", f"--ServerApp.port={port}",
-        "--ServerApp.ip=127.0.0.1", f"--IdentityProvider.token={TOKEN}", f"--ServerApp.root_dir={folder}",
-    ]  # fmt: skip
-    environment = os.environ | {"JUPYTER_CONFIG_PATH": str(ROOT / ".jupyter")}
+    options = f"--no-browser --port={port} --IdentityProvider.token={TOKEN}"
+    command = ["make", "lab", f"VENV={sys.prefix}", "READY=.ready", f"LAB_ARGS={options}"]
     with (folder / "lab.log").open("w") as log:
-        server = subprocess.Popen(command, stdout=log, stderr=log, env=environment, cwd=folder)
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
         try:
             wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", server)
             yield f"http://127.0.0.1:{port}"
         finally:
-            server.terminate()
+            os.killpg(server.pid, signal.SIGTERM)
             server.wait(30)
 
 
@@ -59,76 +60,158 @@ def wait_for(url, server, seconds=120):
     raise RuntimeError("JupyterLab did not start")
 
 
-@pytest.fixture(scope="module")
-def browser():
-    from playwright.sync_api import sync_playwright
+@pytest.fixture
+def notebook(lab, chromium):
+    """Open a notebook and, with a fresh kernel, start all its cells; `done` waits for the last of them."""
+    pages = []
 
-    with sync_playwright() as playwright:
-        chromium = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield chromium
-        chromium.close()
+    def opened(name, runs=True):
+        page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+        pages.append(page)
+        page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}&reset")
+        page.wait_for_selector(".jp-NotebookPanel:visible .jp-CodeCell", timeout=2 * MINUTE)
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTE)
+        if not runs:
+            return page
+        page.get_by_role("menuitem", name="Run", exact=True).click()
+        page.get_by_text("Restart Kernel and Run All Cells…").click()
+        page.locator(".jp-Dialog .jp-mod-accept").click()
+        page.wait_for_function(f"{WAITING} > 0", timeout=MINUTE)
+        return page
 
-
-def run_all(browser, lab, name):
-    """As run_once; again, up to twice, where the kernel's connection broke while it restarted."""
-    from playwright.sync_api import Error
-
-    for attempts_left in (2, 1, 0):
-        page = browser.new_page(viewport={"width": 1300, "height": 1000})
-        try:
-            run_once(page, lab, name)
-            if not attempts_left or page.locator(".jp-CodeCell .widget-play").count():
-                return page
-        except Error:
-            if not attempts_left:
-                raise
+    yield opened
+    for page in pages:
         page.close()
 
 
-def run_once(page, lab, name):
-    """Open a notebook, restart its kernel, run every cell, wait for the end, all outputs fresh."""
-    page.goto(f"{lab}/lab/tree/notebooks/{name}?token={TOKEN}&reset")
-    page.wait_for_selector(".jp-NotebookPanel:visible .jp-CodeCell", timeout=2 * MINUTES)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
-    page.get_by_role("menuitem", name="Run", exact=True).click()
-    page.get_by_text("Restart Kernel and Run All Cells…").click()
-    page.locator(".jp-Dialog .jp-mod-accept").click()
-    page.wait_for_timeout(3000)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTES)
+def done(page):
+    """Wait for the end of a run; it left no error and no cell out."""
+    page.wait_for_function(f"{WAITING} === 0", timeout=6 * MINUTE)
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=MINUTE)
     page.wait_for_timeout(1000)
-
-
-def screenshot(page, name):
-    folder = ROOT / "screenshots"
-    folder.mkdir(exist_ok=True)
-    page.screenshot(path=folder / f"{name}.png")
-
-
-def test_a_story_unmasks_in_the_first_notebook(lab, browser):
-    """Run All leaves no error; Play changes the text by itself; the arrow keys step it."""
-    page = run_all(browser, lab, "00_start_here.ipynb")
-    assert page.locator('.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]').count() == 0
+    assert page.locator(ERRORS).count() == 0, page.locator(ERRORS).first.inner_text()
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
     assert prompts and all(text.strip("[]: \n").isdigit() for text in prompts if text.strip()), prompts
-    story = page.locator(".jp-CodeCell .dk[role=status]:visible").first
-    story.scroll_into_view_if_needed()
-    before = story.inner_text()
-    assert "Step 0 of" in before and "░" in before
-    page.locator(".widget-play button").first.click()
-    page.wait_for_timeout(3000)
-    playing = page.locator(".jp-CodeCell .dk[role=status]:visible").first.inner_text()
-    assert playing != before, "Play should reveal tokens"
-    page.locator(".widget-play button").first.click()  # pause
-    handle = page.locator(".widget-slider .noUi-handle").first
-    handle.focus()
-    handle.press("End")
-    page.wait_for_timeout(500)
-    end = page.locator(".jp-CodeCell .dk[role=status]:visible").first.inner_text()
-    assert "0 tokens hidden" in end and "░" not in end
-    handle.press("ArrowLeft")
-    page.wait_for_timeout(500)
-    assert page.locator(".jp-CodeCell .dk[role=status]:visible").first.inner_text() != end
-    screenshot(page, "00_start_here")
-    page.close()
+
+
+def run_all(notebook, name):
+    """As done; again, up to twice, where the kernel's connection broke while it restarted."""
+    for attempts_left in (2, 1, 0):
+        try:
+            page = notebook(name)
+            done(page)
+            return page
+        except Error:
+            if not attempts_left:
+                raise
+
+
+def stored_player(name):
+    """The data of the first player that a stored notebook holds."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return next(data for one in outputs if (data := one.get("metadata", {}).get("diffkit", {}).get("player")))
+
+
+def cell_with(page, text):
+    """The code cell that holds this text."""
+    return page.locator(".jp-CodeCell").filter(has=page.locator(".cm-content", has_text=text)).first
+
+
+@in_chromium
+def test_a_story_unmasks_in_the_first_notebook(notebook):
+    """Play reveals tokens by itself; the keyboard steps; the texts are the frames that are stored."""
+    page = run_all(notebook, "00_start_here")
+    data = stored_player("00_start_here")
+    frames = list(texts_in(data))
+    player = page.locator(".jp-CodeCell .dk-player").first
+    player.scroll_into_view_if_needed()
+    text, caption, slider = (player.locator(name) for name in (".dk-text", ".dk-caption", ".dk-slider"))
+    expect(caption).to_have_text(data["captions"][0])
+    assert text.inner_text().split() == [HIDDEN] * len(frames[0])
+    player.locator(".dk-play").click()
+    expect(caption).to_have_text(data["captions"][2], timeout=MINUTE)
+    player.locator(".dk-play").click()  # pause
+    for key, i in {"Home": 0, "ArrowRight": 1, "PageUp": 11, "End": len(frames) - 1}.items():
+        slider.press(key)
+        expect(caption).to_have_text(data["captions"][i])
+        shown = [HIDDEN if word == "[MASK]" else word for word in frames[i] if word != "[PAD]"]
+        assert [word for word in text.inner_text().split() if word != "·"] == shown
+    text.locator(".dk-token").first.press("ArrowRight")
+    assert "exact" in player.locator(".dk-details").inner_text()
+    screenshot(page, "00_player")
+
+
+@in_chromium
+def test_an_exercise_is_filled_in_wrongly_and_then_rightly(notebook):
+    page = notebook("00_start_here", runs=False)
+    cell_with(page, "from diffkit import exercises").locator(".cm-content").click()
+    page.keyboard.press("ControlOrMeta+Enter")
+    cell = cell_with(page, "exercises.check_hidden_tokens")
+    said = cell.locator(".jp-OutputArea-output")
+    assert "Not attempted yet" in said.inner_text()
+    for answer, verdict in (("(tokens == mask_id).sum()", "Not yet"), ("(tokens == mask_id).sum(1)", "Correct.")):
+        cell.locator(".cm-content").click()
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.insert_text(
+            f"def hidden(tokens, mask_id):\n    return {answer}\n\n\nexercises.check_hidden_tokens(hidden)"
+        )
+        page.keyboard.press("ControlOrMeta+Enter")
+        expect(said).to_contain_text(verdict, timeout=MINUTE)
+        screenshot(page, f"00_exercise_{verdict.split()[0].strip('.').lower()}")
+
+
+@in_chromium
+def test_the_noise_explorer_follows_its_slider(notebook):
+    page = run_all(notebook, "02_noise_schedules")
+    explorer = page.locator(".jp-CodeCell").filter(has=page.locator("select")).first
+    note = explorer.locator(".dk small:visible")
+    before = note.inner_text()
+    explorer.locator(".noUi-handle").first.press("ArrowRight")
+    expect(note).not_to_have_text(before)
+    assert "gamma(t) =" in note.inner_text()
+    explorer.locator("select").select_option("quadratic")
+    expect(note).to_contain_text("quadratic")
+    screenshot(page, "02_explorer")
+
+
+@in_chromium
+def test_the_stop_button_ends_a_training_at_a_clean_step(notebook):
+    """Pressed while the cell runs; what follows goes on with what was learned."""
+    page = notebook("05_training")
+    stop = page.get_by_role("button", name="Stop", exact=True)
+    status = page.locator(".dk-panel[role=status]", has_text="tokens/s").first
+    expect(status).to_contain_text("min left", timeout=4 * MINUTE)
+    page.wait_for_timeout(5000)
+    stop.first.scroll_into_view_if_needed()
+    screenshot(page, "05_running")
+    stop.first.click()
+    expect(status).to_contain_text("Stopped, as you asked", timeout=MINUTE)
+    assert stop.first.is_disabled()
+    screenshot(page, "05_stopped")
+    done(page)
+
+
+@in_chromium
+def test_the_sampler_lab_counts_valid_stories(notebook):
+    page = run_all(notebook, "06_sampling")
+    draw = page.get_by_role("button", name="Draw", exact=True).first
+    lab = page.locator(".jp-CodeCell").filter(has=draw)
+    draw.scroll_into_view_if_needed()
+    draw.click()
+    expect(lab.locator(".dk-panel").filter(has_text="valid").first).to_contain_text("%", timeout=2 * MINUTE)
+    screenshot(page, "06_lab")
+
+
+@in_chromium
+def test_the_infilling_board_fills_beside_the_exact_conditional(notebook):
+    page = run_all(notebook, "08_infilling_guidance")
+    run = page.get_by_role("button", name="Run", exact=True).first
+    board = page.locator(".jp-CodeCell").filter(has=run)
+    run.scroll_into_view_if_needed()
+    board.locator("button[title^='word 2,']").click()
+    assert HIDDEN in board.locator("button[title^='word 2,']").inner_text()
+    run.click()
+    found = board.locator(".dk-panel").filter(has_text="The exact conditional").first
+    expect(found).to_contain_text("log p(missing | given)", timeout=MINUTE)
+    screenshot(page, "08_board")

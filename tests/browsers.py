@@ -1,0 +1,31 @@
+"""A real Chromium for the tests that need one; the fixture `chromium` of conftest.py starts it."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+
+CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
+SCREENSHOTS = Path(__file__).resolve().parent.parent / "screenshots"  # not in git; kept by whoever runs the tests
+LOCAL = ("file:", "data:", "blob:")
+
+
+def in_chromium(test):
+    """Mark a test that drives the browser; without one it is skipped, and says how to get it."""
+    reason = "no Chromium found; on Debian or Ubuntu: apt install chromium, then run make test again"
+    return pytest.mark.browser(pytest.mark.slow(pytest.mark.skipif(CHROMIUM is None, reason=reason)(test)))
+
+
+def screenshot(page, name, **how):
+    """Keep a picture of a page, to be looked at."""
+    SCREENSHOTS.mkdir(exist_ok=True)
+    page.screenshot(path=SCREENSHOTS / f"{name}.png", **how)
+
+
+def serious_problems(page):
+    """What axe-core, which comes with its package, finds serious or critical on a page."""
+    from axe_playwright_python.sync_playwright import Axe
+
+    found = Axe().run(page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
+    serious = [problem for problem in found if problem["impact"] in ("serious", "critical")]
+    return [f"{problem['id']}: {problem['nodes'][0]['html'][:200]}" for problem in serious]
