@@ -2,13 +2,13 @@
 
 import json
 import re
-import shutil
 from itertools import pairwise
 from types import SimpleNamespace
 
 import nbformat
 import pytest
 import torch
+from browsers import in_chromium, serious_problems
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from worlds import MASK, MICRO, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
@@ -84,12 +84,12 @@ def table_in(data, i, place):
     return [(data["words"][table[k]], *table[k + 1 : k + width]) for k in range(0, len(table), width)]
 
 
-def same_top(table, probs, column=1):
-    """Are these the five likeliest words, with their thousandths? Words that round to nothing are left out."""
-    chances = probs.topk(min(5, len(probs))).values
-    want = [round(1000 * p) for p in chances.tolist() if round(1000 * p) > 0]
+def same_top(table, probs, came, column=1):
+    """Are these the five likeliest words and the one that came, with their thousandths, but for those of 0?"""
+    wanted = {*probs.topk(min(5, len(probs))).indices.tolist(), int(came)}
+    want = sorted((chance for n in wanted if (chance := round(1000 * float(probs[n]))) > 0), reverse=True)
     names = MICRO.tokenizer.convert_tokens_to_ids([row[0] for row in table])
-    assert sorted((row[column] for row in table), reverse=True) == want
+    assert [row[column] for row in table] == want
     assert all(round(1000 * float(probs[n])) == row[column] for n, row in zip(names, table, strict=True))
 
 
@@ -124,7 +124,8 @@ def test_a_hidden_token_shows_the_belief_now_and_a_revealed_one_the_belief_that_
     for place in range(L):
         revealed = int((shown[:, place] != MASK).nonzero()[0])
         for i in range(L + 1):
-            same_top(table_in(data, i, place), frames[min(i + 1, revealed)].probs[0, place])
+            then = frames[min(i + 1, revealed)]
+            same_top(table_in(data, i, place), then.probs[0, place], then.tokens[0, place])
 
 
 @each_process
@@ -135,7 +136,8 @@ def test_where_nothing_is_hidden_every_place_shows_the_belief_now(process):
     data = Player(frames, MICRO.tokenizer).data
     for i in range(len(frames)):
         for place in range(L):
-            same_top(table_in(data, i, place), frames[min(i + 1, 8)].probs[0, place])
+            then = frames[min(i + 1, 8)]
+            same_top(table_in(data, i, place), then.probs[0, place], then.tokens[0, place])
     assert data["hidden"] == -1 and data["asked"] == 7
 
 
@@ -162,7 +164,7 @@ def test_the_exact_posterior_stands_beside_the_belief(process):
             if data["hidden"] >= 0 and frame.tokens[0, place] != MASK or not truth.any():
                 continue
             table = table_in(data, i, place)
-            same_top(table, frames[i + 1].probs[0, place])
+            same_top(table, frames[i + 1].probs[0, place], frames[i + 1].tokens[0, place])
             for word, chance, best in table:
                 p = truth[0, place, MICRO.tokenizer.convert_tokens_to_ids(word)]
                 assert abs(1000 * p - best) <= 0.501
@@ -179,7 +181,7 @@ def test_frames_without_beliefs_can_show_the_exact_ones():
     t = torch.tensor([frames[3].t], dtype=torch.float64)
     _, truth = MICRO.posterior(process.evidence(frames[3].z, t))
     for place in range(L):
-        same_top(table_in(data, 3, place), truth[0, place])
+        same_top(table_in(data, 3, place), truth[0, place], frames[4].tokens[0, place])
 
 
 def test_where_the_first_frame_has_a_belief_each_is_about_its_own_state():
@@ -315,34 +317,6 @@ def test_players_side_by_side():
 
 
 # ---------------------------------------------------------------------------------- the page, without a kernel or a net
-
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-in_browser = [
-    pytest.mark.browser,
-    pytest.mark.skipif(
-        CHROMIUM is None,
-        reason="no Chromium found; on Debian or Ubuntu: apt install chromium, then run make test again",
-    ),
-]
-
-
-def in_chromium(test):
-    for mark in in_browser:
-        test = mark(test)
-    return test
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
-
 
 PAGE = """<!doctype html><html lang="en"><meta charset="utf-8"><title>Player</title><style>{css}</style>
 <body {attributes}><main><h1>A page</h1><div class="dk-mount">{still}</div></main>
@@ -599,8 +573,6 @@ def test_page_says_why_it_cannot_show_a_player(opened):
 @in_chromium
 @pytest.mark.parametrize("look", ["", "style='background:#111;color:#eee'"], ids=["light", "dark"])
 def test_axe_finds_nothing_serious(opened, look):
-    from axe_playwright_python.sync_playwright import Axe
-
     start = TEXTS[:1].clone()
     start[0, 1:] = MASK
     process = PROCESSES["diffusion_lm"]
@@ -612,5 +584,4 @@ def test_axe_finds_nothing_serious(opened, look):
     for button in ("first", "next", "next", "last"):
         page.locator(f".dk-{button}").click()
         page.locator(".dk-board").first.locator(".dk-token:visible").last.hover()
-        found = Axe().run(page).response["violations"]
-        assert not [rule["id"] for rule in found if rule["impact"] in ("serious", "critical")], found
+        assert serious_problems(page) == []

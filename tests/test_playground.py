@@ -9,6 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
+from browsers import in_chromium, screenshot, serious_problems
 
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion
@@ -20,17 +21,10 @@ from diffkit.tokenizer import load_tokenizer
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "make_playground.py"
 SHIPPED = PRETRAINED / "tales-mdlm"
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 spec = importlib.util.spec_from_file_location("make_playground", SCRIPT)
 assert spec and spec.loader
 make_playground = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make_playground)
-
-
-def in_chromium(test):
-    """Marks of a test that needs a browser."""
-    reason = "no Chromium found; on Debian or Ubuntu: apt install chromium, then run make test again"
-    return pytest.mark.browser(pytest.mark.slow(pytest.mark.skipif(CHROMIUM is None, reason=reason)(test)))
 
 
 def seeded(seed):
@@ -56,18 +50,6 @@ def micro(tmp_path_factory):
         for weight in model.parameters():  # far from the quiet start, so that every part matters
             weight.add_(0.4 * torch.randn(weight.shape, generator=rng))
     return save(model, language.tokenizer, tmp_path_factory.mktemp("micro"))
-
-
-@pytest.fixture(scope="module")
-def chromium():
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        browser = playwright.chromium.launch(
-            executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        )
-        yield browser
-        browser.close()
 
 
 @contextmanager
@@ -234,12 +216,6 @@ def said(page):
     return page.locator("#status[role=status][aria-live=polite]").inner_text()
 
 
-def screenshot(page, name):
-    folder = ROOT / "screenshots"
-    folder.mkdir(exist_ok=True)
-    page.screenshot(path=folder / f"{name}.png", full_page=True)
-
-
 @in_chromium
 def test_a_story_unmasks_pauses_and_goes_on(chromium, site):
     """Nothing starts by itself; Start, Pause, Step, Go on and Again do what they say, Again with the next seed."""
@@ -357,8 +333,6 @@ def test_beliefs_are_the_models_and_the_exact_ones(tales_page):
 @in_chromium
 def test_no_serious_accessibility_problem_in_light_and_dark(chromium, site):
     """axe-core, in the middle of a story; the system's theme and the one chosen on the course's pages both count."""
-    from axe_playwright_python.sync_playwright import Axe
-
     grounds = {}
     with opened(chromium, site) as page:
         page.locator("#steps").fill("3")
@@ -369,10 +343,8 @@ def test_no_serious_accessibility_problem_in_light_and_dark(chromium, site):
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
             grounds[theme] = page.evaluate("getComputedStyle(document.body).backgroundColor")
-            found = Axe().run(page, options={"resultTypes": ["violations"], "preload": False}).response["violations"]
-            serious = [(one["id"], one["help"]) for one in found if one["impact"] in ("serious", "critical")]
-            assert not serious, serious
-            screenshot(page, f"playground-{theme}")
+            assert serious_problems(page) == []
+            screenshot(page, f"playground-{theme}", full_page=True)
         page.evaluate("localStorage.setItem('theme', 'light')")
         page.reload()
         assert page.evaluate("getComputedStyle(document.body).backgroundColor") == grounds["light"] != grounds["dark"]
@@ -389,7 +361,7 @@ def test_a_narrow_screen_shows_everything(chromium, site):
             "all => all.map(e => [e.offsetWidth, e.parentNode.clientWidth])"
         )
         assert all(glyph <= token for glyph, token in widths)
-        screenshot(page, "playground-narrow")
+        screenshot(page, "playground-narrow", full_page=True)
 
 
 @in_chromium

@@ -22,7 +22,7 @@ from diffkit.diffusion import Denoise
 from diffkit.sample import Frame
 from diffkit.widgets.text import words_of
 
-CANDIDATES = 5  # words shown for a place
+CANDIDATES = 5  # words shown for a place, beside the one that came
 Table = tuple[int, ...]  # for each candidate: its number in `words`, then its chances in thousandths
 
 
@@ -55,10 +55,11 @@ def film(
     if exact is not None:
         posterior = exact_beliefs(frames, row, process, exact, model)
         model = {i: belief for i, belief in model.items() if i in posterior}
+    came = tokens if frames[0].probs is not None else torch.cat([tokens[1:], tokens[-1:]])  # by each state's belief
     is_open = (is_hidden if is_hidden.any() else torch.ones_like(is_hidden)) & ~fixed.cpu()
     if frames[0].probs is not None:  # the belief that revealed a word came with the frame that shows it
         is_open[1:] |= (tokens[1:] != tokens[:-1]) & ~is_hidden[1:]
-    tables, beliefs = timelines(model, posterior, is_open, number)
+    tables, beliefs = timelines(model, posterior, is_open, came, number)
     ids = torch.tensor(list(numbers))
     data: dict[str, Any] = {
         "words": words_of(ids, tokenizer), "hidden": numbers[tokenizer.mask_token_id] if is_hidden.any() else -1,
@@ -133,7 +134,11 @@ def exact_beliefs(
 
 
 def timelines(
-    model: dict[int, Tensor], exact: dict[int, Tensor] | None, is_open: Tensor, number: Callable[[int], int]
+    model: dict[int, Tensor],
+    exact: dict[int, Tensor] | None,
+    is_open: Tensor,
+    came: Tensor,
+    number: Callable[[int], int],
 ) -> tuple[list[Table], list[list[int]]]:
     """Different tables, each once; and for each place [frame, table, frame, table, ...] where another table begins."""
     pool: dict[Table, int] = {}
@@ -141,20 +146,23 @@ def timelines(
     for i in sorted({*model, *(exact or {})}):
         shown = [some for some in (model.get(i), exact.get(i) if exact else None) if some is not None]
         places = is_open[i].nonzero().flatten().tolist()
-        for place, table in zip(places, top_tables([some[places] for some in shown], number), strict=True):
+        made = top_tables([some[places] for some in shown], came[i, places], number)
+        for place, table in zip(places, made, strict=True):
             n = pool.setdefault(table, len(pool))
             if lines[place][-1:] != [n]:
                 lines[place] += [i, n]
     return list(pool), lines
 
 
-def top_tables(shown: list[Tensor], number: Callable[[int], int]) -> list[Table]:
-    """The likeliest words by the first of some beliefs, each (n, V), with the thousandths of all; zeros left out."""
+def top_tables(shown: list[Tensor], came: Tensor, number: Callable[[int], int]) -> list[Table]:
+    """The likeliest words by the first of some beliefs, each (n, V), and the words (n,) that came, with the thousandths
+    of all beliefs; zeros left out."""
     _, ids = shown[0].topk(min(CANDIDATES, shown[0].shape[-1]), dim=-1)
-    chances = torch.stack([(some.gather(-1, ids) * 1000).round().int() for some in shown], -1)  # (n, 5, beliefs)
+    ids = torch.cat([ids, came[:, None]], -1)
+    chances = torch.stack([(some.gather(-1, ids) * 1000).round().int() for some in shown], -1)  # (n, 6, beliefs)
     made = []
     for tokens, values in zip(ids.tolist(), chances.tolist(), strict=True):
-        ranked = sorted(zip(tokens, values, strict=True), key=lambda pair: (-pair[1][0], pair[0]))
+        ranked = sorted(dict(zip(tokens, values, strict=True)).items(), key=lambda pair: (-pair[1][0], pair[0]))
         made.append(tuple(n for token, each in ranked if each[0] for n in (number(token), *each)))
     return made
 
