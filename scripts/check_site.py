@@ -32,6 +32,8 @@ LOADED_BY_SCRIPT = re.compile(
 )
 LOADED_BY_STYLE = re.compile(r"(?:url\(\s*[\"']?|@import\s+[\"'])((?:https?:)?//[^\"')]+)")
 LOCAL = re.compile(r"^(?:file:|/|https?://(?:localhost|127\.|0\.0\.0\.0|\[::1\]))")
+LEFT_OVER = re.compile(r"\$?\\[a-zA-Z]{2,}|\]\([^)\s]*\)")  # LaTeX or Markdown that was not understood as such
+VERBATIM = {"pre", "code", "script", "style", "title"}  # where anything may stand
 BROKEN_OUTPUT = re.compile(
     r"Error displaying widget|Error creating widget|Loading widget|&quot;model_id&quot;|model_id"
 )
@@ -50,7 +52,8 @@ class Page(HTMLParser):
         self.loaded: list[str] = []  # addresses that the browser fetches by itself
         self.no_alt: list[str] = []
         self.within: str | None = None  # "script" or "style", when in one
-        self.scripts, self.styles, self.visible = "", "", ""
+        self.scripts, self.styles, self.visible, self.prose = "", "", "", ""
+        self.verbatim = 0  # how many elements of VERBATIM we are in
         self.feed(text)
 
     def handle_starttag(self, tag: str, attrs: list[tuple[str, str | None]]) -> None:
@@ -67,9 +70,11 @@ class Page(HTMLParser):
             self.no_alt.append(values.get("src", "")[:60])
         self.styles += values.get("style", "") + "\n"
         self.within = tag if tag in ("script", "style") else self.within
+        self.verbatim += tag in VERBATIM
 
     def handle_endtag(self, tag: str) -> None:
         self.within = None if tag == self.within else self.within
+        self.verbatim -= tag in VERBATIM
 
     def handle_data(self, data: str) -> None:
         if self.within == "script":
@@ -78,6 +83,7 @@ class Page(HTMLParser):
             self.styles += data
         else:
             self.visible += data
+            self.prose += "" if self.verbatim else data
 
 
 def is_elsewhere(address: str) -> bool:
@@ -118,6 +124,7 @@ def page_problems(page: Page) -> list[str]:
     found += [f"a picture without alternative text: {source}" for source in page.no_alt]
     found += [f"the id {name!r} is there {count} times" for name, count in Counter(page.ids).items() if count > 1]
     found += [f"shows {text!r}" for text in set(BROKEN_OUTPUT.findall(page.visible))]
+    found += [f"shows {text!r} as it was written" for text in set(LEFT_OVER.findall(page.prose))]
     return found
 
 

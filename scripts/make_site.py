@@ -217,17 +217,22 @@ def player_files(folder: Path) -> dict[str, bytes]:
 
 
 def write_sources(files: dict[str, bytes], folder: Path) -> bool:
-    """Bring a folder to these files, leaving alone what is already right; says whether some had to be removed."""
+    """Bring a folder to these files, leaving alone what is already right.
+
+    Returns: whether all pages must be made anew: something is gone, or how pages are made has changed.
+    """
+    is_other = False
     for name, content in files.items():
         path = folder / name
         if not path.is_file() or path.read_bytes() != content:
             path.parent.mkdir(parents=True, exist_ok=True)
             path.write_bytes(content)
+            is_other |= name == "conf.py" or name.startswith("_extensions/")
     stale = [path for path in folder.rglob("*") if path.is_file() and path.relative_to(folder).as_posix() not in files]
     stale = [path for path in stale if "__pycache__" not in path.parts]
     for path in stale:
         path.unlink()
-    return bool(stale)
+    return bool(stale) or is_other
 
 
 def run_sphinx(source: Path, built: Path) -> None:

@@ -62,6 +62,11 @@ def process(app, what, name, thing, options, lines):
     lines[:] = to_rst(lines)
 
 
+def name_aliases(app, what, name, thing, options, signature, returns):
+    """Our names for kinds of functions stand in signatures as they do in the code."""
+    return tuple(re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", part or "") or None for part in (signature, returns))
+
+
 def skip_bare_fields(app, what, name, thing, skip, options):
     """Leave out the fields of named tuples, for which Python itself writes a docstring that says nothing."""
     return True if (getattr(thing, "__doc__", None) or "").startswith("Alias for field number") else None
@@ -69,5 +74,6 @@ def skip_bare_fields(app, what, name, thing, skip, options):
 
 def setup(app):
     app.connect("autodoc-process-docstring", process)
+    app.connect("autodoc-process-signature", name_aliases)
     app.connect("autodoc-skip-member", skip_bare_fields)
     return {"parallel_read_safe": True, "parallel_write_safe": True}

@@ -5,8 +5,9 @@ latex2mathml does the work. What is set right here looks wrong in a browser with
 
 import re
 import xml.etree.ElementTree as ElementTree
+from html import escape
 
-from docutils.nodes import SkipNode
+from docutils.nodes import SkipNode, reference
 from latex2mathml.converter import convert
 from sphinx.errors import ExtensionError
 
@@ -87,7 +88,12 @@ def space_functions(element):
 
 
 def visit_inline(translator, node):
-    translator.body.append(mathml(node.astext(), "inline"))
+    written = mathml(node.astext(), "inline")
+    # A link that is only a formula has no name that can be read out.
+    if any(isinstance(above, reference) for above in (node.parent, node.parent.parent)):
+        spoken = "".join(ElementTree.fromstring(written).itertext())
+        written = f'<span role="img" aria-label="{escape(spoken)}">{written}</span>'
+    translator.body.append(written)
     raise SkipNode
 
 
