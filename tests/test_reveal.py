@@ -4,11 +4,14 @@ import itertools
 
 import pytest
 import torch
+from exercise_cases.notebook_11 import one_open_question
+from exercise_cases.notebook_16 import strangers, sure_and, two_far_apart
 from worlds import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, masked_diffusion
 
+from diffkit import load_model
 from diffkit.evaluate import Estimate, order_bounds
 from diffkit.reveal import BadRule, RuleBoard, evenly, excess_nats, rule_board, sampler_nats, score_rule, shipped
-from diffkit.sample import RULES, Reveal, random_order
+from diffkit.sample import RULES, Reveal, random_order, sample
 
 PROCESS = masked_diffusion()
 EXACT = MICRO.denoiser(PROCESS)
@@ -175,3 +178,31 @@ def test_a_trained_model_is_judged_too():
 
     given = [score_rule("margin", MICRO, steps=2, n=16, model=model) for model in (None, Model())]
     assert given[0] == given[1]
+
+
+# ------------------------------------------------------------------------------- what notebooks 11 and 16 say of rules
+
+
+@pytest.mark.slow
+def test_what_the_notebooks_say_of_rules():
+    costs = {name: score_rule(name, TALES, steps=16).mean for name in RULES}
+    assert 1.8 < min(costs.values()) < 2.6 and min(costs, key=costs.get) in ("random", "margin")
+    assert min(costs["confidence"], costs["entropy"]) > 2.5 * costs["random"]
+    assert score_rule(evenly(one_open_question), TALES, steps=16).mean < 0.2
+    assert score_rule(sure_and(1), TALES, steps=14, n=256).mean < 1e-6 < score_rule(sure_and(1), TALES, steps=12).mean
+    eight = {"one": evenly(one_open_question), "two": two_far_apart, "known and one": sure_and(1)}
+    eight = {name: score_rule(plan, TALES, steps=8).mean for name, plan in eight.items()}
+    assert eight["two"] < 1.3 < 2 < eight["one"] < 4.5 < eight["known and one"]
+    assert score_rule(strangers, TALES, steps=6).mean < 0.9
+
+
+@pytest.mark.slow
+def test_the_capstones_rule_pays_with_a_trained_network():
+    model = load_model("tales-mdlm")
+    costs = {
+        name: score_rule(plan, TALES, steps=16, n=32, model=model).mean
+        for name, plan in {"random": shipped()["random"], "one": evenly(one_open_question)}.items()
+    }
+    assert costs["one"] < 0.6 < 1.5 < costs["random"]
+    texts = sample(model.process, model, shape=(64, 48), steps=16, rng=generator(0), rule=one_open_question)
+    assert (TALES.log_prob(texts) > -torch.inf).double().mean() > 0.8
