@@ -161,9 +161,10 @@ class InfillingBoard(DisplayObject):
         )
 
     def _top(self, probs: Tensor) -> str:
-        best = probs.topk(min(TOP, len(probs)))
-        words = words_of(best.indices, self.language.tokenizer)
-        pairs = zip(words, best.values.tolist(), strict=True)
+        """The likeliest words; rounded first and ties to the lower id, so that every machine says the same."""
+        best = (probs * 1e4).round().sort(descending=True, stable=True)
+        words = words_of(best.indices[:TOP], self.language.tokenizer)
+        pairs = zip(words, (best.values[:TOP] / 1e4).tolist(), strict=True)
         return ", ".join(f"{html.escape(word)}&nbsp;{p:.2f}" for word, p in pairs if p >= 0.005)
 
     def controls(self) -> ipw.Widget:

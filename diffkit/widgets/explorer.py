@@ -44,11 +44,13 @@ class NoiseExplorer(DisplayObject):
                 f"NoiseExplorer: needs at least two points and schedules that share one T, got {points} points, {axes}."
             )
         self.times = torch.linspace(0, self.schedules[0].T, points, dtype=torch.float64)
-        self.pages = [
-            [self._page(schedule, t, ids, tokenizer, seed) for t in self.times] for schedule in self.schedules
+        self.texts = [
+            [self._text(schedule, t, ids, tokenizer, seed) for t in self.times] for schedule in self.schedules
         ]
+        self.curves = [[self._curve(schedule, t) for t in self.times.tolist()] for schedule in self.schedules]
 
-    def _page(self, schedule: Schedule, t: Tensor, ids: Tensor, tokenizer: PreTrainedTokenizerBase, seed: int) -> str:
+    def _text(self, schedule: Schedule, t: Tensor, ids: Tensor, tokenizer: PreTrainedTokenizerBase, seed: int) -> str:
+        """The sentence at one time, and the counts."""
         rng = Generator().manual_seed(seed)  # the same draw at every t: a token once hidden stays hidden
         xt, is_masked = corrupt(ids[None], t, schedule=schedule, mask_id=tokenizer.mask_token_id, rng=rng)
         words = words_of(ids, tokenizer)
@@ -58,12 +60,11 @@ class NoiseExplorer(DisplayObject):
             f"{schedule.name}: t = {t:.0f}, gamma(t) = {gamma:.3f}; {gamma * len(ids):.1f} of {len(ids)} tokens "
             f"hidden on average, {int(is_masked.sum())} here"
         )
-        words_and_note = f'<div role="status"><p>{" ".join(spans)}</p><small>{note}</small></div>'
-        return f'{STYLE}<div class="dk">{words_and_note}{self._curve(schedule, float(t), gamma)}</div>'
+        return f'<div role="status"><p>{" ".join(spans)}</p><small>{note}</small></div>'
 
-    def _curve(self, schedule: Schedule, t: float, gamma: float) -> str:
+    def _curve(self, schedule: Schedule, t: float) -> str:
         """gamma over time with a marker at t; the other schedules thin beside it."""
-        T = schedule.T
+        T, gamma = schedule.T, float(schedule.gamma(t))
         times = torch.linspace(0, T, CURVE_POINTS, dtype=torch.float64)
         return chart(
             {one.name: list(zip(times.tolist(), one.gamma(times).tolist(), strict=True)) for one in self.schedules},
@@ -83,17 +84,26 @@ class NoiseExplorer(DisplayObject):
         labels = [(f"{t:.0f}", i) for i, t in enumerate(self.times.tolist())]
         slider = ipw.SelectionSlider(options=labels, index=len(labels) // 2, description="time t")
         slider.layout.width = "26em"
-        stacks = [ipw.Stack([ipw.HTML(page) for page in pages], selected_index=slider.index) for pages in self.pages]
+        both = zip(self.texts, self.curves, strict=True)
+        pages = [[ipw.HTML(_page(*parts)) for parts in zip(*one, strict=True)] for one in both]
+        stacks = [ipw.Stack(these, selected_index=slider.index) for these in pages]
         chosen = ipw.Stack(stacks, selected_index=0)
         links = [ipw.jslink((slider, "index"), (stack, "selected_index")) for stack in stacks]
         links.append(ipw.jslink((choice, "index"), (chosen, "selected_index")))
         row = ipw.HBox([choice, slider], layout=ipw.Layout(flex_flow="row wrap"))
         return self.displays.add(ipw.VBox([row, chosen]), links)
 
+    def still(self) -> str:
+        """Half way under every schedule, and one picture: what a page without a kernel shows."""
+        middle = len(self.times) // 2
+        return _page("".join(texts[middle] for texts in self.texts), self.curves[0][middle])
+
     def __repr__(self) -> str:
         return f"NoiseExplorer: {', '.join(schedule.name for schedule in self.schedules)}; {len(self.times)} times"
 
     def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        middle = len(self.times) // 2
-        still = f"{STYLE}{''.join(pages[middle] for pages in self.pages)}"
-        return self.controls()._repr_mimebundle_() | {"text/plain": repr(self), "text/html": still}
+        return self.controls()._repr_mimebundle_() | {"text/plain": repr(self), "text/html": self.still()}
+
+
+def _page(text: str, curve: str) -> str:
+    return f'{STYLE}<div class="dk">{text}{curve}</div>'

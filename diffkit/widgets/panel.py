@@ -51,8 +51,8 @@ def guarded(place: ipw.HTML) -> Iterator[None]:
 def heard_while_busy(widget: ipw.Widget) -> None:
     """Let clicks on a widget reach Python while a cell runs; call after everything that is sent to the widget.
 
-    JupyterLab sends what widgets say to a second loop of the kernel (a subshell). ipykernel 7.4 hands it over to the loop
-    that wrote to the widget last, which is the busy one; without that note it goes where JupyterLab sent it.
+    JupyterLab sends what widgets say to a second loop of the kernel (a subshell). ipykernel 7.4 hands it over to the
+    loop that wrote to the widget last, which is the busy one; without that note it goes where JupyterLab sent it.
     """
     if widget.comm is not None:
         vars(widget.comm).pop("_reply_subshell_id", None)
