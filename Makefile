@@ -109,6 +109,6 @@ lock: ## rebuild requirements.lock from the ranges in pyproject.toml
 	mv .cache/requirements.lock requirements.lock
 
 clean: ## remove caches (keeps .venv, runs/ and downloaded data)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info screenshots site site.tmp .cache/lock
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info screenshots site .cache/lock
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -not -path './$(VENV)/*' -prune -exec rm -rf {} +

@@ -63,7 +63,9 @@ def process(app, what, name, thing, options, lines):
 
 
 def name_aliases(app, what, name, thing, options, signature, returns):
-    """Our names for kinds of functions stand in signatures as they do in the code."""
+    """Our names for kinds of functions stand in signatures as they do in the code; a protocol is never called."""
+    if signature == "(*args, **kwargs)" and what == "class":
+        return "", None
     return tuple(re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", part or "") or None for part in (signature, returns))
 
 
