@@ -37,7 +37,7 @@ ROOMS = {
     "Networks": "labels attention backbone autoregressive blocks baselines model checkpoint",
     "Training": "objectives recipe muon parallel train",
     "Sampling": "sample fast remasking blockwise guidance lengths",
-    "Evaluation": "evaluate scaling metrics judge infilling leaderboard",
+    "Evaluation": "evaluate reveal scaling metrics judge infilling leaderboard",
     "What is shown": "plot report widgets exercises",
     "Settings and commands": "config terminal doctor runs commands cli",
 }

@@ -179,15 +179,15 @@ def test_the_noise_explorer_follows_its_slider(notebook):
 def test_the_stop_button_ends_a_training_at_a_clean_step(notebook):
     """Pressed while the cell runs; what follows goes on with what was learned."""
     page = notebook("05_training")
-    stop = page.get_by_role("button", name="Stop", exact=True)
+    stop = page.locator("button[title='Stop after the current step']")
     status = page.locator(".dk-panel[role=status]", has_text="tokens/s").first
     expect(status).to_contain_text("min left", timeout=4 * MINUTE)
     page.wait_for_timeout(5000)
-    stop.first.scroll_into_view_if_needed()
+    stop.scroll_into_view_if_needed()
     screenshot(page, "05_running")
-    stop.first.click()
+    stop.click()
     expect(status).to_contain_text("Stopped, as you asked", timeout=MINUTE)
-    assert stop.first.is_disabled()
+    expect(stop).to_be_disabled()
     screenshot(page, "05_stopped")
     done(page)
 
@@ -209,9 +209,10 @@ def test_the_infilling_board_fills_beside_the_exact_conditional(notebook):
     run = page.get_by_role("button", name="Run", exact=True).first
     board = page.locator(".jp-CodeCell").filter(has=run)
     run.scroll_into_view_if_needed()
-    board.locator("button[title^='word 2,']").click()
-    assert HIDDEN in board.locator("button[title^='word 2,']").inner_text()
+    board.locator("button[title^='word 1, given']").click()
+    expect(board.locator("button[title^='word 1, hidden']")).to_have_text(HIDDEN)
     run.click()
+    expect(board.locator("button[title^='word 1, filled']")).to_contain_text("✎")
     found = board.locator(".dk-panel").filter(has_text="The exact conditional").first
     expect(found).to_contain_text("log p(missing | given)", timeout=MINUTE)
     screenshot(page, "08_board")
