@@ -7,7 +7,7 @@ import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 SCREENSHOTS = Path(__file__).resolve().parent.parent / "screenshots"  # not in git; kept by whoever runs the tests
-LOCAL = ("file:", "data:", "blob:")
+PATIENCE = 90_000  # milliseconds to wait for anything: machines differ, and this one may be busy
 
 
 def in_chromium(test):

@@ -2,7 +2,7 @@
 
 import datasets
 import pytest
-from browsers import CHROMIUM
+from browsers import CHROMIUM, PATIENCE
 
 
 @pytest.fixture
@@ -12,11 +12,12 @@ def own_caches(monkeypatch, tmp_path_factory):
     monkeypatch.setenv("DIFFKIT_CACHE", str(tmp_path_factory.mktemp("chunks")))
 
 
-@pytest.fixture(scope="session")
+@pytest.fixture(scope="module")  # not longer: while it is open an event loop counts as running in this thread
 def chromium():
     """A browser; see browsers.py."""
-    from playwright.sync_api import sync_playwright
+    from playwright.sync_api import expect, sync_playwright
 
+    expect.set_options(timeout=PATIENCE)
     with sync_playwright() as playwright:
         arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
         browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)

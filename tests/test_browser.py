@@ -12,7 +12,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browsers import in_chromium, screenshot
+from browsers import PATIENCE, in_chromium, screenshot
 from playwright.sync_api import Error, expect
 from test_player import texts_in
 
@@ -67,6 +67,7 @@ def notebook(lab, chromium):
 
     def opened(name, runs=True):
         page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(PATIENCE)
         pages.append(page)
         page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}&reset")
         page.wait_for_selector(".jp-NotebookPanel:visible .jp-CodeCell", timeout=2 * MINUTE)
@@ -76,7 +77,7 @@ def notebook(lab, chromium):
         page.get_by_role("menuitem", name="Run", exact=True).click()
         page.get_by_text("Restart Kernel and Run All Cells…").click()
         page.locator(".jp-Dialog .jp-mod-accept").click()
-        page.wait_for_function(f"{WAITING} > 0", timeout=MINUTE)
+        page.wait_for_function(f"{WAITING} > 0")
         return page
 
     yield opened
@@ -87,7 +88,7 @@ def notebook(lab, chromium):
 def done(page):
     """Wait for the end of a run; it left no error and no cell out."""
     page.wait_for_function(f"{WAITING} === 0", timeout=6 * MINUTE)
-    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=MINUTE)
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
     page.wait_for_timeout(1000)
     assert page.locator(ERRORS).count() == 0, page.locator(ERRORS).first.inner_text()
     prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
@@ -130,7 +131,7 @@ def test_a_story_unmasks_in_the_first_notebook(notebook):
     expect(caption).to_have_text(data["captions"][0])
     assert text.inner_text().split() == [HIDDEN] * len(frames[0])
     player.locator(".dk-play").click()
-    expect(caption).to_have_text(data["captions"][2], timeout=MINUTE)
+    expect(caption).to_have_text(data["captions"][2])
     player.locator(".dk-play").click()  # pause
     for key, i in {"Home": 0, "ArrowRight": 1, "PageUp": 11, "End": len(frames) - 1}.items():
         slider.press(key)
@@ -157,7 +158,7 @@ def test_an_exercise_is_filled_in_wrongly_and_then_rightly(notebook):
             f"def hidden(tokens, mask_id):\n    return {answer}\n\n\nexercises.check_hidden_tokens(hidden)"
         )
         page.keyboard.press("ControlOrMeta+Enter")
-        expect(said).to_contain_text(verdict, timeout=MINUTE)
+        expect(said).to_contain_text(verdict)
         screenshot(page, f"00_exercise_{verdict.split()[0].strip('.').lower()}")
 
 
@@ -182,11 +183,10 @@ def test_the_stop_button_ends_a_training_at_a_clean_step(notebook):
     stop = page.locator("button[title='Stop after the current step']")
     status = page.locator(".dk-panel[role=status]", has_text="tokens/s").first
     expect(status).to_contain_text("min left", timeout=4 * MINUTE)
-    page.wait_for_timeout(5000)
     stop.scroll_into_view_if_needed()
     screenshot(page, "05_running")
     stop.click()
-    expect(status).to_contain_text("Stopped, as you asked", timeout=MINUTE)
+    expect(status).to_contain_text("Stopped, as you asked")
     expect(stop).to_be_disabled()
     screenshot(page, "05_stopped")
     done(page)
@@ -214,5 +214,5 @@ def test_the_infilling_board_fills_beside_the_exact_conditional(notebook):
     run.click()
     expect(board.locator("button[title^='word 1, filled']")).to_contain_text("✎")
     found = board.locator(".dk-panel").filter(has_text="The exact conditional").first
-    expect(found).to_contain_text("log p(missing | given)", timeout=MINUTE)
+    expect(found).to_contain_text("log p(missing | given)")
     screenshot(page, "08_board")

@@ -8,7 +8,7 @@ from types import SimpleNamespace
 import nbformat
 import pytest
 import torch
-from browsers import in_chromium, serious_problems
+from browsers import PATIENCE, in_chromium, serious_problems
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from worlds import MASK, MICRO, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
@@ -337,6 +337,7 @@ def opened(chromium, tmp_path):
         text = PAGE.format(css=css, script=script, data=data, still=player.strip(), attributes=attributes)
         path.write_text(text, encoding="utf-8")
         page = chromium.new_page(**context)
+        page.set_default_timeout(PATIENCE)
         page.on("request", lambda request: request.url.startswith("file:") or wrong.append(request.url))
         page.on("pageerror", lambda error: wrong.append(str(error)))
         page.goto(path.as_uri())

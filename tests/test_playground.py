@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 import torch
-from browsers import in_chromium, screenshot, serious_problems
+from browsers import PATIENCE, in_chromium, screenshot, serious_problems
 
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion
@@ -59,6 +59,7 @@ def opened(chromium, folder, clock=False, **settings):
     With clock=True its time stands still until `page.clock.run_for(milliseconds)`.
     """
     context = chromium.new_context(**{"viewport": {"width": 1200, "height": 1000}, **settings})
+    context.set_default_timeout(PATIENCE)
     page, asked, errors = context.new_page(), [], []
     context.route("**/*", lambda route: route.continue_() if route.request.url.startswith("file:") else route.abort())
     page.on("request", lambda request: asked.append(request.url))

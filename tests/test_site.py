@@ -4,13 +4,13 @@ The site is built once. What goes into it, and the walk over its links, are also
 """
 
 import json
-import shutil
 import subprocess
 import sys
 from pathlib import Path
 
 import nbformat
 import pytest
+from browsers import PATIENCE, in_chromium, screenshot, serious_problems
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -23,13 +23,7 @@ import mathml  # noqa: E402
 from sphinx.errors import ExtensionError  # noqa: E402
 
 NOTEBOOKS = sorted((ROOT / "notebooks").glob("[0-9]*.ipynb"))
-CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
 PLAYED = "notebooks/00_start_here.html"
-
-
-def in_chromium(test):
-    reason = "no Chromium found; on Debian or Ubuntu: apt install chromium, then run make test again"
-    return pytest.mark.browser(pytest.mark.slow(pytest.mark.skipif(CHROMIUM is None, reason=reason)(test)))
 
 
 @pytest.fixture(scope="module")
@@ -212,30 +206,20 @@ def test_the_next_page_is_the_next_notebook(site):
 
 
 @pytest.fixture(scope="module")
-def reader(site):
-    """A page in a real browser that opens the site from disk; every request to a host is refused and noted."""
-    from playwright.sync_api import sync_playwright
-
-    with sync_playwright() as playwright:
-        arguments = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
-        browser = playwright.chromium.launch(executable_path=CHROMIUM, args=arguments)
-        context = browser.new_context(viewport={"width": 1300, "height": 1000}, color_scheme="light")
-        page = context.new_page()
-        page.asked, page.errors, page.site = [], [], site.as_uri()
-        context.route(lambda url: not url.startswith(("file:", "data:", "blob:")), lambda route: route.abort())
-        page.on("request", lambda request: page.asked.append(request.url))
-        page.on("pageerror", lambda error: page.errors.append(str(error)))
-        yield page
-        hosts = [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))]
-        browser.close()
-        assert hosts == [], "the site asked other hosts"
-        assert page.errors == [], "a script of the site failed"
-
-
-def screenshot(page, name):
-    folder = ROOT / "screenshots"
-    folder.mkdir(exist_ok=True)
-    page.screenshot(path=folder / f"site_{name}.png")
+def reader(site, chromium):
+    """A page that opens the site from disk; every request to a host is refused and noted."""
+    context = chromium.new_context(viewport={"width": 1300, "height": 1000}, color_scheme="light")
+    context.set_default_timeout(PATIENCE)
+    page = context.new_page()
+    page.asked, page.errors, page.site = [], [], site.as_uri()
+    context.route(lambda url: not url.startswith(("file:", "data:", "blob:")), lambda route: route.abort())
+    page.on("request", lambda request: page.asked.append(request.url))
+    page.on("pageerror", lambda error: page.errors.append(str(error)))
+    yield page
+    hosts = [url for url in page.asked if not url.startswith(("file:", "data:", "blob:"))]
+    context.close()
+    assert hosts == [], "the site asked other hosts"
+    assert page.errors == [], "a script of the site failed"
 
 
 @in_chromium
@@ -256,7 +240,7 @@ def test_the_player_plays_from_disk(reader):
     assert caption.inner_text() == data["captions"][-1]
     words = player.locator(".dk-text").inner_text().split()
     assert words and set(words) <= set(data["words"]) | {"·"}
-    screenshot(reader, "player")
+    screenshot(reader, "site_player")
 
 
 @in_chromium
@@ -267,7 +251,7 @@ def test_search_finds_a_word_from_disk(reader):
     reader.wait_for_selector("#search-results li a")
     found = reader.locator("#search-results li a").evaluate_all("links => links.map(link => link.getAttribute('href'))")
     assert any("glossary" in link or "06_sampling" in link for link in found), found
-    screenshot(reader, "search")
+    screenshot(reader, "site_search")
 
 
 @in_chromium
@@ -291,16 +275,11 @@ def test_dark_mode_toggles_and_stays(reader):
     "name", ["index", "notebooks/00_start_here", "notebooks/02_noise_schedules", "notebooks/glossary", "api/noise"]
 )
 def test_axe_finds_no_serious_problem(reader, name):
-    from axe_playwright_python.sync_playwright import Axe
-
     reader.goto(f"{reader.site}/{name}.html")
     for scheme in ("light", "dark"):
         reader.emulate_media(color_scheme=scheme)
-        found = Axe().run(reader, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
-        serious = [problem for problem in found if problem["impact"] in ("serious", "critical")]
-        told = [f"{problem['id']}: {problem['nodes'][0]['html'][:200]}" for problem in serious]
-        assert not told, f"{name}, {scheme}: {told}"
-        screenshot(reader, f"{name.replace('/', '_')}_{scheme}")
+        assert serious_problems(reader) == [], (name, scheme)
+        screenshot(reader, f"site_{name.replace('/', '_')}_{scheme}")
 
 
 @in_chromium
@@ -315,5 +294,5 @@ def test_what_scrolls_is_reached_by_keyboard_and_a_phone_shows_it_all(reader):
             "[...document.querySelectorAll('pre')].filter(p => p.scrollWidth > p.clientWidth + 1 && p.tabIndex)"
         )
         assert reader.evaluate(f"{unreachable}.length") == 0, name
-    screenshot(reader, "phone")
+    screenshot(reader, "site_phone")
     reader.set_viewport_size({"width": 1300, "height": 1000})
