@@ -127,7 +127,7 @@ function board(data, showsTitle) {
   const tokens = Array.from({ length: film.places }, () => make("span", { role: "option", tabindex: "-1" }));
   const gaps = tokens.map(() => document.createTextNode(" "));
   tokens.forEach((token, place) => text.append(gaps[place], token));
-  let [frame, active, touched] = [0, 0, false];
+  let [frame, active, touched] = [0, 0, data.shows.length > 0]; // where there are beliefs the first token's stand below
 
   const isShown = (place) => !tokens[place].hidden;
   const nearest = (place) => {
@@ -193,6 +193,7 @@ function board(data, showsTitle) {
 
   const title = showsTitle ? [make("p", { class: "dk-title" }, data.title)] : [];
   if (data.far) text.classList.add("dk-points");
+  if (data.shows.length) details.classList.add("dk-tables");
   return { element: make("div", { class: "dk-board" }, ...title, text, caption, details), show, last: film.last };
 }
 
