@@ -33,20 +33,22 @@ def lab(tmp_path_factory):
         shutil.copy(ROOT / name, folder)
     for name in ("notebooks", ".jupyter"):
         shutil.copytree(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
     (folder / ".ready").write_text(f"{folder}\n", encoding="utf-8")  # the set-up is done
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     options = f"--no-browser --port={port} --IdentityProvider.token={TOKEN}"
-    command = ["make", "lab", f"VENV={sys.prefix}", "READY=.ready", f"LAB_ARGS={options}"]
+    command = ["make", "lab", "READY=.ready", f"LAB_ARGS={options}"]
     with (folder / "lab.log").open("w") as log:
         server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
         try:
             wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", server)
             yield f"http://127.0.0.1:{port}"
         finally:
-            os.killpg(server.pid, signal.SIGTERM)
-            server.wait(30)
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGTERM)
+                server.wait(30)
 
 
 def wait_for(url, server, seconds=120):
