@@ -13,8 +13,8 @@ SHELL := /bin/bash
 VENV := .venv
 PY := $(VENV)/bin/python
 READY := $(VENV)/.ready
-# Two processes share the tests, a file at a time; `make test PARALLEL=` runs them in one.
-PARALLEL ?= --numprocesses 2 --dist loadfile
+# Two processes share the tests, a file at a time and in their order; `make test PARALLEL=` runs them in one.
+PARALLEL ?= --numprocesses 2 --dist loadfile --no-loadscope-reorder
 PIP_INSTALL = -m pip install --disable-pip-version-check
 
 # A finished set-up leaves $(READY), which names the folder it was made in. An interrupted one leaves nothing new,

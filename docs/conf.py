@@ -27,7 +27,7 @@ myst_dmath_double_inline = True
 myst_heading_anchors = 3
 
 autodoc_member_order = "bysource"
-autodoc_type_aliases = {name: name for name in "Choose Classify Curve Denoise Opinion Rate Sampler Score".split()}
+autodoc_type_aliases = {name: name for name in "Choose Classify Curve Denoise Opinion Plan Rate Sampler Score".split()}
 autodoc_inherit_docstrings = False  # of torch and transformers, whose pages these are not
 autodoc_preserve_defaults = True
 autodoc_typehints_format = "short"
