@@ -11,6 +11,7 @@ from __future__ import annotations
 
 import argparse
 import ast
+import html
 import json
 import shutil
 import sys
@@ -101,13 +102,9 @@ def shown(output: NotebookNode, inline_picture: bool) -> NotebookNode:
     elif inline_picture and "image/png" in data:  # the alternative text is one for the whole cell, so it goes in here
         picture = data["image/png"].replace("\n", "")
         data = NotebookNode(
-            {"text/html": f'<img alt="{escaped(alt_of(output))}" src="data:image/png;base64,{picture}">'}
+            {"text/html": f'<img alt="{html.escape(alt_of(output))}" src="data:image/png;base64,{picture}">'}
         )
     return data
-
-
-def escaped(text: str) -> str:
-    return text.replace("&", "&amp;").replace('"', "&quot;").replace("<", "&lt;")
 
 
 def mount_html(player: dict, still: str) -> str:

@@ -3,10 +3,12 @@
 import shutil
 from pathlib import Path
 
+import nbformat
 import pytest
 
 CHROMIUM = next(filter(None, map(shutil.which, ("chromium", "chromium-browser", "google-chrome"))), None)
-SCREENSHOTS = Path(__file__).resolve().parent.parent / "screenshots"  # not in git; kept by whoever runs the tests
+ROOT = Path(__file__).resolve().parent.parent
+SCREENSHOTS = ROOT / "screenshots"  # not in git; kept by whoever runs the tests
 PATIENCE = 90_000  # milliseconds to wait for anything: machines differ, and this one may be busy
 
 
@@ -29,3 +31,10 @@ def serious_problems(page):
     found = Axe().run(page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
     serious = [problem for problem in found if problem["impact"] in ("serious", "critical")]
     return [f"{problem['id']}: {problem['nodes'][0]['html'][:200]}" for problem in serious]
+
+
+def stored_player(name):
+    """The data of the first player that a stored notebook holds."""
+    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
+    outputs = [output for cell in cells for output in cell.get("outputs", [])]
+    return next(data for one in outputs if (data := one.get("metadata", {}).get("diffkit", {}).get("player")))

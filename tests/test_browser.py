@@ -10,9 +10,8 @@ import time
 import urllib.request
 from pathlib import Path
 
-import nbformat
 import pytest
-from browsers import PATIENCE, in_chromium, screenshot
+from browsers import PATIENCE, in_chromium, screenshot, stored_player
 from playwright.sync_api import Error, expect
 from test_player import texts_in
 
@@ -107,13 +106,6 @@ def run_all(notebook, name):
     page = notebook(name)
     done(page)
     return page
-
-
-def stored_player(name):
-    """The data of the first player that a stored notebook holds."""
-    cells = nbformat.read(ROOT / "notebooks" / f"{name}.ipynb", as_version=4).cells
-    outputs = [output for cell in cells for output in cell.get("outputs", [])]
-    return next(data for one in outputs if (data := one.get("metadata", {}).get("diffkit", {}).get("player")))
 
 
 def cell_with(page, text):

@@ -10,7 +10,7 @@ from pathlib import Path
 
 import nbformat
 import pytest
-from browsers import PATIENCE, in_chromium, screenshot, serious_problems
+from browsers import PATIENCE, in_chromium, screenshot, serious_problems, stored_player
 from nbformat.v4 import new_code_cell, new_markdown_cell, new_notebook, new_output
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -234,9 +234,7 @@ def test_the_player_plays_from_disk(reader):
     reader.wait_for_function("text => !document.querySelector('.dk-caption').innerText.includes(text)", arg="Step 0 of")
     player.locator(".dk-play").click()
     player.locator(".dk-slider").press("End")
-    notebook = nbformat.read(ROOT / PLAYED.replace(".html", ".ipynb"), as_version=4)
-    outputs = [output for cell in notebook.cells for output in cell.get("outputs", [])]
-    data = next(found for one in outputs if (found := one.get("metadata", {}).get("diffkit", {}).get("player")))
+    data = stored_player(Path(PLAYED).stem)
     assert caption.inner_text() == data["captions"][-1]
     words = player.locator(".dk-text").inner_text().split()
     assert words and set(words) <= set(data["words"]) | {"·"}

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.evaluate import mean_of
-from diffkit.exercises.checks import Wrong, answer_of, exercise
+from diffkit.exercises.checks import Wrong, exercise
 from diffkit.language import StoryLanguage, load_language
 from diffkit.reveal import BadRule, Plan, checked, evenly, excess_nats, reveal_steps, shipped, true_stories
 from diffkit.sample import Score, rounded
@@ -96,7 +96,7 @@ def half_told() -> tuple[Tensor, Tensor]:
 def check_reveal_rule(score: Score) -> str:
     """score(probs, rng) -> (B, L), high first, as many places at every step: beats the shipped rules at 16 steps."""
     probs, is_masked = half_told()
-    answers = [answer_of(score, probs[rows].clone(), Generator().manual_seed(1)) for rows in ([0, 1, 2], [0, 3, 4])]
+    answers = [score(probs[rows].clone(), Generator().manual_seed(1)) for rows in ([0, 1, 2], [0, 3, 4])]
     try:
         evenly(lambda *_: answers[0])(probs[:3], is_masked[:3], STEPS)
     except BadRule as bad:
@@ -110,7 +110,7 @@ def check_reveal_plan(plan: Plan) -> str:
     """plan(probs, is_masked, steps_left) -> (B, L) bool, what to reveal now: beats every rule at 16 and at 8 steps."""
     probs, is_masked = half_told()
     batches = [0, 1, 2], [0, 3, 4]
-    answers = [answer_of(plan, probs[rows].clone(), is_masked[rows].clone(), STEPS) for rows in batches]
+    answers = [plan(probs[rows].clone(), is_masked[rows].clone(), STEPS) for rows in batches]
     try:
         checked(answers[0], is_masked[:3])
     except BadRule as bad:

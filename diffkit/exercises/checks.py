@@ -104,22 +104,14 @@ def shown(before: Sequence[Any], given: Sequence[Any]) -> str:
     return words if len(words) < 120 else words[:120] + " ..."
 
 
-def answer_of(function: Callable[..., Any], *arguments: Any) -> Any:
-    """Call the learner's function. Raises Untouched if it returns nothing."""
-    value = function(*arguments)
-    if value is None or value is ...:
-        raise Untouched
-    return value
-
-
 def number_of(function: Callable[..., Any], *arguments: Any, called: str) -> float:
-    """As answer_of, and check that the result is one number. Raises Wrong if it is not."""
+    """Call the learner's function and check that the result is one number. Raises Wrong if it is not."""
     return float(tensor_of(function, *arguments, shape=(), called=called))
 
 
 def tensor_of(function: Callable[..., Any], *arguments: Any, shape: tuple[int, ...], called: str) -> Tensor:
-    """As answer_of, and check that the result is a tensor (or number) of this shape. Raises Wrong if it is not."""
-    value = read(answer_of(function, *arguments), called)
+    """Call the learner's function; its result as a tensor of this shape, () for a number. Raises Wrong if it is not."""
+    value = read(function(*arguments), called)
     if tuple(value.shape) != shape:
         raise Wrong(f"{called} should have the shape {shape}, yours has {tuple(value.shape)}.")
     if value.is_floating_point() and torch.isnan(value).any():

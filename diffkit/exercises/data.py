@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Wrong, answer_of, counterexample, exercise, not_these, rows_of, tensor_of
+from diffkit.exercises.checks import Wrong, counterexample, exercise, not_these, rows_of, tensor_of
 
 
 @exercise
@@ -79,7 +79,7 @@ def check_chunks(chunks: Callable[[list[list[int]], int, int], Any]) -> str:
     for eos, length in ((2, 4), (99, 3), (2, 7)):
         sizes = torch.randint(1, 9, (6,), generator=rng).tolist()
         documents = [torch.randint(10, 50, (n,), generator=rng).tolist() for n in sizes]
-        answer = answer_of(chunks, [list(document) for document in documents], eos, length)
+        answer = chunks([list(document) for document in documents], eos, length)
         mine = rows_of(answer, "the chunks")
 
         def cut(stream: list[int], size: int = length) -> list[list[int]]:

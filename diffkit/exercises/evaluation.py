@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Wrong, answer_of, exercise, not_these, number, number_of, tensor_of
+from diffkit.exercises.checks import Wrong, exercise, not_these, number, number_of, tensor_of
 
 
 @exercise
@@ -21,7 +21,7 @@ def check_paired(paired: Callable[[Tensor, Tensor], Any]) -> str:
         shared = 20 + 5 * torch.randn(n, generator=rng, dtype=torch.float64)
         a = shared + 0.3 + 0.2 * torch.randn(n, generator=rng, dtype=torch.float64)
         b = shared + 0.2 * torch.randn(n, generator=rng, dtype=torch.float64)
-        answer = answer_of(paired, a, b)
+        answer = paired(a, b)
         if not (isinstance(answer, tuple) and len(answer) == 2):
             raise Wrong("return two numbers: the mean difference and its standard error.")
         mean, error = (number(part, "each of the two") for part in answer)

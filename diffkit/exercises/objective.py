@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Untouched, Wrong, answer_of, exercise, first_off, not_these, number, tensor_of
+from diffkit.exercises.checks import Untouched, Wrong, exercise, first_off, not_these, number, tensor_of
 from diffkit.noise import get_schedule
 
 
@@ -73,7 +73,7 @@ def check_report(report: Callable[[Tensor, Tensor], Any]) -> str:
     """report(nats, tokens) -> (perplexity, bits per token) of a test set: bounds (N,) nats and lengths (N,) tokens."""
     tokens = torch.tensor([4, 30, 12, 7])
     nats = tokens * torch.tensor([2.1, 0.4, 1.3, 3.0], dtype=torch.float64)
-    answer = answer_of(report, nats, tokens)
+    answer = report(nats, tokens)
     if not isinstance(answer, tuple | list) or len(answer) != 2:
         raise Wrong(f"return two numbers, (perplexity, bits per token); yours is {type(answer).__name__}.")
     if all(part is ... or part is None for part in answer):

@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Wrong, answer_of, counterexample, exercise, not_these, tensor_of
+from diffkit.exercises.checks import Wrong, counterexample, exercise, not_these, tensor_of
 
 
 @exercise
 def check_strengths(strengths: Callable[[Tensor], Any]) -> str:
     """strengths(g) -> alpha and sigma for g = -log(alpha^2 / sigma^2), alpha^2 + sigma^2 = 1."""
     g = torch.tensor([-4.0, -0.5, 0.3, 2.0, 9.0], dtype=torch.float64)
-    both = answer_of(strengths, g)
+    both = strengths(g)
     if not isinstance(both, (tuple, list)) or len(both) != 2:
         raise Wrong("return two tensors, alpha and sigma.")
     alpha, sigma = (torch.as_tensor(part).double() for part in both)

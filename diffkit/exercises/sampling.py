@@ -8,14 +8,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.exercises.checks import Wrong, answer_of, exercise, not_these, tensor_of
+from diffkit.exercises.checks import Wrong, exercise, not_these, tensor_of
 
 
 @exercise
 def check_reveal_counts(counts: Callable[[int, int], Any]) -> str:
     """counts(masked, steps) -> how many tokens to reveal at each step: whole numbers, as even as can be."""
     for masked, steps in ((48, 12), (48, 7), (5, 8), (1, 3), (0, 4), (13, 13), (37, 5)):
-        mine = list(answer_of(counts, masked, steps))
+        mine = list(counts(masked, steps))
         where = f"{masked} masks in {steps} steps"
         if len(mine) != steps:
             raise Wrong(f"{where}: the list has {len(mine)} entries, one for each step are needed.")
