@@ -7,7 +7,7 @@ from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
-from transformers import AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
+from transformers import AutoConfig, AutoModelForCausalLM, PreTrainedModel, PreTrainedTokenizerBase
 
 from diffkit.metrics import entropy_within
 from diffkit.tokenizer import load_tokenizer
@@ -24,9 +24,18 @@ class Judged(NamedTuple):
 def load_judge(name_or_folder: str) -> tuple[PreTrainedModel, PreTrainedTokenizerBase]:
     """Any causal language model of transformers with its tokenizer, by name on the Hub or from a local folder.
 
-    Only safetensors are read. Raises: OSError if there is no such model.
+    Only safetensors are read, and no code that comes with a model is run.
+    Raises: OSError if there is no such model; ValueError if it needs code of its own.
     """
-    judge = AutoModelForCausalLM.from_pretrained(name_or_folder, use_safetensors=True)
+    config = AutoConfig.from_pretrained(name_or_folder, trust_remote_code=False)
+    if "/" in str(config._attn_implementation):
+        raise ValueError(
+            f"load_judge: {name_or_folder!r} asks for the code {config._attn_implementation!r} from the Hub, which is "
+            "never run. Take `attn_implementation` out of its config.json, or choose another judge."
+        )
+    judge = AutoModelForCausalLM.from_pretrained(
+        name_or_folder, config=config, use_safetensors=True, trust_remote_code=False
+    )
     return judge.eval(), load_tokenizer(name_or_folder)
 
 

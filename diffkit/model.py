@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import hashlib
 import inspect
+import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -19,24 +20,23 @@ from diffkit.autoregressive import Autoregressive
 from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, KeyValueCache, parameter_count
 from diffkit.blocks import BlockDiffusion
 from diffkit.d3pm import D3PM
-from diffkit.diffusion import MaskedDiffusion
+from diffkit.diffusion import MaskedDiffusion, Process
 from diffkit.gaussian import DiffusionLM, Plaid
 from diffkit.sedd import SEDD, UDLM
+from diffkit.shipped import PRETRAINED
+from diffkit.wordvectors import WordVectorDiffusion
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
 __all__ += ["PRETRAINED", "PROCESSES", "build_model", "check_tokenizer", "fingerprint", "load_model", "model_folder"]
 __all__ += ["quiet", "start_from"]
 
-PROCESSES: dict[str, Any] = {  # classes of processes, each with from_settings
-    "mdlm": MaskedDiffusion,
-    "d3pm": D3PM,
-    "sedd": SEDD,
-    "udlm": UDLM,
-    "diffusion_lm": DiffusionLM,
-    "plaid": Plaid,
-    "autoregressive": Autoregressive,
-    "block": BlockDiffusion,
+PROCESSES: dict[str, type[Process]] = {
+    process.name: process
+    for process in (MaskedDiffusion, D3PM, SEDD, UDLM, DiffusionLM, Plaid, Autoregressive, BlockDiffusion)
 }
+
+# what a DenoiserConfig can be told
+NETWORK = [n for n in inspect.signature(DenoiserConfig.__init__).parameters if n not in ("self", "kwargs")]
 
 
 class DiffusionConfig(PretrainedConfig):
@@ -74,6 +74,9 @@ class DiffusionModel(PreTrainedModel):
         name = config.process.get("name")
         if name not in PROCESSES:
             raise ValueError(f"DiffusionModel: the config's process must be one of {sorted(PROCESSES)}, got {name!r}.")
+        unknown = sorted({*config.denoiser} - {*NETWORK})
+        if unknown:
+            raise ValueError(f"DiffusionModel: a DenoiserConfig has the settings {NETWORK}, got {unknown}.")
         self.process = PROCESSES[name].from_settings(config.process)
         self.denoiser = Denoiser(DenoiserConfig(**config.denoiser))
         self.post_init()
@@ -98,13 +101,13 @@ class DiffusionModel(PreTrainedModel):
 
         With self-conditioning the network reads its own first guess too: of all texts, in training of every fourth.
         """
-        if self.config.process.get("self_conditioned"):
+        if isinstance(self.process, WordVectorDiffusion) and self.process.self_conditioned:
             return self.process.reconsidered(self.denoiser, xt, t, len(xt) // 4 if self.training else len(xt))
         return self.denoiser(xt, t, where, cache, label)
 
 
 def build_model(
-    process: nn.Module, size: str | dict[str, Any] = "nano", *, language: str | None = None, **settings: Any
+    process: Process, size: str | dict[str, Any] = "nano", *, language: str | None = None, **settings: Any
 ) -> DiffusionModel:
     """A fresh model for a process.
 
@@ -115,26 +118,21 @@ def build_model(
     if isinstance(size, str) and size not in SIZES:
         raise ValueError(f"build_model: the sizes are {sorted(SIZES)}, got {size!r}.")
     shape = SIZES[size] if isinstance(size, str) else size
-    described = process.settings()  # type: ignore[operator]
-    given = {"vocab_size": described["vocab_size"], "T": described["T"]}
-    given |= {"causal": process.causal, "block": process.block}
-    given["mask_token_id"] = described["mask_id"] if process.names_words else None
-    given |= {"head_size": process.head, "input_size": getattr(process, "input_size", 0)}
-    known = [name for name in inspect.signature(DenoiserConfig.__init__).parameters if name not in ("self", "kwargs")]
-    unknown = sorted({*shape, *settings} - {*known})
+    given = {name: getattr(process, name) for name in ("vocab_size", "T", "causal", "block", "input_size")}
+    given |= {"head_size": process.head, "mask_token_id": process.mask_id if process.names_words else None}
+    unknown = sorted({*shape, *settings} - {*NETWORK})
     if unknown:
-        raise ValueError(f"build_model: a DenoiserConfig has the settings {known}, got {unknown}.")
+        raise ValueError(f"build_model: a DenoiserConfig has the settings {NETWORK}, got {unknown}.")
     network = DenoiserConfig(**given | shape | settings)
-    whole = {name: getattr(network, name) for name in known}  # defaults too: a saved model must not change with them
-    return DiffusionModel(DiffusionConfig(process=described, denoiser=whole, language=language))
-
-
-PRETRAINED = Path(__file__).resolve().parent.parent / "data" / "pretrained"
+    whole = {name: getattr(network, name) for name in NETWORK}  # defaults too: a saved model must not change with them
+    return DiffusionModel(DiffusionConfig(process=process.settings(), denoiser=whole, language=language))
 
 
 def model_folder(name_or_folder: str | Path) -> Path:
     """Where a model lies: the folder itself, or that of a shipped model's name, whether it exists or not."""
-    return Path(name_or_folder) if Path(name_or_folder).is_dir() else PRETRAINED / name_or_folder
+    path = Path(name_or_folder)
+    is_name = len(path.parts) == 1 and path.name != ".."  # anything else stays the path that it is
+    return PRETRAINED / path if is_name and not path.is_dir() else path
 
 
 def fingerprint(name_or_folder: str | Path) -> str:
@@ -158,8 +156,9 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"load_model: {folder} has no .safetensors weights; pickled weights are never loaded.")
     try:
-        kind = DiffusionConfig.get_config_dict(folder)[0].get("model_type")
-        model, strange = _read(folder) if kind == DiffusionConfig.model_type else (None, [])
+        settings = DiffusionConfig.get_config_dict(folder)[0]
+        kind = settings.get("model_type")
+        model, strange = _read(folder, settings) if kind == DiffusionConfig.model_type else (None, [])
     except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
         raise ValueError(f"load_model: {folder} is damaged or not whole ({error}). Save or copy it again.") from error
     if model is None:
@@ -172,11 +171,19 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     return model.eval()
 
 
-def _read(folder: Path) -> tuple[DiffusionModel, list[str]]:
-    """The model in a folder, and the names of weights that are missing there, too many or of another shape."""
+def _read(folder: Path, settings: dict[str, Any]) -> tuple[DiffusionModel, list[str]]:
+    """The model in a folder, and the names of weights that are missing there, too many or of another shape.
+
+    Of the settings only our own are kept: some that transformers knows fetch code (kernels, quantisation).
+    """
+    index = folder / "model.safetensors.index.json"
+    shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
+    if not all(Path(shard).name == shard and shard.endswith(".safetensors") for shard in shards):
+        raise ValueError("its index names other files than .safetensors beside it; pickled weights are never loaded")
+    config = DiffusionConfig(**{name: settings.get(name) for name in ("process", "denoiser", "language")})
     with quiet():
         model, info = DiffusionModel.from_pretrained(
-            folder, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
+            folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     reshaped = {name for name, *_ in info["mismatched_keys"]}
     return model, sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped)

@@ -159,7 +159,7 @@ def load_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
 
 def _pretrained(name: str) -> PreTrainedTokenizerBase:
     try:
-        return AutoTokenizer.from_pretrained(name, local_files_only=True)
+        return AutoTokenizer.from_pretrained(name, local_files_only=True, trust_remote_code=False)
     except Exception as error:  # a broken tokenizer can fail in any way, and each way means the same here
         if Path(name).is_dir():
             raise ValueError(
@@ -168,7 +168,7 @@ def _pretrained(name: str) -> PreTrainedTokenizerBase:
             ) from error
     try:
         HfApi().model_info(name, timeout=10)  # fails at once where from_pretrained would retry for most of a minute
-        return AutoTokenizer.from_pretrained(name)
+        return AutoTokenizer.from_pretrained(name, trust_remote_code=False)
     except Exception as error:
         raise OSError(
             f"load_tokenizer: {name!r} is not a folder here, not in the cache, and could not be fetched from the "

@@ -84,7 +84,7 @@ def described(name: str) -> dict[str, Any]:
 def shipped(model_folder: Path) -> dict[str, Any]:
     """Everything the page needs to know of a model. Raises: as load_model and check_model."""
     model = load_model(model_folder)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder)
+    tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
     check_model(model, tokenizer)
     evaluation = model_folder / "evaluation.json"
     language = described(model.config.language) if model.config.language else None
