@@ -1,6 +1,6 @@
 """The command line of diffkit: prepare a text, train a small diffusion language model, write with it, judge it.
 
-Start with `diffkit doctor`, then `diffkit sample --animate`; every command explains itself: `diffkit train --help`.
+Start with `diffkit doctor`, then `diffkit demo`; every command explains itself: `diffkit train --help`.
 """
 
 from __future__ import annotations
@@ -16,12 +16,20 @@ from typing import Any
 from jsonargparse import ArgumentParser, auto_cli
 
 from diffkit import __version__, commands, runs
+from diffkit.shipped import CONFIGS
 from diffkit.train import Curriculum, TrainingDiverged, TrainSettings
 
-CONFIGS = Path(__file__).resolve().parent.parent / "configs"
 COMMANDS: dict[str, Any] = {
     command.__name__: command
-    for command in (commands.doctor, runs.data, runs.train, commands.sample, commands.infill, commands.evaluate)
+    for command in (
+        commands.demo,
+        commands.doctor,
+        runs.data,
+        runs.train,
+        commands.sample,
+        commands.infill,
+        commands.evaluate,
+    )  # fmt: skip
 }
 FLAGS = ("--all", "--animate", "--complete", "--resume")
 MISTAKES = (ValueError, OSError, TrainingDiverged)  # of the user's, told without a traceback
@@ -47,10 +55,20 @@ def underscored(word: str) -> str:
     return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
 
 
+def config_file(name: str) -> str:
+    """A file of settings: the one at this path or, if there is none, the shipped one, such as "configs/tiny.yaml"."""
+    ours = CONFIGS.parent / name
+    return str(ours) if ours.is_file() and not Path(name).exists() else name
+
+
 def spelled_out(arguments: list[str]) -> list[str]:
     """The arguments with what is left unsaid: a flag alone means true, data and train take configs/default.yaml."""
     words = [underscored(word) for word in arguments] or ["--help"]
     for i, word in enumerate(arguments):
+        if word.startswith("--config="):
+            words[i] = f"--config={config_file(word.removeprefix('--config='))}"
+        elif i and arguments[i - 1] == "--config":
+            words[i] = config_file(word)
         if word in FLAGS and arguments[i + 1 : i + 2] not in (["true"], ["false"]):
             words[i] = f"{word}=true"
     asked = any(word.split("=")[0] in ("--config", "-h", "--help") for word in words)

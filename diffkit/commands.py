@@ -24,6 +24,11 @@ from diffkit.tokenizer import load_tokenizer
 Rule = Literal["ancestral", "random", "confidence", "margin", "entropy", "left_to_right"]
 
 
+def demo() -> None:
+    """Watch a story unmask, written by the shipped model; `diffkit sample` has the options."""
+    sample(animate=True)
+
+
 def sample(
     model: str = "tales-mdlm",
     n: int = 1,

@@ -15,7 +15,8 @@ from torch import Generator
 
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.language import load_language
-from diffkit.model import PRETRAINED, build_model, load_model
+from diffkit.model import build_model, load_model
+from diffkit.shipped import PRETRAINED
 
 PACKAGES = ("torch", "transformers", "datasets", "accelerate", "jupyterlab", "ipywidgets", "matplotlib")
 MEMORY_NEEDED_GB = 2.0
@@ -73,7 +74,7 @@ def _packages() -> Iterator[Finding]:
         try:
             yield Finding(name, version(name), True)
         except PackageNotFoundError:
-            yield Finding(name, "missing", False, "Run `make lab` once, or pip install -e '.[notebooks]'.")
+            yield Finding(name, "missing", False, "Run `make lab` once, or pip install 'diffkit[notebooks]'.")
 
 
 def _hardware() -> Iterator[Finding]:
@@ -90,13 +91,15 @@ def _hardware() -> Iterator[Finding]:
 def _models() -> Iterator[Finding]:
     folders = sorted(path.name for path in PRETRAINED.glob("*") if path.is_dir())
     if not folders:
-        yield Finding("shipped models", "none", False, f"Clone the whole repository; {PRETRAINED} is missing or empty.")
+        yield Finding(
+            "shipped models", "none", False, f"Clone or install diffkit again; {PRETRAINED} is missing or empty."
+        )
     for folder in folders:
         try:
             load_model(PRETRAINED / folder)
             yield Finding(f"model {folder}", "loads", True)
         except (OSError, ValueError, RuntimeError) as error:
-            advice = f"{error} Fetch it again: git checkout data/pretrained."
+            advice = f"{error} Fetch it again: git checkout data/pretrained, or install diffkit again."
             yield Finding(f"model {folder}", "does not load", False, advice)
 
 

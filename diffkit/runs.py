@@ -115,7 +115,7 @@ def _check_output(folder: Path, resume: bool, track: str) -> None:
     if (folder / "config.json").exists() and not (resume and latest_checkpoint(folder / "checkpoints")):
         raise ValueError(f"{folder} already holds a model. Go on with --resume, or choose another folder with --out.")
     if track and importlib.util.find_spec(track) is None:
-        raise ValueError(f"{track} is not installed. Run pip install -e '.[track]', or leave --track out.")
+        raise ValueError(f"{track} is not installed. Run pip install 'diffkit[track]', or leave --track out.")
 
 
 def _logged(records: Iterator[Record], path: Path, accelerator: Accelerator) -> Iterator[Record]:

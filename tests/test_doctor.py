@@ -53,7 +53,7 @@ def test_advice_is_given_only_where_it_is_needed():
 def test_no_shipped_model_gives_advice(monkeypatch, tmp_path):
     monkeypatch.setattr(doctor, "PRETRAINED", tmp_path / "gone")
     (finding,) = doctor._models()
-    assert not finding.ok and "Clone the whole repository" in finding.advice
+    assert not finding.ok and "install diffkit again" in finding.advice
 
 
 @pytest.mark.parametrize("harm", ["cut", "lost"])

@@ -10,7 +10,7 @@ FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.
 
 # A file imports only from files before it. A new file gets a place here.
 ORDER = (
-    "draws stories tokenizer language corpus data noise diffusion transitions d3pm sedd wordvectors gaussian "
+    "shipped draws stories tokenizer language corpus data noise diffusion transitions d3pm sedd wordvectors gaussian "
     "latents labels attention backbone autoregressive blocks baselines model checkpoint objectives recipe muon "
     "parallel train sample fast remasking blockwise guidance lengths evaluate reveal scaling metrics judge infilling "
     "leaderboard config terminal plot report widgets exercises doctor runs commands cli __main__"
