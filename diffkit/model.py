@@ -24,7 +24,6 @@ from diffkit.diffusion import MaskedDiffusion, Process
 from diffkit.gaussian import DiffusionLM, Plaid
 from diffkit.sedd import SEDD, UDLM
 from diffkit.shipped import PRETRAINED
-from diffkit.shipped import PRETRAINED
 from diffkit.wordvectors import WordVectorDiffusion
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
