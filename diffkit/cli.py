@@ -17,6 +17,7 @@ from jsonargparse import ArgumentParser, auto_cli
 
 from diffkit import __version__, commands, runs
 from diffkit.shipped import CONFIGS
+from diffkit.terminal import harmless
 from diffkit.train import Curriculum, TrainingDiverged, TrainSettings
 
 COMMANDS: dict[str, Any] = {
@@ -91,10 +92,10 @@ def main(arguments: list[str] | None = None) -> int:
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
     except ArgumentError as mistake:
         text = " ".join(str(mistake).split()).replace("Parser key ", "").replace("<class ", "").replace("'>", "'")
-        print(f"{command}: {text} ({command} --help lists what there is)", file=sys.stderr)
+        print(f"{command}: {harmless(text)} ({command} --help lists what there is)", file=sys.stderr)
         return 2
     except MISTAKES as mistake:
-        print(f"{command}: {' '.join(str(mistake).split())}", file=sys.stderr)
+        print(f"{command}: {harmless(' '.join(str(mistake).split()))}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{command}: stopped.", file=sys.stderr)

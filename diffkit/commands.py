@@ -184,7 +184,8 @@ def evaluate(
         if known is None or samples < 1:
             raise ValueError("--all needs a model of a known language, evaluated on it, and at least one sample.")
         whole = report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng)
-        return _write_report(Path(model).name, whole, Path(out or f"reports/{Path(model).name}"))
+        folder = Path(trained.name_or_path).resolve().name  # not `model`, which may be `..`
+        return _write_report(folder, whole, Path(out or f"reports/{folder}"))
     x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed)
     found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
     print(*report.bound_lines(found), sep="\n")

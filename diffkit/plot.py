@@ -8,10 +8,10 @@ from collections.abc import Callable, Mapping, Sequence
 from io import BytesIO
 from typing import Any
 
-import matplotlib.pyplot as plt
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
+from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor, nn
 from transformers import PreTrainedTokenizerBase
@@ -34,9 +34,22 @@ class Picture:
 
     def __init__(self, figure: Figure, alt: str):
         buffer = BytesIO()
+        self._take_words_as_they_are(figure)
         figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight", metadata={"Software": None})
-        plt.close(figure)
         self.png, self.alt = buffer.getvalue(), alt
+
+    @staticmethod
+    def _take_words_as_they_are(figure: Figure) -> None:
+        """Let a `$` in a token be a `$`, not a formula; only the powers on logarithmic axes are formulas."""
+        powers = {
+            tick.label1
+            for ax in figure.axes
+            for axis in (ax.xaxis, ax.yaxis)
+            if axis.get_scale() == "log"
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        }
+        for text in {*figure.findobj(Text)} - powers:
+            text.set_parse_math(False)
 
     def __repr__(self) -> str:
         return f"Picture: {self.alt}"
@@ -48,8 +61,9 @@ class Picture:
 
 
 def axes(title: str, x: str, y: str, size: tuple[float, float] = (6.4, 3.6)) -> tuple[Figure, Axes]:
-    """An empty figure with its title and its axis labels, units included."""
-    figure, ax = plt.subplots(figsize=size)
+    """An empty figure with its title and its axis labels, units included; pyplot knows nothing of it, nor keeps it."""
+    figure = Figure(figsize=size)
+    ax = figure.subplots()
     ax.set(title=title, xlabel=x, ylabel=y)
     ax.grid(alpha=0.3)
     ax.spines[["top", "right"]].set_visible(False)

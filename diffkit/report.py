@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 import json
 import math
 from pathlib import Path
@@ -195,7 +196,7 @@ def _flat(distances: Figures) -> Figures:
 
 def page(name: str, found: Figures) -> str:
     """The report as Markdown; its figures lie beside it."""
-    lines = [f"# {name}", "", "```", *bound_lines(found), *gap_lines(found), "```", "", "## Samples", ""]
+    lines = [f"# {html.escape(name)}", "", "```", *bound_lines(found), *gap_lines(found), "```", "", "## Samples", ""]
     lines += ["Distances are in nats (KL) or shares; a floor is what a perfect sampler of this size shows on average."]
     lines += ["", sample_table(found), "", "![Gap of every plot figure to its floor](marginals.png)", ""]
     if found["by_count"]:

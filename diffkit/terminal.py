@@ -6,6 +6,7 @@ import shutil
 import sys
 import textwrap
 import time
+import unicodedata
 from collections.abc import Iterable
 
 from torch import Tensor
@@ -16,6 +17,15 @@ from diffkit.sample import Frame
 HIDDEN = "░░░"
 WIDTH = 100  # columns at most
 STILLS = 6  # frames shown where nothing can be drawn over
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # characters that change the reading direction
+
+
+def harmless(text: str) -> str:
+    """Text that does nothing to a terminal: characters that control it, or turn what follows, show as �."""
+    return "".join(
+        "�" if (unicodedata.category(c) == "Cc" and c not in "\n\t") or unicodedata.bidirectional(c) in TURNS else c
+        for c in text
+    )
 
 
 def paragraph(ids: Tensor, tokenizer: PreTrainedTokenizerBase, width: int = WIDTH) -> str:
@@ -32,7 +42,7 @@ def paragraph(ids: Tensor, tokenizer: PreTrainedTokenizerBase, width: int = WIDT
         elif i != tokenizer.pad_token_id:
             texts[-1].append(str(tokenizer.convert_ids_to_tokens(i)))
     shown = [words for k, words in enumerate(texts) if k == 0 or set(words) - {HIDDEN}]
-    return "\n".join(textwrap.fill(tokenizer.convert_tokens_to_string(words), width) for words in shown)
+    return "\n".join(textwrap.fill(harmless(tokenizer.convert_tokens_to_string(words)), width) for words in shown)
 
 
 def play(frames: Iterable[Frame], tokenizer: PreTrainedTokenizerBase, *, steps: int, seconds: float = 0.12) -> Frame:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import html
 from collections.abc import Sequence
 from typing import Any
 
@@ -57,8 +58,8 @@ class NoiseExplorer(DisplayObject):
         spans = [token_html(w, "hidden" if m else "old") for w, m in zip(words, is_masked[0].tolist(), strict=True)]
         gamma = float(schedule.gamma(t))
         note = (
-            f"{schedule.name}: t = {t:.0f}, gamma(t) = {gamma:.3f}; {gamma * len(ids):.1f} of {len(ids)} tokens "
-            f"hidden on average, {int(is_masked.sum())} here"
+            f"{html.escape(schedule.name)}: t = {t:.0f}, gamma(t) = {gamma:.3f}; {gamma * len(ids):.1f} of {len(ids)} "
+            f"tokens hidden on average, {int(is_masked.sum())} here"
         )
         return f'<div role="status"><p>{" ".join(spans)}</p><small>{note}</small></div>'
 
