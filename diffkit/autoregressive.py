@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffkit.attention import KeyValueCache
-from diffkit.diffusion import Denoise, LossTerms, Step
+from diffkit.diffusion import Denoise, LossTerms, Process, Step
 from diffkit.draws import categorical
-from diffkit.noise import check_mask_id
 
 
-class Autoregressive(nn.Module):
+class Autoregressive(Process):
     """Writing from left to right, told as a process: time hides the end of a text, a step back writes the next token.
 
     The denoiser is given the text shifted right by one place, MASK in front, and its row i is the belief about token i.
@@ -24,29 +21,9 @@ class Autoregressive(nn.Module):
           axis, at t the last share t / T of the text is hidden.
     """
 
+    name = "autoregressive"
     causal = True
-    block = 0
-    names_words = True
     bound_varies = False  # one draw of the bound is the bound
-    default_rule = "ancestral"
-
-    def __init__(self, vocab_size: int, mask_id: int, T: int = 1000):
-        super().__init__()
-        check_mask_id(vocab_size, mask_id, "Autoregressive")
-        self.vocab_size = self.head = vocab_size
-        self.mask_id, self.T = mask_id, T
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Autoregressive:
-        """Build from plain numbers: what `settings` returns."""
-        return cls(settings["vocab_size"], settings["mask_id"], settings["T"])
-
-    def settings(self) -> dict[str, Any]:
-        """What `from_settings` needs to build this process again; JSON can hold it."""
-        return {"name": "autoregressive", "vocab_size": self.vocab_size, "mask_id": self.mask_id, "T": self.T}
-
-    def prior(self, B: int, L: int, rng: Generator) -> Tensor:
-        return torch.full((B, L), self.mask_id)
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         L = x0.shape[1]
@@ -105,9 +82,6 @@ class Autoregressive(nn.Module):
                 logits[:, self.mask_id] = -torch.inf
                 x[:, i] = torch.where(hidden, categorical(logits.softmax(-1), rng), x[:, i])
         return x
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
 
     def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
         """What each place knows of the places before it: shifted text (B, L) to L rows of evidence for each text.

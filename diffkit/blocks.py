@@ -2,18 +2,15 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.diffusion import Denoise, LossTerms, Step, beliefs_of, hidden_nats, logits_at
-from diffkit.draws import categorical, highest, uniform_numbers
-from diffkit.noise import check_mask_id
+from diffkit.diffusion import Denoise, LossTerms, Process, Step, beliefs_of, hidden_nats, logits_at
+from diffkit.draws import categorical, highest, uniform_like
 
 
-class BlockDiffusion(nn.Module):
+class BlockDiffusion(Process):
     """p(x) = prod p(x_b | x_<b): blocks in reading order, each factor a masked diffusion of the block.
 
     The denoiser is given two texts one behind the other, [x_t ; x_0], (B, 2 L) ids. Its row i is the belief about token
@@ -25,32 +22,14 @@ class BlockDiffusion(nn.Module):
     Source:  arXiv:2503.09573 (BD3-LM), section 3.
     """
 
-    names_words = True
-    causal = False
-    default_rule = "ancestral"
+    name = "block"
+    options = ("block",)
 
     def __init__(self, vocab_size: int, mask_id: int, block: int, T: int = 1000):
-        super().__init__()
-        check_mask_id(vocab_size, mask_id, "BlockDiffusion")
+        super().__init__(vocab_size, mask_id, T)
         if block < 1:
             raise ValueError(f"BlockDiffusion: a block has at least one token, got block={block}.")
-        self.vocab_size = self.head = vocab_size
-        self.mask_id, self.block, self.T = mask_id, block, T
-        self.bound_varies = block > 1
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> BlockDiffusion:
-        """Build from plain numbers: what `settings` returns."""
-        return cls(settings["vocab_size"], settings["mask_id"], settings["block"], settings["T"])
-
-    def settings(self) -> dict[str, Any]:
-        """What `from_settings` needs to build this process again; JSON can hold it."""
-        return {
-            "name": "block", "vocab_size": self.vocab_size, "mask_id": self.mask_id, "block": self.block, "T": self.T
-        }  # fmt: skip
-
-    def prior(self, B: int, L: int, rng: Generator) -> Tensor:
-        return torch.full((B, L), self.mask_id)
+        self.block, self.bound_varies = block, block > 1
 
     def blocks(self, L: int, device: torch.device | None = None) -> Tensor:
         """(L,) number of the block that each place is in."""
@@ -72,7 +51,7 @@ class BlockDiffusion(nn.Module):
         place = (u.to(x0.device).double()[:, None] + torch.arange(N, device=x0.device).double() / N) % 1  # (B, N)
         count = (place * size).long().clamp(max=size - 1) + 1
         order = torch.full((B, N * self.block), 2.0, device=x0.device)  # places behind the text come last
-        order[:, :L] = uniform_numbers((B, L), rng, torch.float32).to(x0.device)
+        order[:, :L] = uniform_like(x0, rng, torch.float32)
         rank = order.view(B, N, self.block).argsort(2).argsort(2)
         hidden = (rank < count[..., None]).view(B, -1)[:, :L]
         return torch.where(hidden, self.mask_id, x0), (count.double() / size)[:, number]
@@ -91,7 +70,7 @@ class BlockDiffusion(nn.Module):
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         """`bound` at a random moment of the step that ends at t, whole in 1..T: unbiased for t uniform on 1..T."""
-        late = uniform_numbers(t.shape, rng).to(t.device)
+        late = uniform_like(t, rng)
         nats = self.bound(denoise, x0, (t - 1 + late) / self.T, rng)
         return LossTerms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
 
@@ -101,7 +80,7 @@ class BlockDiffusion(nn.Module):
         """Hide the last share t / T of each text: whole blocks from the right, and random tokens of the one before."""
         B, L = x0.shape
         hidden = (t.double() / self.T * L).ceil().to(x0.device).expand(B)  # tokens
-        order = self.blocks(L, x0.device) + uniform_numbers((B, L), rng, torch.float32).to(x0.device) * 0.99
+        order = self.blocks(L, x0.device) + uniform_like(x0, rng, torch.float32) * 0.99
         is_masked = highest(order, torch.ones_like(x0, dtype=torch.bool), hidden)
         return torch.where(is_masked, self.mask_id, x0), is_masked
 
@@ -123,13 +102,10 @@ class BlockDiffusion(nn.Module):
             current = number[is_masked.int().argmax(1)]  # the first block with a MASK, (B,)
             candidates = is_masked & (number == current[:, None]) & (due > 0)[:, None]
             beliefs = self.log_probs(denoise(torch.cat([zs, zs], 1), t).double(), zs).exp()
-            order = uniform_numbers(zs.shape, rng).to(zs.device)
+            order = uniform_like(zs, rng)
             probs = torch.where(candidates[..., None], beliefs, probs)
             zs = torch.where(highest(-order, candidates, due), categorical(beliefs, rng), zs)
         return Step(zs, probs)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
 
     # ----------------------------------------------------------------------------------------- what exact answers need
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -18,7 +18,6 @@ from diffkit.transitions import (
     check_reached,
     divergence,
     get_transitions,
-    transition_settings,
     without_own,
 )  # fmt: skip
 
@@ -57,6 +56,7 @@ class D3PM(TransitionProcess):
     Source:  arXiv:2107.03006, sections 3 and 4.
     """
 
+    name = "d3pm"
     options = ("reverse", "auxiliary")
 
     def __init__(
@@ -73,12 +73,7 @@ class D3PM(TransitionProcess):
         if reverse not in REVERSES:
             raise ValueError(f"D3PM: reverse must be one of {sorted(REVERSES)}, got {reverse!r}.")
         super().__init__(get_transitions(noise, vocab_size, mask_id, schedule, **noise_parameters))
-        self.reverse_name, self.reverse, self.auxiliary = reverse, REVERSES[reverse], auxiliary
-
-    def settings(self) -> dict[str, Any]:
-        """What `from_settings` needs to build this process again; JSON can hold it."""
-        own = {"name": "d3pm", "reverse": self.reverse_name, "auxiliary": self.auxiliary}
-        return own | transition_settings(self.transitions)
+        self.reverse, self.meaning, self.auxiliary = reverse, REVERSES[reverse], auxiliary
 
     # ---------------------------------------------------------------------------------------------------- the way there
 
@@ -112,7 +107,7 @@ class D3PM(TransitionProcess):
         from the other places at all times but the last.
         """
         evidence = self.transitions.pull(self.one_hot(zt), 0, t)
-        return self.posterior(self.reverse.weights(self.log_probs(logits).exp(), evidence), zt, t, s)
+        return self.posterior(self.meaning.weights(self.log_probs(logits).exp(), evidence), zt, t, s)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """Draw from p(z_s | z_t), at the last step too (the paper's code takes the most likely word there)."""
@@ -160,4 +155,4 @@ class D3PM(TransitionProcess):
         return self.transitions.pull(self.one_hot(zt), 0, before_end(t, self.T)).log()
 
     def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        return self.reverse.raw_from(log_posterior, self.evidence(zt, t))
+        return self.meaning.raw_from(log_posterior, self.evidence(zt, t))

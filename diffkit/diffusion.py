@@ -3,14 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Self
 
 import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from diffkit.draws import categorical, uniform_numbers
-from diffkit.noise import Schedule, check_mask_id, corrupt, corrupt_count, get_schedule
+from diffkit.draws import categorical, uniform_like
+from diffkit.noise import (
+    Schedule,
+    check_mask_id,
+    corrupt,
+    corrupt_count,
+    get_schedule,
+    schedule_from,
+    schedule_settings,
+)
 
 CACHED = 2**19  # logits that stay in the cache of a CPU from one pass over them to the next
 Denoise = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> raw, (B, L, head): a network or any function
@@ -31,54 +39,82 @@ class Step(NamedTuple):
     probs: Tensor  # (B, L, V), the belief about each clean token that led there
 
 
-class Process(Protocol):
-    """A way to destroy text and the matching way back. Each is also an nn.Module (buffers, embeddings)."""
+class Process(nn.Module):
+    """A way to destroy text and the matching way back.
 
+    A method brings `prior`, `corrupt`, `loss`, `bound`, `step`, `evidence` and `raw_from`, and says where it differs
+    from the facts below. It is a module, as some have buffers or train word vectors; the network is never its own.
+
+    Args:   vocab_size: V, special tokens included; mask_id: id of MASK; T: length of the time axis in steps.
+    Raises: ValueError for a MASK outside the vocabulary, or no time.
+    """
+
+    name: str  # in configs and saved models
+    options: tuple[str, ...] = ()  # attributes that are settings of its own, beside vocab_size, mask_id and T
     head: int  # channels it needs from the denoiser
-    names_words: bool  # are those channels one for each word of the vocabulary
-    T: int
-    causal: bool  # does its network look left only
-    block: int  # tokens of a block of its network, 0 without blocks
-    bound_varies: bool  # is `bound` a random estimate
-    default_rule: str  # how its text is made if nobody says: a name from sample.RULES, or "ancestral"
+    input_size = 0  # numbers in a noisy word vector; 0: its states are ids
+    names_words = True  # are the channels one for each word of the vocabulary
+    causal = False  # does its network look left only
+    block = 0  # tokens of a block of its network, 0 without blocks
+    bound_varies = True  # is `bound` a random estimate
+    default_rule = "ancestral"  # how its text is made if nobody says: a name from sample.RULES, or "ancestral"
+
+    def __init__(self, vocab_size: int, mask_id: int, T: int = 1000):
+        super().__init__()
+        check_mask_id(vocab_size, mask_id, type(self).__name__)
+        if T < 1 or T != int(T):
+            raise ValueError(f"{type(self).__name__}: T counts steps and must be a whole number >= 1, got {T}.")
+        self.vocab_size = self.head = vocab_size
+        self.mask_id, self.T = mask_id, int(T)
+
+    @classmethod
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        """Build from plain numbers and names: what `settings` returns; what is not its own is passed over."""
+        own = {name: settings[name] for name in cls.options if name in settings}
+        return cls(settings["vocab_size"], settings["mask_id"], T=settings["T"], **own)
+
+    def settings(self) -> dict[str, Any]:
+        """What `from_settings` needs to build this process again; JSON can hold it."""
+        common = {"name": self.name, "vocab_size": self.vocab_size, "mask_id": self.mask_id, "T": self.T}
+        return common | {name: getattr(self, name) for name in self.options}
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
-        """The state at t = T: (B, L) ids, or (B, L, E) vectors."""
-        ...
+        """The state at t = T: (B, L) ids, or (B, L, E) vectors. All MASK, if nothing else is said."""
+        return torch.full((B, L), self.mask_id)
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """Draw z_t ~ q(z_t | x_0), and say which tokens were hit, (B, L) bool."""
-        ...
+        raise NotImplementedError
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         """One-sample estimate of the bound at times t ~ U(0, T], unbiased when averaged over t."""
-        ...
+        raise NotImplementedError
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
         """The bound of each token, (B, L) nats, estimated at the place u (B,) in [0, 1) of whatever is averaged over.
 
         Unbiased for u ~ U[0, 1), and of less variance than `loss` where a method knows how: what evaluation uses.
         """
-        ...
+        raise NotImplementedError
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """Draw z_s ~ p(z_s | z_t) for s < t."""
-        ...
+        raise NotImplementedError
 
     def decode(self, z: Tensor) -> Tensor:
-        """(B, L) ids to print."""
-        ...
+        """(B, L) ids to print: the state itself where it is ids."""
+        return z
 
     def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
         """log q(z_t[i] | x_0[i] = v) up to a constant per position, (B, L, V): what an exact posterior needs.
 
         A process whose places know different things gives a row of evidence for each of them.
         """
-        ...
+        raise NotImplementedError
 
     def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """What a perfect denoiser would output, given log p(x_0[i] = v | z_t), (B, L, V) -> (B, L, head)."""
-        ...
+        raise NotImplementedError
 
 
 def logits_at(denoise: Denoise, zt: Tensor, t: Tensor, where: Tensor) -> Tensor:
@@ -143,7 +179,7 @@ def continuous_weight(schedule: Schedule, t: Tensor) -> Tensor:
 WEIGHTS = {"discrete": discrete_weight, "continuous": continuous_weight}
 
 
-class MaskedDiffusion(nn.Module):
+class MaskedDiffusion(Process):
     """Absorbing-state diffusion: tokens turn into MASK one by one; the way back reveals them.
 
     Args:    vocab_size: V, special tokens included; mask_id: id of MASK; schedule: a Schedule or its name (T = 1000);
@@ -151,38 +187,22 @@ class MaskedDiffusion(nn.Module):
     Source:  arXiv:2406.07524 (MDLM), sections 3.1-3.4; the same objective in arXiv:2406.04329 (MD4).
     """
 
-    names_words = True
-    causal = False
-    block = 0
-    bound_varies = True
+    name = "mdlm"
     default_rule = "random"
 
     def __init__(self, vocab_size: int, mask_id: int, schedule: Schedule | str = "cosine", weight: str = "discrete"):
-        super().__init__()
-        check_mask_id(vocab_size, mask_id, "MaskedDiffusion")
+        curve = get_schedule(schedule) if isinstance(schedule, str) else schedule
+        super().__init__(vocab_size, mask_id, curve.T)
         if weight not in WEIGHTS:
             raise ValueError(f"MaskedDiffusion: weight must be one of {sorted(WEIGHTS)}, got {weight!r}.")
-        self.vocab_size = self.head = vocab_size
-        self.mask_id, self.weight = mask_id, weight
-        self.schedule = get_schedule(schedule) if isinstance(schedule, str) else schedule
-        self.T = self.schedule.T
+        self.schedule, self.weight = curve, weight
 
     @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> MaskedDiffusion:
-        """Build from plain numbers and names: what `settings` returns, schedule_parameters if any."""
-        schedule = get_schedule(settings["schedule"], settings["T"], **settings.get("schedule_parameters", {}))
-        return cls(settings["vocab_size"], settings["mask_id"], schedule, settings["weight"])
+    def from_settings(cls, settings: dict[str, Any]) -> Self:
+        return cls(settings["vocab_size"], settings["mask_id"], schedule_from(settings), settings["weight"])
 
     def settings(self) -> dict[str, Any]:
-        """What `from_settings` needs to build this process again; JSON can hold it."""
-        parameters = dict(self.schedule.parameters)
-        return {
-            "name": "mdlm", "vocab_size": self.vocab_size, "mask_id": self.mask_id,
-            "schedule": self.schedule.name, "T": self.T, "weight": self.weight,
-        } | ({"schedule_parameters": parameters} if parameters else {})  # fmt: skip
-
-    def prior(self, B: int, L: int, rng: Generator) -> Tensor:
-        return torch.full((B, L), self.mask_id)
+        return super().settings() | schedule_settings(self.schedule) | {"weight": self.weight}
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         return corrupt(x0, t, schedule=self.schedule, mask_id=self.mask_id, rng=rng)
@@ -245,13 +265,10 @@ class MaskedDiffusion(nn.Module):
 
         Two draws, first whether, then what: one draw over V + 1 outcomes needs probabilities that floats cannot hold.
         """
-        u = uniform_numbers(zt.shape, rng).to(zt.device)
+        u = uniform_like(zt, rng)
         reveal = (zt == self.mask_id) & (u >= self.stay_masked(t, s).to(zt.device)[:, None])
         probs = self.log_probs(denoise(zt, t).double(), zt).exp()
         return Step(torch.where(reveal, categorical(probs, rng), zt), probs)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
 
     def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
         seen = F.one_hot(zt, self.vocab_size).double().log()

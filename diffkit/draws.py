@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 class SharedGenerator(Generator):
     """One generator, held in the same state by several processes, each of which has some rows of every batch.
 
-    `uniform_numbers` and `normal_numbers` then draw for the whole batch and return the rows rank, rank + processes, and
+    The functions below then draw for the whole batch and return the rows rank, rank + processes, and
     so on: the noise of a text does not depend on how many processes share the work, and the generators stay in step.
     """
 
@@ -24,14 +24,26 @@ class SharedGenerator(Generator):
         self.rank, self.processes = rank, processes
 
 
+def checked_seed(seed: int) -> int:
+    """The seed, if generators take it. Raises: ValueError if it has more than 64 bits, with its sign."""
+    if not -(2**63) <= seed < 2**63:
+        raise ValueError(f"seed: a whole number of at most 64 bits is needed, got {seed}. Choose a smaller one.")
+    return seed
+
+
 def uniform_numbers(shape: Sequence[int], rng: Generator, dtype: torch.dtype = torch.float64) -> Tensor:
     """Numbers from U[0, 1), of the shape (B, ...), on the generator's device."""
     return _rows(torch.rand, shape, rng, dtype)
 
 
-def normal_numbers(shape: Sequence[int], rng: Generator) -> Tensor:
-    """Numbers from N(0, 1), float64, of the shape (B, ...), on the generator's device."""
-    return _rows(torch.randn, shape, rng, torch.float64)
+def uniform_like(x: Tensor, rng: Generator, dtype: torch.dtype = torch.float64) -> Tensor:
+    """A number from U[0, 1) for each entry of x, used or not, on its device: streams stay in step."""
+    return uniform_numbers(x.shape, rng, dtype).to(x.device)
+
+
+def normal_like(x: Tensor, rng: Generator) -> Tensor:
+    """A number from N(0, 1), float64, for each entry of x, on its device."""
+    return _rows(torch.randn, x.shape, rng, torch.float64).to(x.device)
 
 
 def _rows(draw: Callable[..., Tensor], shape: Sequence[int], rng: Generator, dtype: torch.dtype) -> Tensor:

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffkit.diffusion import Denoise, MaskedDiffusion, logits_at, without_mask
-from diffkit.draws import highest, inverse_cdf, uniform_numbers
+from diffkit.draws import highest, inverse_cdf, uniform_like, uniform_numbers
 from diffkit.noise import Schedule
 from diffkit.sample import Frame, evaluating, rounded
 
@@ -73,11 +73,6 @@ def check_times(times: Tensor, T: int, who: str, standing: bool = False) -> Tens
     return times
 
 
-def uniforms(z: Tensor, rng: Generator) -> Tensor:
-    """One uniform number for each place of (B, L) ids, whether it will be used or not: the stream stays in step."""
-    return uniform_numbers(z.shape, rng).to(z.device)
-
-
 def beliefs_at(process: MaskedDiffusion, denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
     """What the denoiser believes at chosen masked places, (B, L) bool to (N, V) float64; it reads only their rows."""
     return word_beliefs(process, logits_of_rows(denoise, z, t, where))
@@ -129,7 +124,7 @@ class Lazy:
 
     def moves(self, denoise: Denoise, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         for t, s in pairwise(self.times):
-            whether, what = uniforms(z, rng), uniforms(z, rng)
+            whether, what = uniform_like(z, rng), uniform_like(z, rng)
             stay = float(self.process.stay_masked(t, s))
             reveal = (z == self.process.mask_id) & (whether >= stay)
             z, _ = revealed(self.process, denoise, z, t.expand(len(z)), reveal, what)
@@ -152,8 +147,8 @@ class FirstHitting:
         while (is_masked := z == self.process.mask_id).any():
             n, u = is_masked.sum(1).cpu(), 1 - uniform_numbers((len(z),), rng).cpu()
             t = schedule.time_of(schedule.gamma(t) * u ** (1 / n.clamp(min=1)))
-            reveal = highest(uniforms(z, rng), is_masked, is_masked.sum(1).clamp(max=1))
-            z, _ = revealed(self.process, denoise, z, t.to(z.device), reveal, uniforms(z, rng))
+            reveal = highest(uniform_like(z, rng), is_masked, is_masked.sum(1).clamp(max=1))
+            z, _ = revealed(self.process, denoise, z, t.to(z.device), reveal, uniform_like(z, rng))
             yield float(t[n > 1].max()) if (n > 1).any() else 0.0, z
 
 
@@ -284,7 +279,7 @@ class Parallel:
 def with_chosen(choose: Choose, probs: Tensor, z: Tensor, hidden: Tensor, rng: Generator) -> Tensor:
     """The ids (B, L) after a word is drawn at each hidden place that `choose` takes; probs (N, V) are theirs."""
     reveal, z = choose(probs, hidden), z.clone()
-    z[reveal] = inverse_cdf(probs[reveal[hidden]], uniforms(z, rng)[reveal])
+    z[reveal] = inverse_cdf(probs[reveal[hidden]], uniform_like(z, rng)[reveal])
     return z
 
 

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.draws import uniform_numbers
+from diffkit.draws import uniform_like
 from diffkit.language import StoryLanguage
 
 
@@ -20,8 +20,7 @@ def dropped(label: Tensor, p: float, null: int, rng: Generator) -> Tensor:
 
     Source: arXiv:2207.12598, section 3.2.
     """
-    hide = uniform_numbers(label.shape, rng) < p
-    return label.masked_fill(hide.to(label.device), null)
+    return label.masked_fill(uniform_like(label, rng) < p, null)
 
 
 class Conditioned:

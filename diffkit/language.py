@@ -71,7 +71,7 @@ class StoryLanguage:
 
     def _build_tables(self) -> None:
         """Number the slot groups, and note for every template its literal cells and its groups."""
-        groups: dict[tuple, int] = {}
+        groups: dict[tuple[str, tuple[tuple[int, str], ...]], int] = {}
         literals, members, shapes = [], [], defaultdict(list)
         for template in self.grammar.templates:
             canvas = self._canvas(template.text)

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from diffkit.diffusion import Denoise, Step
+from diffkit.diffusion import Denoise, Process, Step
 from diffkit.language import StoryLanguage
 from diffkit.wordvectors import WordVectorDiffusion
 
@@ -44,7 +44,7 @@ def pushed(process: WordVectorDiffusion, denoise: Denoise, opinion: Opinion, str
     return guided
 
 
-class PutBack:
+class PutBack(Process):
     """A process that fills in: after each step the known words are put back, at the noise of that moment.
 
     Given words reach the others only through the noisy points that stand for them, so this is not exact, however many
@@ -56,9 +56,10 @@ class PutBack:
     """
 
     def __init__(self, process: WordVectorDiffusion, start: Tensor):
+        super().__init__(process.vocab_size, process.mask_id, process.T)
         self.process, self.known = process, (start != process.mask_id)[..., None]
         self.given = torch.where(self.known[..., 0], start, 0 if process.mask_id else 1)
-        self.T, self.mask_id, self.names_words = process.T, process.mask_id, process.names_words
+        self.names_words = process.names_words
 
     def _put_back(self, z: Tensor, t: Tensor, rng: Generator) -> Tensor:
         return torch.where(self.known, self.process.diffuse(self.given, t, rng), z)

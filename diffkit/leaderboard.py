@@ -18,7 +18,7 @@ from diffkit.diffusion import Denoise, Process
 from diffkit.evaluate import Estimate, mean_of, quality, sequence_bounds
 from diffkit.language import StoryLanguage
 from diffkit.sample import RULES, sample_many
-from diffkit.wordvectors import MOVERS, WordVectorDiffusion
+from diffkit.wordvectors import WordVectorDiffusion
 
 TITLES = {  # every row, by the name of its file in configs/leaderboard and of its model pico-NAME
     "autoregressive": "autoregressive",
@@ -85,9 +85,9 @@ def steps_of(process: Process, L: int) -> tuple[int, ...]:
 
 def texts(process: Process, denoise: Denoise, way: str, *, n: int, L: int, steps: int, rng: Generator) -> Tensor:
     """New texts (n, L), made in this way, a batch at a time."""
-    if way in MOVERS:
+    if isinstance(process, WordVectorDiffusion):
         process = copy.copy(process)  # the same words and weights
-        process.sampler = way  # type: ignore[attr-defined]
+        process.sampler = way
     rule = way if way in RULES else "ancestral"
     return sample_many(process, denoise, n=n, length=L, steps=steps, rng=rng, rule=rule)
 

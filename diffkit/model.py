@@ -16,8 +16,9 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
+from diffkit.attention import KeyValueCache
 from diffkit.autoregressive import Autoregressive
-from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, KeyValueCache, parameter_count
+from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, parameter_count
 from diffkit.blocks import BlockDiffusion
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion, Process

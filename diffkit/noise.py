@@ -6,11 +6,12 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
-from diffkit.draws import uniform_numbers
+from diffkit.draws import uniform_like
 
 Curve = Callable[[Tensor], Tensor]  # of tau = t / T in [0, 1], float64
 
@@ -133,6 +134,7 @@ def _check_growth(name: str, sigma_min: float, sigma_max: float) -> None:
         )
 
 
+MOST_STEPS = 10**6  # of the time axis: with more, float32 no longer tells them apart
 FAMILIES: dict[str, tuple[Callable[..., tuple[Curve, Curve]], dict[str, float]]] = {
     "poly": (polynomial, {"power": 2.0}),
     "loglinear": (loglinear, {"eps": 1e-3}),
@@ -150,8 +152,10 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
     Raises: ValueError for an unknown name, an unknown or non-positive parameter, or T < 1.
     Source: arXiv:2406.07524 and its code; arXiv:2406.04329 (maskgit_cosine); arXiv:2310.16834 (geometric).
     """
-    if T < 1 or T != int(T):
-        raise ValueError(f"get_schedule: T counts steps and must be a whole number >= 1, got {T}.")
+    if not 1 <= T <= MOST_STEPS or T != int(T):
+        raise ValueError(
+            f"get_schedule: T counts steps, {MOST_STEPS:,} at most, and must be a whole number >= 1, got {T}."
+        )
     if name == "log-linear":
         warnings.warn(
             'get_schedule: "log-linear" has two meanings. Here it is gamma = 1 - (1 - tau)^2, also called "quadratic"; '
@@ -170,6 +174,17 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
         raise ValueError(f"get_schedule: the parameters of {name} must be positive, got {settings}.")
     rate, slope = CURVES[name] if family is None else family(**settings)
     return Schedule(name, rate, slope, int(T), tuple(settings.items()))
+
+
+def schedule_settings(schedule: Schedule) -> dict[str, Any]:
+    """Plain numbers and names that `schedule_from` makes this schedule of again; JSON can hold them."""
+    own = dict(schedule.parameters)
+    return {"schedule": schedule.name, "T": schedule.T} | ({"schedule_parameters": own} if own else {})
+
+
+def schedule_from(settings: dict[str, Any]) -> Schedule:
+    """Build from what `schedule_settings` returns."""
+    return get_schedule(settings["schedule"], settings["T"], **settings.get("schedule_parameters", {}))
 
 
 def corrupt(
@@ -194,7 +209,7 @@ def corrupt(
     gamma = schedule.gamma(t).to(x0.device)
     if gamma.ndim > 1 or (gamma.ndim == 1 and len(gamma) != len(x0)):
         raise ValueError(f"corrupt: t must be one number or ({len(x0)},), one per row of x0, got {tuple(gamma.shape)}.")
-    u = uniform_numbers(x0.shape, rng, torch.float32).to(x0.device)
+    u = uniform_like(x0, rng, torch.float32)
     is_masked = u < (gamma[:, None] if gamma.ndim else gamma)
     if frozen is not None:
         is_masked &= ~frozen
@@ -212,7 +227,7 @@ def corrupt_count(
     """
     check_clean(x0, mask_id, frozen)
     B, L = x0.shape
-    u = uniform_numbers((B, L), rng, torch.float32).to(x0.device)
+    u = uniform_like(x0, rng, torch.float32)
     if frozen is not None:
         u = u.masked_fill(frozen, 2.0)  # last in line
     count = torch.as_tensor(count, device=x0.device).expand(B)

@@ -2,15 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
 from diffkit.d3pm import D3PM
-from diffkit.diffusion import Denoise, MaskedDiffusion
-from diffkit.draws import uniform_numbers
+from diffkit.diffusion import Denoise, MaskedDiffusion, Process
+from diffkit.draws import uniform_like
 from diffkit.gaussian import DiffusionLM, Plaid
 from diffkit.noise import corrupt_count
 from diffkit.sedd import SEDD
@@ -64,7 +62,7 @@ def sequence_mean(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Ten
     return pooled(means.sum(), (count > 0).sum())
 
 
-def bound(process: Any, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+def bound(process: Process, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
     """The bound on the negative log-likelihood, nats per token: every part, weighted as the mathematics says."""
     return torch.stack(process.loss(denoise, x0, t, rng)).sum(0).mean()
 
@@ -74,7 +72,7 @@ def _counts(process: MaskedDiffusion, x0: Tensor, t: Tensor, rng: Generator) -> 
 
     With the linear schedule and t uniform on 1..T, the counts are uniform on 1..L.
     """
-    moment = t - uniform_numbers(t.shape, rng).to(t.device)
+    moment = t - uniform_like(t, rng)
     return (process.schedule.gamma(moment) * x0.shape[1]).ceil().long().clamp(1, x0.shape[1]).to(x0.device)
 
 
@@ -104,7 +102,7 @@ def hybrid(process: D3PM, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generato
 
 def score_entropy(process: SEDD, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
     """SEDD's own: the bound without its ends, nats per token, at noise spread evenly; t / T is the share of it."""
-    u = (t - uniform_numbers(t.shape, rng).to(t.device)) / process.T
+    u = (t - uniform_like(t, rng)) / process.T
     moment, speed = process.even_noise(u)
     zt, _ = process.corrupt(x0, moment, rng)
     return (speed[:, None] * process.T * process.score_entropy(denoise(zt, moment), x0, zt, moment)).mean()
@@ -120,7 +118,7 @@ def likelihood(process: Plaid, denoise: Denoise, x0: Tensor, t: Tensor, rng: Gen
 
     An eighth of the batch is enough for the reading of z_0, which costs next to nothing once the ends are learned.
     """
-    moment = t - uniform_numbers(t.shape, rng).to(t.device)
+    moment = t - uniform_like(t, rng)
     nats = process.diffusion_loss(denoise, x0, moment, rng)
     few = x0[: max(1, len(x0) // 8)]
     ends = process.reconstruction_loss(denoise, few, rng).mean() + process.prior_loss(x0).mean()

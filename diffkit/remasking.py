@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, MaskedDiffusion
-from diffkit.fast import check_times, revealed, uniforms
+from diffkit.draws import uniform_like
+from diffkit.fast import check_times, revealed
 
 
 class Moment(NamedTuple):
@@ -103,7 +104,7 @@ class Remasking:
         mask_id, is_given = self.process.mask_id, z != self.process.mask_id
         chance = torch.zeros(z.shape, dtype=torch.float64, device=z.device)
         for t, s in pairwise(self.times):
-            whether, what = uniforms(z, rng), uniforms(z, rng)
+            whether, what = uniform_like(z, rng), uniform_like(z, rng)
             gamma_t, gamma_s = float(self.process.schedule.gamma(t)), float(self.process.schedule.gamma(s))
             is_own = (z != mask_id) & ~is_given
             r = self.legal(Moment(1 - gamma_t, 1 - gamma_s, is_own, chance)).to(z.device)

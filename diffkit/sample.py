@@ -12,7 +12,7 @@ from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.diffusion import Denoise, MaskedDiffusion, Process, Step, without_mask
-from diffkit.draws import categorical, highest, uniform_numbers
+from diffkit.draws import categorical, highest, uniform_like
 from diffkit.noise import Schedule, get_schedule
 
 
@@ -38,7 +38,7 @@ def rounded(score: Tensor) -> Tensor:
 
 def random_order(probs: Tensor, rng: Generator) -> Tensor:
     """Any position, all equally likely."""
-    return uniform_numbers(probs.shape[:2], rng).to(probs.device)
+    return uniform_like(probs[..., 0], rng)
 
 
 def confidence(probs: Tensor, rng: Generator) -> Tensor:
@@ -207,7 +207,7 @@ def denoise_frames(
             "denoise_frames: temperature, top_k and top_p filter beliefs about words, but the network of "
             f"{type(process).__name__} gives points in space; leave them out."
         )
-    words = words_only(denoise, process.mask_id) if process.names_words else denoise  # type: ignore[attr-defined]
+    words = words_only(denoise, process.mask_id) if process.names_words else denoise
     believe = filtered(words, temperature, top_k, top_p)
     with evaluating(denoise):
         z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]

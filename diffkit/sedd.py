@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -19,7 +18,6 @@ from diffkit.transitions import (
     check_reached,
     divergence,
     get_transitions,
-    transition_settings,
     without_own,
 )  # fmt: skip
 
@@ -95,10 +93,6 @@ class SEDD(TransitionProcess):
         super().__init__(get_transitions(noise, vocab_size, mask_id, schedule))
         self.sampler = sampler
         self.start = self.T * 1e-9  # just after t = 0, where a schedule such as geometric has jumped off zero
-
-    def settings(self) -> dict[str, Any]:
-        """What `from_settings` needs to build this process again; JSON can hold it."""
-        return {"name": self.name, "sampler": self.sampler} | transition_settings(self.transitions)
 
     def inside(self, t: Tensor | float) -> Tensor:
         """Times a billionth of T away from both ends, float64: there every rate and ratio is finite."""

@@ -7,11 +7,12 @@ from functools import cached_property
 from typing import Any, Protocol, Self
 
 import torch
-from torch import Generator, Tensor, nn
+from torch import Generator, Tensor
 from torch.nn import functional as F
 
+from diffkit.diffusion import Process
 from diffkit.draws import categorical
-from diffkit.noise import Schedule, check_mask_id, get_schedule
+from diffkit.noise import Schedule, check_mask_id, get_schedule, schedule_from, schedule_settings
 
 LARGEST_TABLE = 50_000_000  # numbers, 400 MB
 
@@ -200,21 +201,18 @@ def get_transitions(
 
 def transition_settings(transitions: Transitions) -> dict[str, Any]:
     """Plain numbers and names that `transitions_from` makes these transitions of again; JSON can hold them."""
-    schedule, parameters = transitions.schedule, transitions.parameters()
-    curve = dict(schedule.parameters)
+    parameters = transitions.parameters()
     return (
         {"vocab_size": transitions.vocab_size, "mask_id": transitions.mask_id, "noise": transitions.name}
-        | {"schedule": schedule.name, "T": schedule.T}
-        | ({"schedule_parameters": curve} if curve else {})
+        | schedule_settings(transitions.schedule)
         | ({"noise_parameters": parameters} if parameters else {})
     )
 
 
 def transitions_from(settings: dict[str, Any]) -> Transitions:
     """Build from what `transition_settings` returns."""
-    schedule = get_schedule(settings["schedule"], settings["T"], **settings.get("schedule_parameters", {}))
-    parameters = settings.get("noise_parameters", {})
-    return get_transitions(settings["noise"], settings["vocab_size"], settings["mask_id"], schedule, **parameters)
+    curve, parameters = schedule_from(settings), settings.get("noise_parameters", {})
+    return get_transitions(settings["noise"], settings["vocab_size"], settings["mask_id"], curve, **parameters)
 
 
 def before_end(t: Tensor, T: int) -> Tensor:
@@ -238,28 +236,21 @@ def check_reached(transitions: Transitions, zt: Tensor) -> None:
 # -------------------------------------------------------------------------------- what every method over tokens needs
 
 
-class TransitionProcess(nn.Module):
+class TransitionProcess(Process):
     """What D3PM and SEDD share: tokens change by transitions. Each adds its noise, its loss and its way back."""
 
-    names_words = True
-    causal = False
-    block = 0
-    bound_varies = True
-    default_rule = "ancestral"
-    options: tuple[str, ...] = ()  # settings of its own, by name
-
     def __init__(self, transitions: Transitions):
-        super().__init__()
-        self.transitions, self.schedule, self.T = transitions, transitions.schedule, transitions.schedule.T
-        self.vocab_size = self.head = transitions.vocab_size
-        self.mask_id = transitions.mask_id
+        super().__init__(transitions.vocab_size, transitions.mask_id, transitions.schedule.T)
+        self.transitions, self.schedule = transitions, transitions.schedule
 
     @classmethod
     def from_settings(cls, settings: dict[str, Any]) -> Self:
-        """Build from plain numbers and names: what `settings` returns."""
         made = transitions_from(settings)
         own = {name: settings[name] for name in cls.options if name in settings}
         return cls(made.vocab_size, made.mask_id, made.name, made.schedule, **own, **made.parameters())  # type: ignore
+
+    def settings(self) -> dict[str, Any]:
+        return super().settings() | transition_settings(self.transitions)
 
     def one_hot(self, z: Tensor) -> Tensor:
         """(B, L) ids to (B, L, V) float64."""
@@ -268,9 +259,6 @@ class TransitionProcess(nn.Module):
     def noisier(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | z_s) for s < t: a step on the way there."""
         return categorical(self.transitions.push(self.one_hot(zs), s, t), rng)
-
-    def decode(self, z: Tensor) -> Tensor:
-        return z
 
 
 def without_own(log_posterior: Tensor, log_evidence: Tensor) -> Tensor:

@@ -3,21 +3,15 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, Self
 
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.diffusion import Denoise, LossTerms, Step, without_mask
-from diffkit.draws import categorical, normal_numbers
-from diffkit.noise import check_clean, check_mask_id
+from diffkit.diffusion import Denoise, LossTerms, Process, Step, without_mask
+from diffkit.draws import categorical, normal_like
+from diffkit.noise import check_clean
 
 Mover = Callable[["WordVectorDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s
-
-
-def normal(like: Tensor, rng: Generator) -> Tensor:
-    """Independent standard normal numbers of the same shape, float64."""
-    return normal_numbers(like.shape, rng).to(like.device)
 
 
 def ddpm(process: WordVectorDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
@@ -26,7 +20,7 @@ def ddpm(process: WordVectorDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tens
     Source: arXiv:2006.11239, Eq. 6 and 7; arXiv:2107.00630, appendix A.4.
     """
     mean, std = process.posterior(x, zt, t, s)
-    return mean + std * normal(zt, rng)
+    return mean + std * normal_like(zt, rng)
 
 
 def ddim(process: WordVectorDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
@@ -44,13 +38,13 @@ def renoise(process: WordVectorDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: T
     Source: arXiv:2205.14217, section 4.2.
     """
     signal, noise = process.strengths(s)
-    return signal * x + noise * normal(zt, rng)
+    return signal * x + noise * normal_like(zt, rng)
 
 
 MOVERS: dict[str, Mover] = {"ddpm": ddpm, "ddim": ddim, "renoise": renoise}
 
 
-class WordVectorDiffusion(nn.Module):
+class WordVectorDiffusion(Process):
     """What both share: a word is a vector e(w) of E numbers, and z_t = alpha e(w) + sigma noise, alpha^2 + sigma^2 = 1.
 
     The chain starts at z_0, already a little noisy, from which the word is read. All that depends on time does so
@@ -62,39 +56,20 @@ class WordVectorDiffusion(nn.Module):
     Source: arXiv:2107.00630, section 3, for the chain and its bound.
     """
 
-    names_words = True
-    causal = False
-    block = 0
-    bound_varies = True
-    default_rule = "ancestral"
-    name: str
-    options: tuple[str, ...] = ("width", "sampler", "self_conditioned")  # settings of its own, by name
-    head: int
+    options: tuple[str, ...] = ("width", "sampler", "self_conditioned")
 
     def __init__(
         self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm",
         self_conditioned: bool = False,
     ):  # fmt: skip
-        super().__init__()
-        check_mask_id(vocab_size, mask_id, type(self).__name__)
-        if T < 1 or width < 1:
-            raise ValueError(f"{type(self).__name__}: T and width must be at least 1, got T={T} and width={width}.")
+        super().__init__(vocab_size, mask_id, T)
+        if width < 1:
+            raise ValueError(f"{type(self).__name__}: width must be at least 1, got {width}.")
         if sampler not in MOVERS:
             raise ValueError(f"{type(self).__name__}: sampler must be one of {sorted(MOVERS)}, got {sampler!r}.")
-        self.vocab_size, self.mask_id, self.T, self.width, self.sampler = vocab_size, mask_id, int(T), width, sampler
-        self.self_conditioned, self.input_size = self_conditioned, 2 * width if self_conditioned else width
+        self.width, self.sampler, self.self_conditioned = width, sampler, self_conditioned
+        self.input_size = 2 * width if self_conditioned else width
         self.words = nn.Parameter(torch.randn(vocab_size, width))
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Self:
-        """Build from plain numbers and names: what `settings` returns."""
-        own = {name: settings[name] for name in cls.options if name in settings}
-        return cls(settings["vocab_size"], settings["mask_id"], settings["T"], **own)
-
-    def settings(self) -> dict[str, Any]:
-        """What `from_settings` needs to build this process again; JSON can hold it."""
-        own = {name: getattr(self, name) for name in self.options}
-        return {"name": self.name, "vocab_size": self.vocab_size, "mask_id": self.mask_id, "T": self.T} | own
 
     # ------------------------------------------------------------------------------- what each method brings of its own
 
@@ -137,14 +112,14 @@ class WordVectorDiffusion(nn.Module):
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
-        return normal(self.words.new_zeros(B, L, self.width), rng)
+        return normal_like(self.words.new_zeros(B, L, self.width), rng)
 
     def diffuse(self, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | w), (B, L, E) float64."""
         check_clean(x0, self.mask_id)
         signal, noise = self.strengths(t)
         clean = self.vectors()[x0]
-        return signal * clean + noise * normal(clean, rng)
+        return signal * clean + noise * normal_like(clean, rng)
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         """Draw z_t; hit are the tokens that are no longer nearest to their own word."""
@@ -156,7 +131,7 @@ class WordVectorDiffusion(nn.Module):
         """Draw z_t ~ q(z_t | z_s) for s < t: a step on the way there."""
         (signal, noise), (signal_s, noise_s) = self.strengths(t), self.strengths(s)
         kept = signal / signal_s
-        return kept * zs + (noise.square() - (kept * noise_s).square()).clamp(min=0).sqrt() * normal(zs, rng)
+        return kept * zs + (noise.square() - (kept * noise_s).square()).clamp(min=0).sqrt() * normal_like(zs, rng)
 
     def posterior(self, x: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z_s | z_t, x) for any s < t.

@@ -1,20 +1,19 @@
 """The house rules that a machine can check: which way imports point, how long things are, what is never called."""
 
 import ast
+import sys
 from pathlib import Path
 
 import pytest
 
-PACKAGE = Path(__file__).resolve().parent.parent / "diffkit"
+ROOT = Path(__file__).resolve().parent.parent
+PACKAGE = ROOT / "diffkit"
+sys.path.insert(0, str(ROOT / "scripts"))
+
+from make_architecture import ORDER, draw  # noqa: E402
+
 FILES = sorted(path for path in PACKAGE.rglob("*.py") if path.name != "__init__.py")
 
-# A file imports only from files before it. A new file gets a place here.
-ORDER = (
-    "shipped draws stories tokenizer language corpus data noise diffusion transitions d3pm sedd wordvectors gaussian "
-    "latents labels attention backbone autoregressive blocks baselines model checkpoint objectives recipe muon "
-    "parallel train sample fast remasking blockwise guidance lengths evaluate reveal scaling metrics judge infilling "
-    "leaderboard config terminal plot report widgets exercises doctor runs commands cli __main__"
-).split()
 STRANGERS = {("sample", "train")}  # in order, and still not allowed: how text is made does not depend on how we train
 ONLY_IN = {
     "matplotlib": "plot",
@@ -71,8 +70,26 @@ def wrong_arrows(name, tree):
 @each_file
 def test_every_file_has_a_place_in_the_order(path):
     assert place_of(path) in ORDER, (
-        f"{path.name} has no place in ORDER of {Path(__file__).name}: put it where it belongs"
+        f"{path.name} has no place in ROOMS of scripts/make_architecture.py: put it where it belongs"
     )
+
+
+def test_every_place_is_taken_once():
+    assert sorted(ORDER) == sorted(
+        {*map(place_of, FILES), *(path.parent.name for path in PACKAGE.glob("*/__init__.py"))}
+    )
+
+
+def test_the_picture_shows_the_rooms_and_imports_that_there_are():
+    stored = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
+    assert stored == draw(), "docs/architecture.svg is old: run python scripts/make_architecture.py"
+    assert all(f" {name} " in stored.replace("  ", " ").replace("<", " ").replace(">", " ") for name in ORDER)
+
+
+def test_readme_says_where_every_file_is():
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [name for name in ORDER if name[0] != "_" and f"{name}.py" not in text and f"{name}/" not in text]
+    assert not missing, f"README.md, What is where, lacks: {missing}"
 
 
 @each_file
@@ -143,10 +160,12 @@ def is_protocol(node):
     return any(ast.unparse(base).startswith("Protocol") for base in node.bases)
 
 
-def described_by_protocols():
-    """Methods that a Protocol of the package documents: whoever implements one need not repeat it."""
+def described_elsewhere():
+    """Methods that a Protocol or a base class of the package documents: whoever brings one need not repeat it."""
     classes = [node for path in FILES for node in read(path).body if isinstance(node, ast.ClassDef)]
-    methods = [item for node in classes if is_protocol(node) for item in node.body if isinstance(item, ast.FunctionDef)]
+    bases = {ast.unparse(base) for node in classes for base in node.bases}
+    general = [node for node in classes if is_protocol(node) or node.name in bases]
+    methods = [item for node in general for item in node.body if isinstance(item, ast.FunctionDef)]
     return {item.name for item in methods if ast.get_docstring(item)}
 
 
@@ -164,7 +183,7 @@ def public_definitions(tree, described):
 def test_files_and_public_names_have_docstrings(path):
     tree = read(path)
     assert ast.get_docstring(tree), f"{path.name} does not say what it is for"
-    described = described_by_protocols() | {"forward"}  # what a module computes is said by its class
+    described = described_elsewhere() | {"forward"}  # what a module computes is said by its class
     public = public_definitions(tree, described)
     bare = [f"{path.name}:{node.lineno} {node.name}" for node in public if not ast.get_docstring(node)]
     assert not bare, f"no docstring: {', '.join(bare)}"

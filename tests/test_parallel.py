@@ -16,7 +16,7 @@ from cases_for_processes import CASES, SETTINGS, STEPS, run
 from diffkit.checkpoint import checkpoints, load_checkpoint
 from diffkit.cli import main
 from diffkit.config import DataSettings, build
-from diffkit.draws import SharedGenerator, categorical, normal_numbers, uniform_numbers
+from diffkit.draws import SharedGenerator, categorical, normal_like, uniform_numbers
 from diffkit.objectives import TIME_LAWS
 from diffkit.parallel import check_launch, part_of, shard
 
@@ -152,7 +152,7 @@ def test_the_parts_of_the_processes_are_the_whole(processes):
     def draws(rng):
         t = TIME_LAWS["low_discrepancy"](12, 100, rng)
         rows = 12 // (rng.processes if isinstance(rng, SharedGenerator) else 1)
-        noise = [uniform_numbers((rows, 5), rng), normal_numbers((rows, 2, 3), rng)]
+        noise = [uniform_numbers((rows, 5), rng), normal_like(torch.empty(rows, 2, 3), rng)]
         probs = torch.ones(rows, 4, 7)
         return [part_of(t, rng) if isinstance(rng, SharedGenerator) else t, *noise, categorical(probs, rng)]
 

@@ -8,7 +8,8 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.backbone import SIZES, Block, Denoiser, DenoiserConfig, parameter_count
+from diffkit.attention import Block
+from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, parameter_count
 from diffkit.exercises.checks import Wrong, exercise, tensor_of
 
 

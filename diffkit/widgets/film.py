@@ -18,9 +18,10 @@ import torch
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.diffusion import Denoise
+from diffkit.diffusion import Denoise, Process
 from diffkit.sample import Frame
 from diffkit.widgets.text import words_of
+from diffkit.wordvectors import WordVectorDiffusion
 
 CANDIDATES = 5  # words shown for a place, beside the one that came
 Table = tuple[int, ...]  # for each candidate: its number in `words`, then its chances in thousandths
@@ -32,7 +33,7 @@ def film(
     *,
     fixed: Tensor,
     row: int = 0,
-    process: Any = None,
+    process: Process | None = None,
     exact: Denoise | None = None,
 ) -> dict[str, Any]:
     """Frames as the plain data that player.js shows; its keys stand at the top of this file.
@@ -52,7 +53,7 @@ def film(
 
     start, moves = deltas(tokens, number)
     model, posterior = beliefs_of_states(frames, row), None
-    if exact is not None:
+    if exact is not None and process is not None:
         posterior = exact_beliefs(frames, row, process, exact, model)
         model = {i: belief for i, belief in model.items() if i in posterior}
     came = tokens if frames[0].probs is not None else torch.cat([tokens[1:], tokens[-1:]])  # by each state's belief
@@ -69,12 +70,12 @@ def film(
         "asked": max([-1, *model, *(posterior or {})]),
     }  # fmt: skip
     data["spaces"] = any(word.startswith(" ") for word in data["words"])
-    if frames[0].z.is_floating_point() and process is not None:
+    if isinstance(process, WordVectorDiffusion):
         data["far"] = rows(distances(frames, row, process).mul(10).round().int().tolist())
     return data
 
 
-def check(frames: Sequence[Frame], fixed: Tensor, row: int, process: Any, exact: Denoise | None) -> None:
+def check(frames: Sequence[Frame], fixed: Tensor, row: int, process: Process | None, exact: Denoise | None) -> None:
     """Raise ValueError for arguments that do not fit the frames."""
     shapes = {tuple(frame.tokens.shape) for frame in frames}
     if len(shapes) > 1:
@@ -87,9 +88,11 @@ def check(frames: Sequence[Frame], fixed: Tensor, row: int, process: Any, exact:
             f"Player: fixed says of each of {L} tokens whether it was given, ({L},) bool; got {tuple(fixed.shape)} "
             f"{fixed.dtype}. For a canvas of one row: fixed=canvas[0] != mask_id."
         )
-    if exact is not None and process is None:
+    if exact is None:
+        return
+    if process is None:
         raise ValueError("Player: exact needs the process too: Player(..., process=p, exact=language.denoiser(p)).")
-    if exact is not None and not process.names_words:
+    if not process.names_words:
         raise ValueError(
             f"Player: the network of {type(process).__name__} gives points in space and no beliefs about words, so "
             "there is no exact belief to set beside; leave exact out."
@@ -117,7 +120,7 @@ def beliefs_of_states(frames: Sequence[Frame], row: int) -> dict[int, Tensor]:
 
 @torch.no_grad()
 def exact_beliefs(
-    frames: Sequence[Frame], row: int, process: Any, exact: Denoise, model: dict[int, Tensor]
+    frames: Sequence[Frame], row: int, process: Process, exact: Denoise, model: dict[int, Tensor]
 ) -> dict[int, Tensor]:
     """The same with the exact denoiser, at the states the model was asked about, or at all if it never was.
 
@@ -167,7 +170,7 @@ def top_tables(shown: list[Tensor], came: Tensor, number: Callable[[int], int]) 
     return made
 
 
-def distances(frames: Sequence[Frame], row: int, process: Any) -> Tensor:
+def distances(frames: Sequence[Frame], row: int, process: WordVectorDiffusion) -> Tensor:
     """How far each point is from the vector of the word it is read as, (N, L)."""
     with torch.no_grad():
         vectors = process.vectors()

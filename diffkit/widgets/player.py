@@ -14,7 +14,7 @@ from IPython.display import DisplayObject
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.diffusion import Denoise
+from diffkit.diffusion import Denoise, Process
 from diffkit.sample import Frame
 from diffkit.widgets.film import film
 from diffkit.widgets.text import STYLE, frame_html
@@ -61,7 +61,7 @@ class Player(DisplayObject):
         row: int = 0,
         interval_ms: int = 350,
         captions: Sequence[str] | None = None,
-        process: Any = None,
+        process: Process | None = None,
         exact: Denoise | None = None,
     ):
         self.frames, self.title, self.tokenizer, self.row = list(frames), title, tokenizer, row
