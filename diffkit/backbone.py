@@ -14,6 +14,9 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from diffkit.attention import Block, KeyValueCache
 
+LARGEST = {  # of what a config asks for: beyond, it is taken to be damaged, before any memory is
+    "vocab_size": 2**24, "hidden_size": 2**16, "num_layers": 1000, "num_heads": 2**12, "max_length": 2**24, "T": 10**6
+}  # fmt: skip
 INIT_STD = 0.02  # of every matrix and embedding; a tied head started at unit variance saturates the softmax
 
 
@@ -59,6 +62,10 @@ class DenoiserConfig(PretrainedConfig):
     ):
         if time not in TIMES:
             raise ValueError(f"DenoiserConfig: time must be one of {list(TIMES)}, got {time!r}.")
+        sizes = {"vocab_size": vocab_size, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
+        for name, size in (sizes | {"max_length": max_length, "T": T}).items():
+            if not 1 <= size <= LARGEST[name]:
+                raise ValueError(f"DenoiserConfig: {name} must lie in 1..{LARGEST[name]:,}, got {size}.")
         if hidden_size % (2 * num_heads):
             raise ValueError(
                 f"DenoiserConfig: hidden_size must be num_heads times an even number, got {hidden_size} for "

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from functools import partial
@@ -25,11 +26,13 @@ from diffkit.labels import endings
 from diffkit.language import StoryLanguage, load_language
 from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
 from diffkit.noise import get_schedule
-from diffkit.recipe import TrainSettings
+from diffkit.recipe import MOST, TrainSettings, refuse_null
 from diffkit.stories import GRAMMARS
 from diffkit.tokenizer import load_tokenizer, special_ids, train_tokenizer
 from diffkit.transitions import LIMITS, TRANSITIONS
 
+MOST_TOKENS = {"batch_size": 2**24, "validation_sequences": 2**26}  # in so many sequences; no machine holds more
+MOST_WORKERS, MOST_WIDTH = 1024, 4096
 VALIDATION_SEED = 12345  # of the masks, and of the fresh stories: the same at every check, and in every run
 
 
@@ -59,9 +62,23 @@ class DataSettings:
     workers: int = 1
 
     def __post_init__(self) -> None:
+        refuse_null(self)
+        if not self.corpus:
+            raise ValueError("DataSettings: corpus is empty; give a text file, or the built-in language 'tales'.")
         for name in ("length", "batch_size", "validation_sequences", "workers"):
             if getattr(self, name) < 1:
                 raise ValueError(f"DataSettings: {name} must be at least 1, got {getattr(self, name)}.")
+        for name, most in MOST_TOKENS.items():
+            if getattr(self, name) * self.length > most:
+                raise ValueError(
+                    f"DataSettings: {name} times length must be at most {most:,} tokens, got {getattr(self, name):,} "
+                    f"times {self.length:,}. Choose a smaller one; --train.accumulate makes a step of several batches."
+                )
+        if self.workers > MOST_WORKERS or self.limit > MOST:
+            raise ValueError(
+                f"DataSettings: workers must be at most {MOST_WORKERS:,} and limit at most {MOST:,}, got "
+                f"{self.workers:,} and {self.limit:,}."
+            )
         if self.limit < 0 or not 0 < self.validation_fraction <= 1:
             raise ValueError(
                 "DataSettings: limit must be 0 or more and validation_fraction in (0, 1], "
@@ -112,6 +129,7 @@ class ModelSettings:
     init: str = ""
 
     def __post_init__(self) -> None:
+        refuse_null(self)
         known = {"size": [*SIZES], "process": [*PROCESSES], "weight": [*WEIGHTS], "time": [*TIMES]}
         known |= {"noise": [*(LIMITS if self.process in ("sedd", "udlm") else TRANSITIONS)], "reverse": [*REVERSES]}
         for name, names in known.items():
@@ -120,8 +138,13 @@ class ModelSettings:
         get_schedule(self.schedule, self.T)
         if not 0 <= self.dropout < 1:
             raise ValueError(f"ModelSettings: dropout must lie in [0, 1), got {self.dropout}.")
-        if self.auxiliary < 0:
-            raise ValueError(f"ModelSettings: auxiliary must be 0 or more, got {self.auxiliary}.")
+        if not 0 <= self.auxiliary < math.inf:
+            raise ValueError(f"ModelSettings: auxiliary must be 0 or more, and finite, got {self.auxiliary}.")
+        if self.block < 1 or not 1 <= self.width <= MOST_WIDTH:
+            raise ValueError(
+                f"ModelSettings: block must be at least 1 and width in 1..{MOST_WIDTH}, got {self.block} and "
+                f"{self.width}."
+            )
 
 
 class Run(NamedTuple):

@@ -4,9 +4,19 @@ from __future__ import annotations
 
 import math
 from dataclasses import dataclass, field
-from typing import Literal
+from typing import Any, Literal
 
+from diffkit.draws import checked_seed
 from diffkit.objectives import OBJECTIVES, TIME_LAWS
+
+MOST = 10**9  # of anything that a run counts
+
+
+def refuse_null(settings: Any) -> None:
+    """Raises: ValueError if a setting has no value, as after `steps: null` in a file."""
+    for name, value in vars(settings).items():
+        if value is None:
+            raise ValueError(f"{type(settings).__name__}: {name} needs a value, got null. Leave the line out?")
 
 
 @dataclass(frozen=True)
@@ -22,6 +32,7 @@ class Curriculum:
     ramp: float = 0.0  # share of the run over which the range widens to all of (0, T]
 
     def __post_init__(self) -> None:
+        refuse_null(self)
         if not (0 < self.start <= 1 and 0 <= self.hold and 0 <= self.ramp and self.hold + self.ramp <= 1):
             raise ValueError(
                 f"Curriculum: start must be in (0, 1], hold and ramp shares of the run with a sum up to 1; got {self}"
@@ -59,6 +70,7 @@ class TrainSettings:
     seed: int = 0  # of weights, order, times and masks
 
     def __post_init__(self) -> None:
+        refuse_null(self)
         known = {"objective": [*OBJECTIVES], "times": [*TIME_LAWS]}
         known |= {"optimizer": ["adamw", "muon"], "precision": ["no", "bf16"]}
         for name, names in known.items():
@@ -67,10 +79,18 @@ class TrainSettings:
         for name in ("steps", "accumulate", "save_every", "validate_every", "lr", "muon_lr", "clip"):
             if not getattr(self, name) > 0:
                 raise ValueError(f"TrainSettings: {name} must be positive, got {getattr(self, name)}.")
+        for name in ("steps", "accumulate", "save_every", "validate_every", "warmup"):
+            if getattr(self, name) > MOST:
+                raise ValueError(f"TrainSettings: {name} must be at most {MOST:,}, got {getattr(self, name):,}.")
+        for name in ("lr", "muon_lr", "weight_decay"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"TrainSettings: {name} must be a finite number, got {getattr(self, name)}.")
+        checked_seed(self.seed)
         shares = 0 <= self.decay <= 1 and 0 <= self.drop_label <= 1 and 0 <= self.ema < 1
         if min(self.warmup, self.weight_decay) < 0 or not shares:
             raise ValueError(
-                "TrainSettings: warmup and weight_decay must be >= 0, drop_label, decay in [0, 1] and ema in [0, 1)."
+                "TrainSettings: warmup and weight_decay must be >= 0, drop_label, decay in [0, 1] and ema in [0, 1); "
+                f"got {self.warmup}, {self.weight_decay}, {self.drop_label}, {self.decay} and {self.ema}."
             )
 
     def warmth(self, step: int) -> float:

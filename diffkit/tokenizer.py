@@ -12,6 +12,7 @@ from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
 
+MOST_WORDS = 10**6  # in a vocabulary that is learned
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[EOS]", "[UNK]")
 
 # A word may hold inner apostrophes and hyphens ("don't", "well-known"), but a possessive 's is a token of its own
@@ -76,10 +77,10 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
     Source:  arXiv:1508.07909 (BPE of words), on bytes as in GPT-2; by the tokenizers library.
     """
     special = [token for token in SPECIAL_TOKENS if token != "[UNK]"]
-    if vocab_size < len(special) + 256:
+    if not len(special) + 256 <= vocab_size <= MOST_WORDS:
         raise ValueError(
             f"train_tokenizer: vocab_size must be at least {len(special) + 256}, three special tokens and 256 bytes, "
-            f"got {vocab_size}. 2,000 to 4,000 suit a small network."
+            f"and at most {MOST_WORDS:,}, got {vocab_size}. 2,000 to 4,000 suit a small network."
         )
     tokenizer = Tokenizer(BPE())
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
