@@ -20,6 +20,7 @@ from pathlib import Path
 
 import nbformat
 from check_site import check_site
+from make_architecture import ROOMS
 from make_playground import write_playground
 from nbformat import NotebookNode
 from sphinx.cmd.build import main as sphinx_build
@@ -30,19 +31,6 @@ ROOT = Path(__file__).resolve().parent.parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"
 EXPORTS = "export { mount };\nexport default { render };\n"
 PAGES = ["README.md", "CONTRIBUTING.md", "CHANGELOG.md", "EXPERIMENTS.md", "notebooks/glossary.md", "data/README.md"]
-
-# Where a module stands on the front page of the API; one that is not named here is listed under OTHERS.
-ROOMS = {
-    "Language and data": "draws stories tokenizer language corpus data",
-    "Noise and processes": "noise diffusion transitions d3pm sedd wordvectors gaussian latents",
-    "Networks": "labels attention backbone autoregressive blocks baselines model checkpoint",
-    "Training": "objectives recipe muon parallel train",
-    "Sampling": "sample fast remasking blockwise guidance lengths",
-    "Evaluation": "evaluate reveal scaling metrics judge infilling leaderboard",
-    "What is shown": "plot report widgets exercises",
-    "Settings and commands": "config terminal doctor runs commands cli",
-}
-OTHERS = "More"
 
 RUN_HINT = """\
 ```{{admonition}} Run it yourself
@@ -166,16 +154,13 @@ def first_line(path: Path) -> str:
 def api_index(paths: dict[str, Path]) -> str:
     """The front page of the API: modules by room, each with the first line of its docstring."""
     rooms = {room: [name for name in names.split() if name in paths] for room, names in ROOMS.items()}
-    named = {name for names in rooms.values() for name in names}
-    rooms[OTHERS] = [name for name in paths if name not in named]
     page = (
         "# The package\n\nData flows one way, from the language to the command line, and so does this list. "
         "Every name links to its source.\n"
     )
     for room, names in rooms.items():
-        if names:
-            lines = [f"- [`diffkit.{name}`](api/{name}.rst): {first_line(paths[name])}" for name in names]
-            page += f"\n## {room}\n\n" + "\n".join(lines) + "\n"
+        lines = [f"- [`diffkit.{name}`](api/{name}.rst): {first_line(paths[name])}" for name in names]
+        page += f"\n## {room}\n\n" + "\n".join(lines) + "\n"
     listed = [name for names in rooms.values() for name in names]
     return page + "\n```{toctree}\n:hidden:\n\n" + "\n".join(f"api/{name}" for name in listed) + "\n```\n"
 

@@ -1,6 +1,7 @@
 """The house rules that a machine can check: which way imports point, how long things are, what is never called."""
 
 import ast
+import re
 import sys
 from pathlib import Path
 
@@ -83,7 +84,7 @@ def test_every_place_is_taken_once():
 def test_the_picture_shows_the_rooms_and_imports_that_there_are():
     stored = (ROOT / "docs" / "architecture.svg").read_text(encoding="utf-8")
     assert stored == draw(), "docs/architecture.svg is old: run python scripts/make_architecture.py"
-    assert all(f" {name} " in stored.replace("  ", " ").replace("<", " ").replace(">", " ") for name in ORDER)
+    assert set(ORDER) <= set(re.findall(r"\w+", stored))
 
 
 def test_readme_says_where_every_file_is():
