@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffkit.attention import KeyValueCache
-from diffkit.diffusion import Denoise, LossTerms, Process, Step
+from diffkit.diffusion import Denoise, LossTerms, Process, Step, beside, without_mask
 from diffkit.draws import categorical
 
 
@@ -38,10 +38,8 @@ class Autoregressive(Process):
     def log_probs(self, denoise: Denoise, x: Tensor, t: Tensor) -> Tensor:
         """log p(x_i = v | x_<i) for every place i and word v, MASK excluded, (B, L, V)."""
         logits = denoise(self.shifted(x), t)
-        never = torch.arange(self.vocab_size, device=logits.device) == self.mask_id
-        return (
-            logits.to(torch.promote_types(logits.dtype, torch.float32)).masked_fill(never, -torch.inf).log_softmax(-1)
-        )
+        logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
+        return without_mask(logits, self.mask_id).log_softmax(-1)
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
         """-log p(x_i | x_<i), (B, L) nats: exact, so that there is nothing to draw and `u` is not used."""
@@ -74,13 +72,13 @@ class Autoregressive(Process):
 
         Keys and values of earlier places are kept, so that each of the L calls reads a single token.
         """
-        x, cache = start.clone(), KeyValueCache()
+        x, cache = beside(network, start).clone(), KeyValueCache()
         for i in range(x.shape[1]):
             logits = network(self.shifted(x)[:, i : i + 1], 0.0, cache=cache)[:, 0].double()  # (B, V)
             hidden = x[:, i] == self.mask_id
             if hidden.any():
-                logits[:, self.mask_id] = -torch.inf
-                x[:, i] = torch.where(hidden, categorical(logits.softmax(-1), rng), x[:, i])
+                words = categorical(without_mask(logits, self.mask_id).softmax(-1), rng)
+                x[:, i] = torch.where(hidden, words, x[:, i])
         return x
 
     def evidence(self, zt: Tensor, t: Tensor) -> Tensor:

@@ -62,7 +62,7 @@ class Process(nn.Module):
     def __init__(self, vocab_size: int, mask_id: int, T: int = 1000):
         super().__init__()
         check_mask_id(vocab_size, mask_id, type(self).__name__)
-        if T < 1 or T != int(T):
+        if not (T >= 1 and T % 1 == 0):
             raise ValueError(f"{type(self).__name__}: T counts steps and must be a whole number >= 1, got {T}.")
         self.vocab_size = self.head = vocab_size
         self.mask_id, self.T = mask_id, int(T)
@@ -117,6 +117,20 @@ class Process(nn.Module):
         raise NotImplementedError
 
 
+def network_of(denoise: Denoise) -> Denoise:
+    """The network inside what may be wrapped around it: several devices, a label, a count of calls, a memory."""
+    for name in ("module", "model", "denoise"):
+        denoise = getattr(denoise, name, denoise)
+    return denoise
+
+
+def beside(denoise: Denoise, x: Tensor) -> Tensor:
+    """x on the device that a network computes on; for a plain function x stays where it is."""
+    network = network_of(denoise)
+    weight = next(network.parameters(), x) if isinstance(network, nn.Module) else x
+    return x.to(weight.device)
+
+
 def logits_at(denoise: Denoise, zt: Tensor, t: Tensor, where: Tensor) -> Tensor:
     """The denoiser's output at the chosen positions only: (B, L) bool -> (N, head), rows in reading order.
 
@@ -161,7 +175,8 @@ def discrete_weight(schedule: Schedule, t: Tensor) -> Tensor:
     """T (gamma_t - gamma_{t-1}) / gamma_t, t whole in 1..T: the weight of a masked token's loss in the T-step bound."""
     if not torch.equal(t, t.round()) or (t < 1).any():
         raise ValueError(
-            f"discrete_weight: t must be whole numbers in 1..{schedule.T}; use weight='continuous' for others."
+            f"discrete_weight: t must be whole numbers in 1..{schedule.T}, got {t.min():g}..{t.max():g}; use "
+            "weight='continuous' for others."
         )
     gamma = schedule.gamma(t)
     return schedule.T * (gamma - schedule.gamma(t - 1)) / gamma

@@ -9,7 +9,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.diffusion import Denoise, MaskedDiffusion, Process, hidden_nats, logits_at
+from diffkit.diffusion import Denoise, MaskedDiffusion, Process, beside, hidden_nats, logits_at
+from diffkit.doors import check_ids, check_whole
 from diffkit.draws import uniform_numbers
 from diffkit.language import StoryLanguage
 from diffkit.noise import Schedule, corrupt_count
@@ -30,7 +31,16 @@ class Estimate(NamedTuple):
 
 def mean_of(values: Tensor) -> Estimate:
     """Mean of independent values (n,) and its standard error (NaN for a single value)."""
+    if values.ndim != 1 or not len(values):
+        raise ValueError(f"mean_of: needs values (n,), at least one, got {tuple(values.shape)}.")
     return Estimate(values.double().mean().item(), values.double().std().item() / math.sqrt(len(values)))
+
+
+def check_texts(process: Process, x0: Tensor, where: str) -> None:
+    """Raise ValueError unless x0 is at least one clean text of the process's vocabulary, (N, L) ids without MASK."""
+    check_ids(x0, process.vocab_size, where)
+    if not x0.numel() or (x0 == process.mask_id).any():
+        raise ValueError(f"{where}: needs clean text without MASK, at least one token, got x0 {tuple(x0.shape)}.")
 
 
 @torch.no_grad()
@@ -43,10 +53,13 @@ def sequence_bounds(
     number of masks in this way (the exact-count estimator).
     Source: arXiv:2406.03736 and arXiv:2502.09992.
     """
+    check_texts(process, x0, "sequence_bounds")
+    check_whole(draws, "draws", "sequence_bounds")
+    check_whole(batch_size, "batch_size", "sequence_bounds")
     draws = draws if process.bound_varies else 1
     u = (torch.arange(draws) + uniform_numbers((len(x0), draws), rng)) / draws
     bounds = []
-    for rows, places in zip(x0.split(batch_size), u.split(batch_size), strict=True):
+    for rows, places in zip(beside(denoise, x0).split(batch_size), u.split(batch_size), strict=True):
         nats = [process.bound(denoise, rows, place, rng).double().sum(1).cpu() for place in places.T]
         bounds.append(torch.stack(nats).mean(0))
     return torch.cat(bounds)
@@ -104,15 +117,17 @@ def order_bounds(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, orders:
     Raises: ValueError if a row of orders is no permutation.
     Source: arXiv:2110.02037, section 3; arXiv:2406.03736, section 3.
     """
+    check_texts(process, x0, "order_bounds")
     N, L = x0.shape
     if orders.shape != (N, L) or not torch.equal(orders.sort(1).values, torch.arange(L).expand(N, L)):
         raise ValueError(f"order_bounds: orders must be ({N}, {L}), in each row every place from 0 to {L - 1} once.")
     when = orders.argsort(1)  # of each place, the step that writes it
+    x0, when = beside(denoise, x0), beside(denoise, when)
     nats = torch.zeros(N, dtype=torch.float64)
     for k in range(L):
         xt, is_next = torch.where(when >= k, process.mask_id, x0), when == k
         t = process.schedule.time_of(1 - k / L).expand(N)
-        nats += hidden_nats(logits_at(denoise, xt, t, is_next), x0, is_next, process.mask_id).sum(1)
+        nats += hidden_nats(logits_at(denoise, xt, t, is_next), x0, is_next, process.mask_id).sum(1).cpu()
     return nats
 
 
@@ -139,8 +154,10 @@ def error_by_count(
 
     Few hidden: does it copy what a distant sentence says? All hidden: does it know how a blank page starts?
     """
-    x0, exact, rows = language.sample(n, rng), language.denoiser(process), []
+    check_whole(n, "n", "error_by_count")
+    x0, exact, rows = beside(denoise, language.sample(n, rng)), language.denoiser(process), []
     for count in counts:
+        check_whole(count, "count", "error_by_count", most=language.length)
         xt, _ = corrupt_count(x0, count, mask_id=process.mask_id, rng=rng)
         t = process.schedule.time_of(count / x0.shape[1]).expand(n)
         nats = [process.token_loss(who, x0, xt, t).double().sum(1).cpu() / count for who in (denoise, exact)]
@@ -156,8 +173,7 @@ def mask_patterns(L: int) -> Tensor:
 
     Raises: ValueError if L is over 12: nobody waits for more.
     """
-    if not 1 <= L <= 12:
-        raise ValueError(f"mask_patterns: L must lie in 1..12, or the table of 2^L patterns is too large; got {L}.")
+    check_whole(L, "L", "mask_patterns", most=12)  # a table of 2^L patterns
     return (torch.arange(2**L)[:, None] >> torch.arange(L)) % 2 == 1
 
 
@@ -167,12 +183,13 @@ def pattern_losses(process: MaskedDiffusion, denoise: Denoise, x0: Tensor) -> Te
 
     Columns are in the order of `mask_patterns`. A denoiser with time sees the t whose rate is the hidden share.
     """
+    check_texts(process, x0, "pattern_losses")
     N, L = x0.shape
-    hidden = mask_patterns(L).repeat(N, 1)
-    clean = x0.repeat_interleave(2**L, 0)
+    hidden = beside(denoise, mask_patterns(L).repeat(N, 1))
+    clean = beside(denoise, x0).repeat_interleave(2**L, 0)
     xt = torch.where(hidden, process.mask_id, clean)
     t = process.schedule.time_of(hidden.double().mean(1))
-    return process.token_loss(denoise, clean, xt, t).double().sum(1).reshape(N, -1)
+    return process.token_loss(denoise, clean, xt, t).double().sum(1).cpu().reshape(N, -1)
 
 
 def pattern_chances(schedule: Schedule, t: Tensor, L: int) -> Tensor:
@@ -198,6 +215,8 @@ def quality(language: StoryLanguage, ids: Tensor) -> Quality:
 
     A perfect sampler has plot_kl near its floor: counts are noisy.
     """
+    if not len(ids):
+        raise ValueError(f"quality: there is nothing to judge in samples {tuple(ids.shape)}.")
     log_p, plots = language.log_prob(ids), language.parse(ids)
     valid = (plots >= 0) & (ids != language.mask_id).all(1)
     low, high = wilson(int(valid.sum()), len(ids))
@@ -217,12 +236,15 @@ def chance_of_counts(probs: Tensor, n: int) -> Tensor:
 
 def kl_of_counts(counts: Tensor, probs: Tensor) -> float:
     """KL(frequencies || exact probabilities), nats, from counts (K,) and probs (K,)."""
+    if counts.shape != probs.shape:
+        raise ValueError(f"kl_of_counts: one count for each of {tuple(probs.shape)} outcomes, got {tuple(counts.shape)}.")
     share = counts.double() / counts.sum().clamp(min=1)
     return (torch.special.xlogy(share, share) - torch.special.xlogy(share, probs)).sum().item()
 
 
 def kl_floor(probs: Tensor, n: int) -> float:
     """Mean of `kl_of_counts` over n perfect samples, nats: near (K - 1) / (2 n) for many, exact for few."""
+    check_whole(n, "n", "kl_floor")
     k = torch.arange(n + 1, dtype=torch.float64)
     return float(
         (chance_of_counts(probs, n) @ torch.special.xlogy(k / n, k / n)).sum() + torch.special.entr(probs).sum()

@@ -9,10 +9,11 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.diffusion import Denoise, MaskedDiffusion, logits_at, without_mask
+from diffkit.diffusion import Denoise, MaskedDiffusion, beside, logits_at, network_of, without_mask
+from diffkit.doors import check_whole
 from diffkit.draws import highest, inverse_cdf, uniform_like, uniform_numbers
 from diffkit.noise import Schedule
-from diffkit.sample import Frame, evaluating, rounded
+from diffkit.sample import Frame, check_canvas, evaluating, rounded
 
 
 class Sampler(Protocol):
@@ -41,10 +42,9 @@ def fast_frames(
     Args:   shape: (B, L) to start from masks alone; or start: (B, L) ids, MASK marks what to fill, the rest is kept.
     Raises: ValueError unless exactly one of shape and start is given.
     """
-    if (shape is None) == (start is None):
-        raise ValueError("fast_frames: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
     process = sampler.process
-    z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]
+    check_canvas(process, shape, start, "fast_frames")
+    z = beside(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
     yield Frame(0, float(process.T), z, z, None)
     with evaluating(denoise):
         for step, (left, ids) in enumerate(sampler.moves(denoise, z, rng), 1):
@@ -56,8 +56,7 @@ def fast_frames(
 
 def even_times(T: int, steps: int) -> Tensor:
     """The grid of `denoise_frames`: steps + 1 times from T down to 0, (steps + 1,) float64."""
-    if not 1 <= steps <= T:
-        raise ValueError(f"even_times: steps must be a whole number in 1..{T}, got {steps}.")
+    check_whole(steps, "steps", "even_times", most=T)
     return torch.linspace(T, 0, steps + 1, dtype=torch.float64)
 
 
@@ -164,9 +163,9 @@ def expected_calls(schedule: Schedule, times: Tensor, L: int) -> float:
 
 def takes_time(denoise: Denoise) -> bool:
     """Does this network answer differently at another time? Of a plain function nobody knows, and False is said."""
-    for name in ("model", "module", "denoiser"):  # what wraps a network: a label, several devices, a process
-        denoise = getattr(denoise, name, denoise)
-    return getattr(getattr(denoise, "config", None), "time", "none") != "none"
+    network = network_of(denoise)
+    network = getattr(network, "denoiser", network)  # of a model, the network alone
+    return getattr(getattr(network, "config", None), "time", "none") != "none"
 
 
 class Remembered:
@@ -214,8 +213,7 @@ def scores(values: Tensor, is_masked: Tensor) -> Tensor:
 
 def most_confident(n: int) -> Choose:
     """The n places with the likeliest best token, fewer where fewer are masked."""
-    if n < 1:
-        raise ValueError(f"most_confident: reveal at least one token a call, got n={n}.")
+    check_whole(n, "n", "most_confident")
 
     def choose(probs: Tensor, is_masked: Tensor) -> Tensor:
         return highest(scores(probs.amax(-1), is_masked), is_masked, is_masked.sum(1).clamp(max=n))
@@ -247,7 +245,7 @@ def entropy_bounded(bound_nats: float) -> Choose:
     are certain.
     Source: arXiv:2505.24857 (EB-Sampler).
     """
-    if bound_nats < 0:
+    if not bound_nats >= 0:
         raise ValueError(f"entropy_bounded: the bound is a number of nats, 0 or more, got {bound_nats}.")
 
     def choose(probs: Tensor, is_masked: Tensor) -> Tensor:

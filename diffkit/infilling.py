@@ -8,7 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.diffusion import Denoise, MaskedDiffusion, beside
+from diffkit.doors import check_generator, check_ids, check_whole
 from diffkit.draws import uniform_numbers
 from diffkit.evaluate import Estimate, paired_gap
 from diffkit.language import StoryLanguage
@@ -31,7 +32,12 @@ def judge_fillings(language: StoryLanguage, canvas: Tensor, filled: Tensor, orig
     Several fillings of a blank can be right, so accuracy has a ceiling: the best guess of each token alone, given all
     that was visible, is right with the probability `best_accuracy`.
     """
+    if not canvas.shape == filled.shape == original.shape:
+        shapes = [tuple(ids.shape) for ids in (canvas, filled, original)]
+        raise ValueError(f"judge_fillings: canvas, filled and original must have one shape, got {shapes}.")
     missing = canvas == language.mask_id
+    if not missing.any():
+        raise ValueError(f"judge_fillings: no MASK is left in the canvas {tuple(canvas.shape)}, so nothing was filled.")
     given, told = language.log_prob(canvas), language.log_prob(filled)
     valid = (told > -torch.inf) & (filled != language.mask_id).all(1)
     _, probs = language.posterior(language.seen(canvas))
@@ -57,10 +63,16 @@ def conditional_bounds(
     Raises:  ValueError if a row misses nothing.
     Source:  arXiv:2502.09992 for whole sequences; the same sum over the orders of the missing tokens.
     """
-    n = missing.sum(1)
+    check_ids(x0, process.vocab_size, "conditional_bounds")
+    check_whole(draws, "draws", "conditional_bounds")
+    if missing.shape != x0.shape or missing.dtype != torch.bool:
+        raise ValueError(
+            f"conditional_bounds: missing must be {tuple(x0.shape)} bool, got {missing.dtype} {tuple(missing.shape)}."
+        )
+    n = missing.sum(1).cpu()
     if (n < 1).any():
         raise ValueError(f"conditional_bounds: row {int((n < 1).int().argmax())} misses nothing; hide a token of it.")
-    bounds = torch.zeros(len(x0), dtype=torch.float64)
+    x0, missing, bounds = beside(denoise, x0), beside(denoise, missing), torch.zeros(len(x0), dtype=torch.float64)
     for i in range(draws):
         u = (i + uniform_numbers((len(x0),), rng)) / draws
         count = (u * n).long().clamp(max=n - 1) + 1
@@ -75,6 +87,7 @@ def conditional_gap(
     process: MaskedDiffusion, denoise: Denoise, language: StoryLanguage, x0: Tensor, missing: Tensor, *, rng: Generator
 ) -> Estimate:
     """How far a model's conditional bound is above the exact one, nats per text: paired on the same masks."""
+    check_generator(rng)
     seed = int(torch.randint(2**31, (), generator=rng))
     return paired_gap(
         lambda who, masks: conditional_bounds(process, who, x0, missing, rng=masks),

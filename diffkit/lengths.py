@@ -9,7 +9,8 @@ from torch import Generator, Tensor
 
 from diffkit.attention import KeyValueCache
 from diffkit.blocks import BlockDiffusion
-from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.diffusion import Denoise, MaskedDiffusion, beside
+from diffkit.doors import check_ids, check_whole
 from diffkit.draws import categorical, highest
 from diffkit.model import DiffusionModel
 from diffkit.sample import Frame, Score, confidence, random_order
@@ -26,6 +27,14 @@ def lengths_of(ids: Tensor, eos_id: int) -> Tensor:
 
 def length_histogram(lengths: Tensor, L: int, smoothing: float = 0.5) -> Tensor:
     """p(length) for 0..L from observed lengths (n,), each length counted `smoothing` times more: (L + 1,) float64."""
+    if lengths.is_floating_point() or lengths.numel() and (lengths.min() < 0 or lengths.max() > L):
+        raise ValueError(
+            f"length_histogram: lengths are whole numbers in 0..{L}, got {lengths.dtype} {lengths.tolist()[:8]}."
+        )
+    if not smoothing >= 0 or not (smoothing or len(lengths)):
+        raise ValueError(
+            f"length_histogram: without lengths smoothing must be positive, else 0 or more, got {smoothing}."
+        )
     counts = torch.bincount(lengths, minlength=L + 1).double() + smoothing
     return counts / counts.sum()
 
@@ -37,6 +46,8 @@ def length_beliefs(process: MaskedDiffusion, denoise: Denoise, canvas: Tensor, e
     A text has one EOS, so of an exact denoiser the column of EOS sums to one over places, and is the exact posterior of
     the length. A network's need not; it is normalised here. This is the length head that every masked model has.
     """
+    check_ids(canvas, process.vocab_size, "length_beliefs")
+    check_whole(eos_id, "eos_id", "length_beliefs", 0, process.vocab_size - 1)
     share = (canvas == process.mask_id).double().mean(1)
     logits = denoise(canvas, process.schedule.time_of(share).to(canvas.device)).double()
     at_end = process.log_probs(logits, canvas).exp()[..., eos_id]
@@ -78,6 +89,8 @@ def left_to_right_in_blocks(block: int) -> Score:
     Source: arXiv:2502.09992 (LLaDA), semi-autoregressive remasking; the model sees the whole canvas at every step.
     """
 
+    check_whole(block, "block", "left_to_right_in_blocks")
+
     def score(probs: Tensor, rng: Generator) -> Tensor:
         return random_order(probs, rng) - torch.arange(probs.shape[1], device=probs.device) // block
 
@@ -87,12 +100,21 @@ def left_to_right_in_blocks(block: int) -> Score:
 # ------------------------------------------------------------------------------------------ the canvas grows until EOS
 
 
-def _reveal(process: BlockDiffusion, logits: Tensor, ids: Tensor, left: int, rng: Generator) -> Tensor:
-    """Reveal random hidden tokens of a block, as many as are due when `left` more steps will follow."""
-    is_masked = ids == process.mask_id
-    beliefs, hidden = process.log_probs(logits.double(), ids).exp(), is_masked.sum(1)
-    due = hidden - (hidden * left / (left + 1)).floor().long()
-    return torch.where(highest(random_order(beliefs, rng), is_masked, due), categorical(beliefs, rng), ids)
+def _block_frames(
+    process: BlockDiffusion, network: DiffusionModel, x: Tensor, here: slice, cache: KeyValueCache, *, steps: int,
+    rng: Generator,
+) -> Iterator[Tensor]:  # fmt: skip
+    """Fill the MASKs of one block in random order, an equal share at every step; yield its ids after each of them."""
+    ids = x[:, here]
+    for left in range(steps - 1, -1, -1):
+        hidden = (is_masked := ids == process.mask_id).sum(1)
+        if not hidden.any():
+            return
+        logits = network(ids, 0.0, cache=cache)
+        cache.cut(here.start)  # the block is not finished: forget it
+        beliefs, due = process.log_probs(logits.double(), ids).exp(), hidden - (hidden * left / (left + 1)).floor()
+        ids = torch.where(highest(random_order(beliefs, rng), is_masked, due), categorical(beliefs, rng), ids)
+        yield ids
 
 
 @torch.no_grad()
@@ -117,29 +139,23 @@ def grow(
              prompt: (rows, n) ids that the texts start with.
     Raises:  ValueError for no steps, a prompt as long as the canvas, or a canvas longer than the network can read.
     """
+    check_whole(rows, "rows", "grow")
     start, longest = torch.empty(rows, 0).long() if prompt is None else prompt, network.config.denoiser["max_length"]
-    if not 1 <= length <= longest or not 1 <= steps <= process.block:
-        raise ValueError(
-            f"grow: length must lie in 1..{longest} and steps in 1..{process.block}, got {length} and {steps}."
-        )
+    check_whole(length, "length", "grow", most=longest)
+    check_whole(steps, "steps", "grow", most=process.block)
     if start.shape[0] != rows or start.shape[1] >= length:
         raise ValueError(f"grow: the prompt must be ({rows}, fewer than {length}) ids, got {tuple(start.shape)}.")
-    x, cache, done = torch.full((rows, length), pad_id), KeyValueCache(), torch.zeros(rows, dtype=torch.bool)
+    x, cache, step = beside(network, torch.full((rows, length), pad_id)), KeyValueCache(), 0
     x[:, : start.shape[1]] = start
-    yield Frame(0, float(process.T), x.clone(), x.clone(), None)
-    step = 0
+    place, done = beside(network, torch.arange(length)), beside(network, torch.zeros(rows, dtype=torch.bool))
+    yield Frame(step, float(process.T), x.clone(), x.clone(), None)
     for first in range(0, length, process.block):
         here = slice(first, min(first + process.block, length))
-        given = torch.arange(length)[here] < start.shape[1]
-        x[:, here] = torch.where(given | done[:, None], x[:, here], process.mask_id)
-        for left in range(steps - 1, -1, -1):
-            if not (x[:, here] == process.mask_id).any():
-                break
-            logits = network(x[:, here], 0.0, cache=cache)
-            cache.cut(first)  # the block is not finished: forget it
-            x[:, here] = _reveal(process, logits, x[:, here], left, rng)
-            if left == 0:
-                x = torch.where(torch.arange(length) > lengths_of(x, eos_id)[:, None], pad_id, x)
+        x[:, here] = x[:, here].where((place[here] < start.shape[1]) | done[:, None], process.mask_id)
+        for ids in _block_frames(process, network, x, here, cache, steps=steps, rng=rng):
+            x[:, here] = ids
+            if not (ids == process.mask_id).any():
+                x = x.where(place <= lengths_of(x, eos_id)[:, None], pad_id)
             step += 1
             yield Frame(step, process.T * (1 - here.stop / length), x.clone(), x.clone(), None)
         done |= (x[:, here] == eos_id).any(1)

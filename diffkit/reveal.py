@@ -14,7 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.diffusion import Denoise, MaskedDiffusion, beside
+from diffkit.doors import check_whole
 from diffkit.draws import highest
 from diffkit.evaluate import Estimate, mean_of
 from diffkit.language import StoryLanguage
@@ -85,8 +86,8 @@ def reveal_steps(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, plan: P
 
     Raises: BadRule if the plan's answer is no (N, L) bool or names a visible place; ValueError for steps below 1.
     """
-    if steps < 1 or steps != int(steps):
-        raise ValueError(f"reveal_steps: steps must be a whole number from 1, got {steps}.")
+    check_whole(steps, "steps", "reveal_steps")
+    x0 = beside(denoise, x0)
     zt = torch.full_like(x0, process.mask_id)
     with evaluating(denoise):
         for left in range(steps, 0, -1):
@@ -95,7 +96,7 @@ def reveal_steps(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, plan: P
             reveal = checked(plan(log_probs.exp(), is_masked.clone(), left), is_masked)
             reveal = is_masked if left == 1 else reveal
             own = log_probs.gather(-1, x0[..., None])[..., 0]
-            yield Shown(zt, reveal, -torch.where(reveal, own, 0.0).sum(1))
+            yield Shown(zt, reveal, -torch.where(reveal, own, 0.0).sum(1).cpu())
             zt = torch.where(reveal, x0, zt)
 
 
@@ -170,6 +171,8 @@ def rule_board(
     model: Denoise | None = None,
 ) -> RuleBoard:
     """Score the shipped rules and your own plans, by name, on the same stories."""
+    if not steps:
+        raise ValueError("rule_board: needs at least one number of steps, got ().")
     everyone = {**shipped(), **plans}
     rows = {
         name: tuple(score_rule(plan, language, steps=count, n=n, seed=seed, model=model) for count in steps)

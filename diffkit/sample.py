@@ -5,13 +5,15 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from itertools import pairwise
 from typing import NamedTuple, Protocol
 
 import torch
 from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.diffusion import Denoise, MaskedDiffusion, Process, Step, without_mask
+from diffkit.diffusion import Denoise, MaskedDiffusion, Process, Step, beside, without_mask
+from diffkit.doors import check_ids, check_whole
 from diffkit.draws import categorical, highest, uniform_like
 from diffkit.noise import Schedule, get_schedule
 
@@ -102,8 +104,8 @@ class Reveal:
 
 def cooler(denoise: Denoise, temperature: float) -> Denoise:
     """Sharpen (below 1) or flatten (above 1) the beliefs; 0 leaves only the most likely token."""
-    if temperature < 0:
-        raise ValueError(f"cooler: the temperature must be 0 or more, got {temperature}.")
+    if not 0 <= temperature < torch.inf:
+        raise ValueError(f"cooler: the temperature must be a number from 0 on, got {temperature}.")
     if temperature == 0:
         return keep_top_k(denoise, 1)
     return lambda zt, t: denoise(zt, t) / temperature
@@ -111,8 +113,7 @@ def cooler(denoise: Denoise, temperature: float) -> Denoise:
 
 def keep_top_k(denoise: Denoise, k: int) -> Denoise:
     """Keep the k most likely tokens of each position; among equals the lower id."""
-    if k < 1:
-        raise ValueError(f"keep_top_k: keep at least one token, got k={k}.")
+    check_whole(k, "k", "keep_top_k")
 
     def filtered(zt: Tensor, t: Tensor) -> Tensor:
         logits = denoise(zt, t)
@@ -169,6 +170,19 @@ def words_only(denoise: Denoise, mask_id: int) -> Denoise:
     return lambda zt, t: without_mask(denoise(zt, t), mask_id)
 
 
+def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor | None, where: str) -> None:
+    """Raise ValueError unless exactly one of shape and start is given, and makes a canvas of at least one token."""
+    if (shape is None) == (start is None):
+        raise ValueError(f"{where}: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
+    if start is not None:
+        check_ids(process.decode(start), process.vocab_size, where)
+        shape = start.shape[:2]  # type: ignore[assignment]
+    elif not isinstance(shape, Sequence) or len(shape) != 2:
+        raise ValueError(f"{where}: shape must be (B, L), got {shape}.")
+    for size, name in zip(shape, ("B", "L"), strict=True):  # type: ignore[arg-type]
+        check_whole(size, name, f"{where}, shape (B, L)")
+
+
 @torch.no_grad()  # as a decorator: around a yield, `with` would turn gradients off in the caller's loop too
 def denoise_frames(
     process: Process,
@@ -192,10 +206,8 @@ def denoise_frames(
             temperature, top_k, top_p: filters on the beliefs, in this order.
     Raises: ValueError unless exactly one of shape and start is given, or for steps outside 1..T.
     """
-    if (shape is None) == (start is None):
-        raise ValueError("denoise_frames: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
-    if not 1 <= steps <= process.T or steps != int(steps):
-        raise ValueError(f"denoise_frames: steps must be a whole number in 1..{process.T}, got {steps}.")
+    check_canvas(process, shape, start, "denoise_frames")
+    check_whole(steps, "steps", "denoise_frames", most=process.T)
     if rule != "ancestral" and not isinstance(process, MaskedDiffusion):
         raise ValueError(
             f"denoise_frames: rule {rule!r} chooses places for masked diffusion; {type(process).__name__} has its "
@@ -210,7 +222,7 @@ def denoise_frames(
     words = words_only(denoise, process.mask_id) if process.names_words else denoise
     believe = filtered(words, temperature, top_k, top_p)
     with evaluating(denoise):
-        z = start if start is not None else process.prior(*shape, rng)  # type: ignore[misc, call-arg]
+        z = beside(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
         yield Frame(0, float(process.T), z, process.decode(z), None)
         times = torch.linspace(process.T, 0, steps + 1, dtype=torch.float64)
         for i in range(steps):
@@ -229,6 +241,8 @@ class GetsNoisier(Protocol):
 @torch.no_grad()
 def noising_frames(process: GetsNoisier, x0: Tensor, times: Sequence[float], *, rng: Generator) -> Iterator[Frame]:
     """The way there as one path: a text (B, L) at rising times, each state made noisier from the one before."""
+    if not times or any(s > t for s, t in pairwise(times)):
+        raise ValueError(f"noising_frames: times must rise, and be at least one, got {list(times)[:8]}.")
     z, _ = process.corrupt(x0, torch.full((len(x0),), times[0], dtype=torch.float64), rng)
     for i, t in enumerate(times):
         z = process.noisier(z, times[i - 1], t, rng) if i else z
@@ -254,6 +268,7 @@ def sample_many(
     process: Process, denoise: Denoise, *, n: int, length: int, steps: int, rng: Generator, rule: str = "ancestral"
 ) -> Tensor:
     """n new texts, (n, length) ids, in batches of 64."""
+    check_whole(n, "n", "sample_many")
     sizes = [min(64, n - done) for done in range(0, n, 64)]
     return torch.cat(
         [sample(process, denoise, shape=(size, length), steps=steps, rng=rng, rule=rule) for size in sizes]
@@ -273,6 +288,7 @@ def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int,
     Args:    complete: the text is a whole one, so EOS and PAD follow it; otherwise the rest of the canvas is MASK.
     Raises:  ValueError if the text does not fit, or holds a word that the tokenizer does not know.
     """
+    check_whole(length, "length", "canvas_from_text")
     text = text if complete else text.rstrip(" ")
     words, *rest = re.split(r" *_{2,}(?:\{(\d+)\})?", text)  # words, then in turn: how many are blank, words
     ids: list[int] = list(tokenizer(words, add_special_tokens=False)["input_ids"])
