@@ -209,6 +209,8 @@ class Denoiser(PreTrainedModel):
             x, time = x + time[:, None], None
         if self.label_embedding is not None:
             x = x + self.label_embedding(self._labels(label, xt))[:, None]
+        if where is not None and (where.dtype != torch.bool or where.shape != (len(xt), L)):
+            raise ValueError(f"Denoiser: where must be ({len(xt)}, {L}) bool, got {where.dtype} {tuple(where.shape)}.")
         waves = sinusoids(places, K).to(x.dtype)
         angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (streams L, K / 2)
         for block in self.blocks:
@@ -234,10 +236,14 @@ class Denoiser(PreTrainedModel):
 
     def _labels(self, label: Tensor | None, xt: Tensor) -> Tensor:
         label = torch.full((len(xt),), self.config.labels, device=xt.device) if label is None else label
-        if label.shape != xt.shape[:1] or not ((label >= 0) & (label <= self.config.labels)).all():
+        if (
+            label.shape != xt.shape[:1]
+            or label.is_floating_point()
+            or not ((label >= 0) & (label <= self.config.labels)).all()
+        ):
             raise ValueError(
                 f"Denoiser: label must be ({len(xt)},) numbers in 0..{self.config.labels}, the last one for any text; "
-                f"got {tuple(label.shape)} {label.tolist()[:8]}."
+                f"got {label.dtype} {tuple(label.shape)} {label.tolist()[:8]}."
             )
         return label
 

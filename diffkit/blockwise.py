@@ -11,6 +11,7 @@ from torch import Generator, Tensor
 
 from diffkit.attention import Attention, KeyValueCache
 from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.doors import check_whole
 from diffkit.fast import Choose, logits_of_rows, time_by_count, with_chosen, word_beliefs
 
 
@@ -68,8 +69,7 @@ class Blockwise:
     """
 
     def __init__(self, process: MaskedDiffusion, size: int, choose: Choose, anew: Stretch | None = None):
-        if size < 1:
-            raise ValueError(f"Blockwise: a block has at least one token, got size={size}.")
+        check_whole(size, "size", "Blockwise")
         self.process, self.size, self.choose, self.anew = process, size, choose, anew
 
     def moves(self, denoise: Denoise, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:

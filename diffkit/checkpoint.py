@@ -18,6 +18,8 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
+from diffkit.doors import check_whole
+
 FORMAT = 1  # of a checkpoint folder; raised when an older diffkit could not read it
 
 
@@ -184,6 +186,7 @@ def latest_checkpoint(folder: Path) -> Path | None:
 
 def drop_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints of a run; renamed first, so that none is seen half-deleted."""
+    check_whole(keep, "keep", "drop_checkpoints")
     for path in checkpoints(folder)[:-keep]:
         gone = path.with_name(f".{path.name}.gone")
         shutil.rmtree(gone, ignore_errors=True)

@@ -23,6 +23,7 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.corpus import CORPORA, Split, load_corpus, seed_from, split_documents
+from diffkit.doors import check_whole
 from diffkit.tokenizer import special_ids
 
 __all__ = ["CORPORA", "Split", "load_corpus", "split_documents", "tokenize_corpus", "fixed_batches"]
@@ -125,8 +126,7 @@ class _Cut:
     """A stream of ids that arrives in pieces, to chunks of equal length; `rest` is what fills no chunk yet."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int):
-        if length < 1:
-            raise ValueError(f"tokenize: a chunk needs at least 1 token, but length is {length}.")
+        check_whole(length, "length", "tokenize")
         self.vocab, self.mask, self.length = len(tokenizer), special_ids(tokenizer).mask, length
         self.rest = np.empty(0, dtype=np.int32)
 
@@ -199,6 +199,7 @@ class ChunkBatches:
 
 def fixed_batches(chunks: Dataset, batch_size: int) -> Iterator[Tensor]:
     """Yield every chunk once, in order, as (B, L) int64; the last batch may be smaller. Call again for another pass."""
+    check_whole(batch_size, "batch_size", "fixed_batches")  # datasets would never end
     for rows in chunks.with_format("torch").iter(batch_size):
         yield rows["input_ids"]
 
@@ -210,6 +211,7 @@ class StoryBatches:
     """
 
     def __init__(self, language: Samples, batch_size: int, seed: int, label: str | None = None):
+        check_whole(batch_size, "batch_size", "StoryBatches")
         self.language, self.batch_size, self.seed, self.label = language, batch_size, seed, label
         self.position = 0
 
@@ -250,7 +252,8 @@ class StreamBatches:
         buffer: int = 1024,
     ):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        self.capacity = -(-buffer // batch_size) * batch_size  # whole batches
+        check_whole(batch_size, "batch_size", "StreamBatches")
+        self.capacity = -(-max(1, buffer) // batch_size) * batch_size  # whole batches
         self.encode, self.cut = _Encode(tokenizer), _Cut(tokenizer, length)
         self.position = self.epoch = 0
         self._block: Tensor | None = None  # read when the next batch is asked for

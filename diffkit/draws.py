@@ -7,6 +7,8 @@ from collections.abc import Callable, Sequence
 import torch
 from torch import Generator, Tensor
 
+from diffkit.doors import check_generator
+
 
 class SharedGenerator(Generator):
     """One generator, held in the same state by several processes, each of which has some rows of every batch.
@@ -47,6 +49,7 @@ def normal_like(x: Tensor, rng: Generator) -> Tensor:
 
 
 def _rows(draw: Callable[..., Tensor], shape: Sequence[int], rng: Generator, dtype: torch.dtype) -> Tensor:
+    check_generator(rng)
     if not isinstance(rng, SharedGenerator) or rng.processes == 1:
         return draw(shape, generator=rng, dtype=dtype, device=rng.device)
     whole = draw((shape[0] * rng.processes, *shape[1:]), generator=rng, dtype=dtype, device=rng.device)
@@ -72,6 +75,8 @@ def inverse_cdf(probs: Tensor, u: Tensor) -> Tensor:
 
     Whoever keeps u draws the same outcome later, from a part of the table: see fast.py.
     """
+    if not probs.ndim or not probs.shape[-1]:
+        raise ValueError(f"categorical: a table of weights is (..., V) with V at least 1, got {tuple(probs.shape)}.")
     cdf = probs.double().cumsum(-1)
     total = cdf[..., -1:]
     if not (torch.isfinite(total).all() and (total > 0).all() and (probs >= 0).all()):

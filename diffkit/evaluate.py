@@ -237,7 +237,9 @@ def chance_of_counts(probs: Tensor, n: int) -> Tensor:
 def kl_of_counts(counts: Tensor, probs: Tensor) -> float:
     """KL(frequencies || exact probabilities), nats, from counts (K,) and probs (K,)."""
     if counts.shape != probs.shape:
-        raise ValueError(f"kl_of_counts: one count for each of {tuple(probs.shape)} outcomes, got {tuple(counts.shape)}.")
+        raise ValueError(
+            f"kl_of_counts: one count for each of {tuple(probs.shape)} outcomes, got {tuple(counts.shape)}."
+        )
     share = counts.double() / counts.sum().clamp(min=1)
     return (torch.special.xlogy(share, share) - torch.special.xlogy(share, probs)).sum().item()
 

@@ -111,7 +111,7 @@ class Plaid(WordVectorDiffusion):
         last: float = 9.0,
     ):  # fmt: skip
         super().__init__(vocab_size, mask_id, T, width=width, sampler=sampler, self_conditioned=self_conditioned)
-        if bins < 1 or score_temperature <= 0 or first >= last:
+        if not (bins >= 1 and score_temperature > 0 and first < last):
             raise ValueError(
                 "Plaid: bins must be at least 1, score_temperature positive and first < last, got "
                 f"{bins}, {score_temperature}, {first} and {last}."

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from diffkit.diffusion import Denoise, Process
+from diffkit.doors import check_finite, check_whole
 from diffkit.labels import Conditioned
 from diffkit.language import StoryLanguage
 from diffkit.model import DiffusionModel
@@ -24,6 +25,7 @@ def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise
     word is revealed.
     Source: arXiv:2207.12598; for discrete diffusion arXiv:2412.10193, which counts from one: its gamma is 1 + w.
     """
+    check_finite(scale, "scale", "guide")
     if scale in (0, -1):
         return conditional if scale == 0 else unconditional
 
@@ -42,8 +44,7 @@ def follow(model: DiffusionModel, label: int, scale: float = 0.0) -> Denoise:
     """
     if not model.labels:
         raise ValueError("follow: this model was trained without labels. Load tales-mdlm-conditional, or train one.")
-    if not 0 <= label < model.labels:
-        raise ValueError(f"follow: label must lie in 0..{model.labels - 1}, got {label}.")
+    check_whole(label, "label", "follow", 0, model.labels - 1)
     return guide(Conditioned(model, label), model, scale)
 
 
@@ -54,7 +55,7 @@ def exact_classifier(language: StoryLanguage, process: Process, label: str) -> C
     classifier. Of a word that cannot stand there it has no opinion and says p(y | z); so it does of every word, p(y),
     where no story fits z.
     """
-    prior = language.template_probs[language.template_labels == language.labels.index(label)].sum().log()
+    prior = language.template_probs[language.template_labels == language.label_id(label)].sum().log()
 
     def classify(zt: Tensor, t: Tensor) -> Tensor:
         evidence = process.evidence(zt, t)
@@ -71,6 +72,7 @@ def classifier_guided(denoise: Denoise, classify: Classify, scale: float) -> Den
 
     Source: arXiv:2105.05233, section 4; for discrete diffusion arXiv:2412.10193, section 3.
     """
+    check_finite(scale, "scale", "classifier_guided")
     if scale == 0:
         return denoise
 

@@ -48,6 +48,8 @@ def generative_perplexity(texts: Sequence[str], judge: PreTrainedModel, tokenize
 
     Raises: ValueError if no text has a token to predict.
     """
+    if isinstance(texts, str):
+        raise TypeError(f"generative_perplexity: texts are many, got one: {texts[:40]!r}. Put it into a list.")
     nats, tokens, entropies = 0.0, 0, []
     for text in texts:
         words = tokenizer(text, add_special_tokens=False)["input_ids"]

@@ -20,6 +20,8 @@ def dropped(label: Tensor, p: float, null: int, rng: Generator) -> Tensor:
 
     Source: arXiv:2207.12598, section 3.2.
     """
+    if not 0 <= p <= 1:
+        raise ValueError(f"dropped: p is a probability in [0, 1], got {p}.")
     return label.masked_fill(uniform_like(label, rng) < p, null)
 
 
@@ -34,4 +36,6 @@ class Conditioned:
         self.selects_positions = getattr(getattr(model, "module", model), "selects_positions", False)
 
     def __call__(self, zt: Tensor, t: Tensor, *where: Tensor) -> Tensor:
+        if self.label.shape not in ((), (len(zt),)):
+            raise ValueError(f"Conditioned: label is one number or ({len(zt)},), got {tuple(self.label.shape)}.")
         return self.model(zt, t, *where, label=self.label.to(zt.device).expand(len(zt)))

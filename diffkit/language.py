@@ -15,6 +15,7 @@ from typing import NamedTuple, Protocol
 import torch
 from torch import Generator, Tensor
 
+from diffkit.doors import check_ids, check_whole
 from diffkit.draws import categorical
 from diffkit.stories import GRAMMARS, Grammar
 from diffkit.tokenizer import word_level_tokenizer
@@ -139,6 +140,7 @@ class StoryLanguage:
         Returns: (n, L) int64 canvases: the story, EOS, then PAD.
         Raises:  ValueError for an unknown label.
         """
+        check_whole(n, "n", "StoryLanguage", 0)
         table, forms = self._script
         script = table[categorical(self._template_prior(label).exp().expand(n, -1), rng)]  # (n, L)
         values = {
@@ -156,10 +158,14 @@ class StoryLanguage:
         """(K,) log p(template | label)."""
         if label is None:
             return self.template_probs.log()
+        kept = self.template_probs * (self.template_labels == self.label_id(label))
+        return (kept / kept.sum()).log()
+
+    def label_id(self, label: str) -> int:
+        """The place of a label in `labels`. Raises ValueError for an unknown one."""
         if label not in self.labels:
             raise ValueError(f"StoryLanguage: label must be one of {self.labels}, got {label!r}.")
-        kept = self.template_probs * (self.template_labels == self.labels.index(label))
-        return (kept / kept.sum()).log()
+        return self.labels.index(label)
 
     # ------------------------------------------------------------------------------------------------ exact inference
 
@@ -220,14 +226,10 @@ class StoryLanguage:
 
     def seen(self, ids: Tensor) -> Tensor:
         """Evidence of looking at tokens, (B, L) ids to (B, L, V): 0 at what is seen, -inf elsewhere; all 0 at MASK."""
-        if ids.ndim != 2 or ids.shape[1] != self.length or ids.is_floating_point():
+        check_ids(ids, self.vocab_size, "StoryLanguage")
+        if ids.shape[1] != self.length:
             raise ValueError(
-                f"StoryLanguage: ids must be (n, {self.length}) integers, got {tuple(ids.shape)} {ids.dtype}. Pad each "
-                f"story to the canvas with id {self.pad_id}."
-            )
-        if ids.numel() and not (0 <= int(ids.min()) and int(ids.max()) < self.vocab_size):
-            raise ValueError(
-                f"StoryLanguage: ids must lie in 0..{self.vocab_size - 1}; got {int(ids.min())}..{int(ids.max())}."
+                f"StoryLanguage: ids must be (n, {self.length}), got {tuple(ids.shape)}. Pad with id {self.pad_id}."
             )
         hidden = (ids == self.mask_id)[..., None]
         is_word = torch.nn.functional.one_hot(ids.long(), self.vocab_size).bool()
@@ -268,6 +270,7 @@ class StoryLanguage:
         row is answered as if each token had been misread with a chance of about one in a million: it completes the
         nearest stories.
         """
+        self._template_prior(label)  # an unknown label is told now, not in the first call
 
         def exact(zt: Tensor, t: Tensor) -> Tensor:
             evidence = process.evidence(zt, t)
@@ -282,6 +285,7 @@ class StoryLanguage:
 
     def decode(self, ids: Tensor) -> list[str]:
         """Canvases to texts: (n, L) ids to n strings, cut at EOS or PAD; a MASK shows as [MASK]."""
+        check_ids(ids, self.vocab_size, "StoryLanguage")
         texts = []
         for row in ids.tolist():
             ends = [i for i, token in enumerate(row) if token in (self.eos_id, self.pad_id)]

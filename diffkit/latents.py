@@ -8,6 +8,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, Process, Step
+from diffkit.doors import check_finite, check_ids
 from diffkit.language import StoryLanguage
 from diffkit.wordvectors import WordVectorDiffusion
 
@@ -16,6 +17,8 @@ Opinion = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> (B,) log p(label | z
 
 def exact_opinion(language: StoryLanguage, process: WordVectorDiffusion, label: str) -> Opinion:
     """The best classifier of noisy texts there can be: log p(label | z_t) up to a constant, by two sums over plots."""
+
+    language.label_id(label)  # an unknown one is told now, not in the first call
 
     def opinion(zt: Tensor, t: Tensor) -> Tensor:
         evidence = process.evidence(zt, t)
@@ -33,6 +36,8 @@ def pushed(process: WordVectorDiffusion, denoise: Denoise, opinion: Opinion, str
     """
     if process.names_words:
         raise ValueError(f"pushed: the network of {type(process).__name__} names words; it takes classifier_guided.")
+
+    check_finite(strength, "strength", "pushed")
 
     def guided(zt: Tensor, t: Tensor) -> Tensor:
         with torch.enable_grad():
@@ -56,6 +61,7 @@ class PutBack(Process):
     """
 
     def __init__(self, process: WordVectorDiffusion, start: Tensor):
+        check_ids(start, process.vocab_size, "PutBack")
         super().__init__(process.vocab_size, process.mask_id, process.T)
         self.process, self.known = process, (start != process.mask_id)[..., None]
         self.given = torch.where(self.known[..., 0], start, 0 if process.mask_id else 1)
@@ -65,6 +71,8 @@ class PutBack(Process):
         return torch.where(self.known, self.process.diffuse(self.given, t, rng), z)
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
+        if (B, L) != self.given.shape:
+            raise ValueError(f"PutBack: the canvas to fill in is {tuple(self.given.shape)}, got {(B, L)}.")
         end = torch.full((B,), float(self.T), dtype=torch.float64)
         return self._put_back(self.process.prior(B, L, rng), end, rng)
 

@@ -18,7 +18,7 @@ from diffkit.diffusion import Denoise, Process
 from diffkit.evaluate import Estimate, mean_of, quality, sequence_bounds
 from diffkit.language import StoryLanguage
 from diffkit.sample import RULES, sample_many
-from diffkit.wordvectors import WordVectorDiffusion
+from diffkit.wordvectors import MOVERS, WordVectorDiffusion
 
 TITLES = {  # every row, by the name of its file in configs/leaderboard and of its model pico-NAME
     "autoregressive": "autoregressive",
@@ -85,6 +85,9 @@ def steps_of(process: Process, L: int) -> tuple[int, ...]:
 
 def texts(process: Process, denoise: Denoise, way: str, *, n: int, L: int, steps: int, rng: Generator) -> Tensor:
     """New texts (n, L), made in this way, a batch at a time."""
+    known = MOVERS if isinstance(process, WordVectorDiffusion) else ("ancestral", *RULES)
+    if way not in known:
+        raise ValueError(f"texts: the ways of {type(process).__name__} are {sorted(known)}, got {way!r}.")
     if isinstance(process, WordVectorDiffusion):
         process = copy.copy(process)  # the same words and weights
         process.sampler = way
@@ -190,6 +193,8 @@ def by_likelihood(rows: Sequence[Row]) -> str:
 
 def by_samples(rows: Sequence[Row], what: str = "valid") -> str:
     """What texts show in 8, 16, 32, 64 calls (the twin: one a place), trained and exact: "valid" or "plot_kl"."""
+    if what not in ("valid", "plot_kl"):
+        raise ValueError(f"by_samples: what must be 'valid' or 'plot_kl', got {what!r}.")
     lines = []
     for row in rows:
         for way in dict.fromkeys(each.way for each in row.samples):

@@ -16,6 +16,8 @@ from diffkit.language import StoryLanguage, slot_and_form
 
 def until_end(ids: Tensor, eos_id: int) -> list[list[int]]:
     """The tokens of each row (n, L) before its first EOS; all of them where there is none."""
+    if ids.ndim != 2 or not len(ids):
+        raise ValueError(f"until_end: samples are (n, L) ids, at least one row, got {tuple(ids.shape)}.")
     return [row[: row.index(eos_id)] if eos_id in row else row for row in ids.tolist()]
 
 
@@ -78,6 +80,8 @@ def seen_windows(ids: Tensor, stream: Tensor, n: int) -> float:
 
     Windows are compared by a hash of 64 bits; that two different ones of millions agree is less than one in a million.
     """
+    if not len(ids):
+        raise ValueError(f"seen_windows: there is no window in rows {tuple(ids.shape)}.")
     if not 1 <= n <= min(ids.shape[1], len(stream)):
         raise ValueError(
             f"seen_windows: n must lie in 1..{min(ids.shape[1], len(stream))}, the length of a text and of the stream, "
@@ -105,6 +109,11 @@ class Copied(NamedTuple):
 
 def copied(ids: Tensor, training: Tensor, language: StoryLanguage) -> Copied:
     """Compare samples (n, L) with the stories (N, L) that a model was trained on."""
+    if not len(ids) or ids.shape[1:] != training.shape[1:]:
+        raise ValueError(
+            f"copied: samples and training stories must be of one length, got {tuple(ids.shape)} and "
+            f"{tuple(training.shape)}."
+        )
     known = training.unique(dim=0)
     seen = {tuple(row) for row in known.tolist()}
     share = sum(tuple(row) in seen for row in ids.tolist()) / len(ids)
@@ -172,6 +181,10 @@ def pair_distance(language: StoryLanguage, ids: Tensor, first: str, second: str)
     Counted among valid samples (n, L) of templates that show both slots, each by its first mention.
     Raises: ValueError if there is none.
     """
+    if not {first, second} <= set(language.grammar.slots):
+        raise ValueError(
+            f"pair_distance: the slots are {sorted(language.grammar.slots)}, got {first!r} and {second!r}."
+        )
     places = list(zip(_first_mentions(language, first), _first_mentions(language, second), strict=True))
     exact: dict[tuple[int, int], float] = defaultdict(float)
     slots, word = language.grammar.slots, language.tokenizer.convert_tokens_to_ids

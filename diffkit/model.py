@@ -138,7 +138,10 @@ def model_folder(name_or_folder: str | Path) -> Path:
 
 def fingerprint(name_or_folder: str | Path) -> str:
     """SHA-256 of a model's weights, to tell later whether a stored table belongs to the model at hand."""
-    return hashlib.sha256((model_folder(name_or_folder) / "model.safetensors").read_bytes()).hexdigest()
+    weights = model_folder(name_or_folder) / "model.safetensors"
+    if not weights.is_file():
+        raise FileNotFoundError(f"fingerprint: there is no {weights}. Give the folder or the name of a saved model.")
+    return hashlib.sha256(weights.read_bytes()).hexdigest()
 
 
 def load_model(name_or_folder: str | Path) -> DiffusionModel:

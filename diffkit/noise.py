@@ -170,8 +170,8 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
     if unknown:
         raise ValueError(f"get_schedule: {name} has the parameters {sorted(defaults)}, got {unknown}.")
     settings = defaults | parameters
-    if any(not value > 0 for value in settings.values()):
-        raise ValueError(f"get_schedule: the parameters of {name} must be positive, got {settings}.")
+    if any(not 0 < value < math.inf for value in settings.values()):
+        raise ValueError(f"get_schedule: the parameters of {name} must be positive and finite, got {settings}.")
     rate, slope = CURVES[name] if family is None else family(**settings)
     return Schedule(name, rate, slope, int(T), tuple(settings.items()))
 
@@ -230,7 +230,12 @@ def corrupt_count(
     u = uniform_like(x0, rng, torch.float32)
     if frozen is not None:
         u = u.masked_fill(frozen, 2.0)  # last in line
-    count = torch.as_tensor(count, device=x0.device).expand(B)
+    count = torch.as_tensor(count, device=x0.device)
+    if count.is_floating_point() or count.shape not in ((), (B,)):
+        raise ValueError(
+            f"corrupt_count: count must be one whole number or ({B},) of them, got {count.dtype} {tuple(count.shape)}."
+        )
+    count = count.expand(B)
     free = (u < 2).sum(1)
     if (count < 0).any() or (count > free).any():
         bad = int(((count < 0) | (count > free)).nonzero()[0])
@@ -243,6 +248,8 @@ def corrupt_count(
 
 def check_mask_id(vocab_size: int, mask_id: int, where: str) -> None:
     """Raise ValueError, in the name of `where`, if MASK is no id of the vocabulary."""
+    if vocab_size < 2:
+        raise ValueError(f"{where}: a vocabulary holds MASK and at least one word, got vocab_size={vocab_size}.")
     if not 0 <= mask_id < vocab_size:
         raise ValueError(f"{where}: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
 

@@ -8,6 +8,7 @@ from torch import Generator, Tensor
 
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import Denoise, MaskedDiffusion, Process
+from diffkit.doors import check_generator
 from diffkit.draws import uniform_like
 from diffkit.gaussian import DiffusionLM, Plaid
 from diffkit.noise import corrupt_count
@@ -21,12 +22,14 @@ def low_discrepancy(B: int, T: int, rng: Generator) -> Tensor:
 
     Source: arXiv:2107.00630, appendix on low-discrepancy sampling; the MDLM code calls this form "antithetic".
     """
+    check_generator(rng)
     u = (torch.randperm(B, generator=rng) + torch.rand(B, generator=rng, dtype=torch.float64)) / B
     return (u * T).long().clamp(max=T - 1) + 1
 
 
 def uniform(B: int, T: int, rng: Generator) -> Tensor:
     """(B,) whole times in 1..T, independent."""
+    check_generator(rng)
     return torch.randint(1, T + 1, (B,), generator=rng)
 
 

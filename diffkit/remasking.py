@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.doors import check_whole
 from diffkit.draws import uniform_like
 from diffkit.fast import check_times, revealed
 
@@ -66,7 +67,8 @@ def back_and_forth() -> Rate:
 
 def looped_times(T: int, steps: int, at: float, loops: int) -> Tensor:
     """Times for `standing`: down from T to `at`, `loops` steps there, and on to 0; `steps` in all, (steps + 1,)."""
-    before = round((steps - loops) * (T - at) / T)
+    check_whole(steps, "steps", f"looped_times, at={at}")
+    before = round((steps - loops) * (T - at) / T) if 0 < at < T else 0
     after = steps - loops - before
     if not (0 < at < T and loops >= 0 and before > 0 and after > 0):
         raise ValueError(
@@ -116,7 +118,7 @@ class Remasking:
     def legal(self, now: Moment) -> Tensor:
         """The rate at a moment, checked."""
         r = torch.as_tensor(self.rate(now), dtype=torch.float64)
-        if (r < 0).any() or (r > now.most + 1e-12).any():
+        if not ((r >= 0) & (r <= now.most + 1e-12)).all():
             raise ValueError(
                 f"Remasking: the chance of remasking must lie in [0, {now.most:.4g}] (r_max), got "
                 f"{r.min():.4g}..{r.max():.4g}. Is eta in [0, 1]?"

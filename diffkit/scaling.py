@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from diffkit.autoregressive import Autoregressive
 from diffkit.data import ChunkBatches
 from diffkit.diffusion import Denoise, MaskedDiffusion
+from diffkit.doors import check_whole
 from diffkit.evaluate import Estimate, paired_gap, sequence_bounds
 from diffkit.language import StoryLanguage
 from diffkit.model import DiffusionModel, build_model, parameter_count
@@ -71,8 +72,15 @@ class Prefixes:
             self.finite.load_state_dict(state["finite"])
 
 
+def check_process(point: Point, where: str) -> None:
+    """Raise ValueError, in the name of `where`, for a process that is not compared."""
+    if point.process not in ("mdlm", "autoregressive"):
+        raise ValueError(f"{where}: process must be 'mdlm' or 'autoregressive', got {point.process!r}.")
+
+
 def recipe(point: Point) -> TrainSettings:
     """The same recipe for every point of a process: the shipped models', in shorter runs."""
+    check_process(point, "recipe")
     common = TrainSettings(
         steps=point.steps, optimizer="muon", lr=0.003, muon_lr=0.01, warmup=50, decay=0.5, ema=0.99, save_every=200
     )
@@ -84,6 +92,8 @@ def recipe(point: Point) -> TrainSettings:
 
 def build_point(point: Point, language: StoryLanguage) -> DiffusionModel:
     """A fresh model of the point's shape; heads are 16 wide."""
+    check_process(point, "build_point")
+    check_whole(point.width / 16, "width / 16", f"build_point, width={point.width}")
     words = {"vocab_size": language.vocab_size, "mask_id": language.mask_id}
     process = MaskedDiffusion(schedule="linear", **words) if point.process == "mdlm" else Autoregressive(**words)
     torch.manual_seed(0)
@@ -145,8 +155,10 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
     For gaps to a *known* entropy: with an unknown one a third number would have to be fitted, and its error dominates.
     Raises: ValueError for fewer than three points, or values that are not positive.
     """
-    if len(x) != len(y) or len(x) < 3 or min(*x, *y) <= 0:
-        raise ValueError(f"power_law: needs three or more pairs of positive numbers, got x = {x} and y = {y}.")
+    if len(x) != len(y) or len(x) < 3 or len({*x}) < 2 or not all(0 < value < math.inf for value in (*x, *y)):
+        raise ValueError(
+            f"power_law: needs three or more pairs of positive numbers, x not all equal, got x = {x} and y = {y}."
+        )
     line = linregress([math.log(value) for value in x], [math.log(value) for value in y])
     half = float(student.ppf(0.975, len(x) - 2)) * float(line.stderr)
     return PowerLaw(math.exp(line.intercept), -line.slope, -line.slope - half, -line.slope + half)
@@ -154,6 +166,8 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
 
 def frontier(compute: Sequence[float], gap: Sequence[float]) -> list[int]:
     """Which runs no cheaper run beats, in order of compute: places in the lists."""
+    if len(compute) != len(gap):
+        raise ValueError(f"frontier: needs a gap for each run, got {len(compute)} of compute and {len(gap)} gaps.")
     order, best = sorted(range(len(compute)), key=lambda i: (compute[i], gap[i])), math.inf
     kept = []
     for i in order:

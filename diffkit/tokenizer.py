@@ -76,6 +76,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
     Raises:  ValueError for a vocabulary that does not even hold the bytes, or no text.
     Source:  arXiv:1508.07909 (BPE of words), on bytes as in GPT-2; by the tokenizers library.
     """
+    if isinstance(texts, str):
+        raise TypeError(f"train_tokenizer: texts are many, got one: {texts[:40]!r}. Put it into a list.")
     special = [token for token in SPECIAL_TOKENS if token != "[UNK]"]
     if not len(special) + 256 <= vocab_size <= MOST_WORDS:
         raise ValueError(

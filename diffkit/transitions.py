@@ -124,7 +124,7 @@ class Gaussian:
     ):
         self.vocab_size, self.mask_id, self.schedule = vocab_size, mask_id, schedule
         self.beta_first, self.beta_last = beta_first or 0.1 / schedule.T, beta_last or 20 / schedule.T
-        if min(self.beta_first, self.beta_last) <= 0:
+        if not (self.beta_first > 0 and self.beta_last > 0):
             raise ValueError(f"Gaussian: betas must be positive, got {self.beta_first} and {self.beta_last}.")
         if (schedule.T + 1) * vocab_size**2 > LARGEST_TABLE:
             raise ValueError(
@@ -160,7 +160,13 @@ class Gaussian:
 
     def matrix(self, s: Tensor | float, t: Tensor | float, device: torch.device) -> Tensor:
         """Q(s, t) for one pair of times or for one of each row: (1 or B, V, V) float64."""
-        times = torch.broadcast_tensors(*((_column(time, device) + 0.5).floor().long().flatten() for time in (s, t)))
+        s, t = _column(s, device), _column(t, device)
+        if not ((s >= 0) & (s <= t) & (t <= self.schedule.T)).all():
+            raise ValueError(
+                f"Gaussian: time runs from s to a later t in [0, {self.schedule.T}], got s={s.min():g}..{s.max():g} "
+                f"and t={t.min():g}..{t.max():g}."
+            )
+        times = torch.broadcast_tensors(*((time + 0.5).floor().long().flatten() for time in (s, t)))
         pairs, which = torch.stack(times, 1).unique(dim=0, return_inverse=True)
         made = torch.stack([self._between(int(a), int(b)) for a, b in pairs]).to(device)
         return made if len(made) == 1 else made[which]
@@ -195,6 +201,9 @@ def get_transitions(
     if noise not in TRANSITIONS:
         raise ValueError(f"get_transitions: the kinds of noise are {sorted(TRANSITIONS)}, got {noise!r}.")
     check_mask_id(vocab_size, mask_id, "get_transitions")
+    known = ("beta_first", "beta_last") if noise == "gaussian" else ()
+    if unknown := sorted(set(parameters) - {*known}):
+        raise ValueError(f"get_transitions: {noise} noise has the parameters {[*known]}, got {unknown}.")
     curve = get_schedule(schedule) if isinstance(schedule, str) else schedule
     return TRANSITIONS[noise](vocab_size, mask_id, curve, **parameters)
 
@@ -221,7 +230,10 @@ def before_end(t: Tensor, T: int) -> Tensor:
     At T itself nothing is left of the clean text: a rate of change may be infinite, and a word that is visible all the
     same, as in filling in blanks, could not have come from anywhere.
     """
-    return torch.as_tensor(t, dtype=torch.float64).clamp(max=T * (1 - 1e-9))
+    t = torch.as_tensor(t, dtype=torch.float64)
+    if not ((t >= 0) & (t <= T)).all():
+        raise ValueError(f"time must lie in [0, {T}], got {t.min():g}..{t.max():g}.")
+    return t.clamp(max=T * (1 - 1e-9))
 
 
 def check_reached(transitions: Transitions, zt: Tensor) -> None:

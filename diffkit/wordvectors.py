@@ -111,6 +111,14 @@ class WordVectorDiffusion(Process):
         log_snr = self.log_snr(torch.as_tensor(t, dtype=torch.float64)).reshape(-1, 1, 1).to(self.words.device)
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
+    def check_order(self, s: Tensor | float, t: Tensor | float) -> None:
+        """Raise ValueError for an s later than t: their noise would have a negative variance."""
+        s, t = torch.as_tensor(s), torch.as_tensor(t)
+        if (s > t).any():
+            raise ValueError(
+                f"{type(self).__name__}: time runs from s to a later t, got s={s.max():g} and t={t.min():g}. Swap them?"
+            )
+
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
         return normal_like(self.words.new_zeros(B, L, self.width), rng)
 
@@ -129,6 +137,7 @@ class WordVectorDiffusion(Process):
 
     def noisier(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | z_s) for s < t: a step on the way there."""
+        self.check_order(s, t)
         (signal, noise), (signal_s, noise_s) = self.strengths(t), self.strengths(s)
         kept = signal / signal_s
         return kept * zs + (noise.square() - (kept * noise_s).square()).clamp(min=0).sqrt() * normal_like(zs, rng)
@@ -138,6 +147,7 @@ class WordVectorDiffusion(Process):
 
         Source: arXiv:2107.00630, appendix A.4, Eq. 33.
         """
+        self.check_order(s, t)
         (signal, _), (signal_s, noise_s) = self.strengths(t), self.strengths(s)
         share = -torch.expm1(self.log_snr(t) - self.log_snr(s)).reshape(-1, 1, 1).to(x.device)  # 1 - SNR_t / SNR_s
         return signal_s / signal * (1 - share) * zt + share * signal_s * x, share.sqrt() * noise_s

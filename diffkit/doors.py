@@ -1,0 +1,43 @@
+"""What is asked at the doors of the package: whole numbers, generators, token ids of a vocabulary."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor
+
+
+def check_whole(value: float, name: str, where: str, least: int = 1, most: float = math.inf) -> None:
+    """Raise ValueError, in the name of `where`, unless a value is a whole number in least..most."""
+    if not (least <= value <= most and value % 1 == 0):
+        limit = f"in {least}..{most}" if most < math.inf else f"of at least {least}"
+        raise ValueError(f"{where}: {name} must be a whole number {limit}, got {name}={value}.")
+
+
+def check_finite(value: float, name: str, where: str) -> None:
+    """Raise ValueError, in the name of `where`, for NaN and infinite numbers."""
+    if not math.isfinite(value):
+        raise ValueError(f"{where}: {name} must be a finite number, got {value}.")
+
+
+def check_generator(rng: Generator) -> None:
+    """Raise TypeError for a seed or nothing in place of a generator."""
+    if not isinstance(rng, Generator):
+        raise TypeError(
+            f"rng must be a torch.Generator, got {type(rng).__name__}. Make one: torch.Generator().manual_seed(0)."
+        )
+
+
+def check_ids(ids: Tensor, vocab_size: int, where: str) -> None:
+    """Raise ValueError, in the name of `where`, unless ids are (B, L) integers, all of a vocabulary."""
+    if ids.ndim != 2 or ids.dtype not in (torch.int64, torch.int32):
+        raise ValueError(
+            f"{where}: texts are (B, L) integer ids, got {ids.dtype} {tuple(ids.shape)}. "
+            "Add a batch axis with ids[None]?"
+        )
+    if ids.numel() and (ids.min() < 0 or ids.max() >= vocab_size):
+        raise ValueError(
+            f"{where}: ids must lie in 0..{vocab_size - 1}, got {int(ids.min())}..{int(ids.max())}. Was the text made "
+            "with another tokenizer?"
+        )
