@@ -5,6 +5,7 @@ from __future__ import annotations
 import glob
 import re
 from collections.abc import Iterable, Iterator
+from contextlib import contextmanager
 from functools import partial
 from hashlib import blake2b
 from itertools import groupby
@@ -129,11 +130,30 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
     (kind,) = kinds
     if kind == "text":
         return _from_text(files, streaming)
+    if kind == "json":
+        for file in files:
+            for _ in _lines(file):  # bytes that are no text would come to light much later, and without a place
+                pass
     paths = [glob.escape(str(file)) for file in files]  # datasets takes a path for a pattern
     try:
-        return datasets.load_dataset(kind, data_files=paths, split="train", streaming=streaming)
+        with _unlogged():
+            return datasets.load_dataset(kind, data_files=paths, split="train", streaming=streaming)
     except Exception as error:
-        raise ValueError(f"load_corpus: {str(source)!r} cannot be read as {kind}. Cause: {error}") from error
+        raise ValueError(
+            f"load_corpus: {str(source)!r} cannot be read as {kind}. Is it cut short, or of another kind? Cause: "
+            f"{error.__cause__ or error}"
+        ) from error
+
+
+@contextmanager
+def _unlogged() -> Iterator[None]:
+    """Errors of the library come as exceptions; it does not log them as well."""
+    verbosity = datasets.logging.get_verbosity()
+    datasets.logging.set_verbosity(datasets.logging.CRITICAL)
+    try:
+        yield
+    finally:
+        datasets.logging.set_verbosity(verbosity)
 
 
 def _from_text(files: list[Path], streaming: bool) -> Dataset | IterableDataset:
@@ -143,12 +163,10 @@ def _from_text(files: list[Path], streaming: bool) -> Dataset | IterableDataset:
     with tqdm(total=size, desc="reading", unit="B", unit_scale=True, delay=BAR_DELAY) as bar:
         for file in files:
             content.update(b"\0next file\0")
-            with file.open("rb") as lines:
-                for number, line in enumerate(lines, start=1):
-                    content.update(line)
-                    text = _decode(line, file, number).strip()
-                    seen.add(text if text in (SEPARATOR, "") else "text")
-                    bar.update(len(line))
+            for line, text in _lines(file):
+                content.update(line)
+                seen.add(text.strip() if text.strip() in (SEPARATOR, "") else "text")
+                bar.update(len(line))
     separator = SEPARATOR if SEPARATOR in seen else "" if "" in seen else None
     source = {"files": [str(file) for file in files], "separator": separator}
     if "text" not in seen:
@@ -158,16 +176,20 @@ def _from_text(files: list[Path], streaming: bool) -> Dataset | IterableDataset:
     return Dataset.from_generator(_documents, gen_kwargs=source, fingerprint=content.hexdigest())
 
 
-def _decode(line: bytes, file: Path, number: int) -> str:
-    try:
-        if b"\0" in line:
-            raise ValueError("a NUL byte")
-        return line.decode("utf-8")
-    except ValueError as error:  # UnicodeDecodeError is one
-        raise ValueError(
-            f"load_corpus: {str(file)!r} should be UTF-8 text, but line {number} holds other bytes ({error}). "
-            "Is it a binary file, or text in another encoding? Save it as UTF-8."
-        ) from error
+def _lines(file: Path) -> Iterator[tuple[bytes, str]]:
+    """The lines of a file, as bytes and as text. Raises: ValueError that names the first line with other bytes."""
+    with file.open("rb") as lines:
+        for number, line in enumerate(lines, start=1):
+            try:
+                if b"\0" in line:
+                    raise ValueError("a NUL byte")
+                text = line.decode("utf-8")
+            except ValueError as error:  # UnicodeDecodeError is one
+                raise ValueError(
+                    f"load_corpus: {str(file)!r} should be UTF-8 text, but line {number} holds other bytes ({error}). "
+                    "Is it a binary file, or text in another encoding? Save it as UTF-8."
+                ) from error
+            yield line, text
 
 
 def _documents(files: list[str], separator: str | None) -> Iterator[dict[str, str]]:
@@ -187,11 +209,14 @@ def _only_text(dataset: Dataset | IterableDataset, name: str, column: str) -> Da
     first = next(iter(dataset), None)
     if first is None:
         raise ValueError(f"load_corpus: {name!r} holds no documents. Is it empty, or blank?")
-    if not isinstance(first.get(column), str):
+    begins_well = isinstance(first.get(column), str)
+    feature = (dataset.features or {}).get(column)  # not known of a stream
+    if not (begins_well if feature is None else getattr(feature, "dtype", "") in ("string", "large_string")):
         found = ", ".join(f"{key} ({type(value).__name__})" for key, value in first.items())
         raise ValueError(
-            f"load_corpus: {name!r} needs a column {column!r} of strings, but has {found}. Name the one that holds the "
-            "text with column=..."
+            f"load_corpus: {name!r} needs a column {column!r} of strings, but has {found}"
+            f"{', and something else in a later row' if begins_well else ''}. Name the one that holds the text with "
+            "column=..., or rename it."
         )
     dataset = dataset.select_columns([column])
     return dataset if column == "text" else dataset.rename_column(column, "text")
@@ -229,8 +254,12 @@ def split_documents(
     if len(validation) in (0, len(draws)):
         raise ValueError(
             f"split_documents: both sides need a document, but of {len(draws)} ({len(ranked) - 1} distinct) "
-            f"{len(validation)} would be held out. Choose another validation_fraction, or between 1 and "
-            f"{len(ranked) - 2} validation_documents."
+            f"{len(validation)} would be held out. "
+            + (
+                f"Choose another validation_fraction, or between 1 and {len(ranked) - 2} validation_documents."
+                if len(ranked) > 2
+                else "Give more text: every line is a document, or what stands between blank lines if there are any."
+            )
         )
     return Split(dataset.select(np.flatnonzero(draws >= threshold)), dataset.select(validation))
 
