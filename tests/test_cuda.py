@@ -18,10 +18,11 @@ from diffkit.guidance import follow
 from diffkit.infilling import conditional_gap
 from diffkit.language import load_language
 from diffkit.lengths import grow
-from diffkit.model import PRETRAINED, build_model, load_model
+from diffkit.model import build_model, load_model
 from diffkit.recipe import TrainSettings
 from diffkit.reveal import score_rule
 from diffkit.sample import last_frame, sample
+from diffkit.shipped import PRETRAINED
 from diffkit.train import fit
 
 sampling = importlib.import_module("diffkit.sample")
