@@ -8,6 +8,7 @@ import signal
 import subprocess
 import sys
 from pathlib import Path
+from typing import get_args
 
 import datasets
 import pytest
@@ -18,6 +19,7 @@ from diffkit import cli, commands, runs
 from diffkit.checkpoint import latest_checkpoint
 from diffkit.language import load_language
 from diffkit.model import load_model
+from diffkit.sample import RULES
 from diffkit.tokenizer import load_tokenizer, word_level_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
@@ -273,6 +275,10 @@ SAMPLING = {
 def test_sampling_mistakes_are_one_line(option, micro, here, capsys):
     assert re.search(SAMPLING[option], mistake(capsys, "sample", "--model", micro, option))
     assert not list(here.iterdir())
+
+
+def test_every_reveal_rule_can_be_asked_for():
+    assert get_args(commands.Rule) == ("ancestral", *RULES)
 
 
 def test_a_text_longer_than_the_canvas_is_refused(micro, here, capsys):

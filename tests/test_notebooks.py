@@ -95,11 +95,13 @@ def test_has_the_shape_of_a_lesson(path):
 
 
 @each_notebook
-def test_says_its_minutes_and_leads_on(path):
+def test_says_its_minutes_is_listed_and_leads_on(path):
     prose = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
     assert run_times.OPENING.search(prose), (
         f"{path.name} does not say how long it takes, as {run_times.OPENING.pattern}"
     )
+    readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
+    assert f"](notebooks/{path.name})" in readme, f"README.md does not list {path.name}"
     after = PATHS[PATHS.index(path) + 1 :]
     assert not after or f"]({after[0].name})" in prose.split("**Next:**")[-1], f"{path.name} does not link to the next"
 

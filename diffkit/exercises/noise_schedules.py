@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.exercises.checks import Wrong, exercise, first_off, not_these, tensor_of
-from diffkit.noise import get_schedule
+from diffkit.noise import CURVES, get_schedule
 
 
 @exercise
@@ -102,7 +102,7 @@ def check_own_schedule(gamma: Callable[[Tensor, int], Tensor]) -> str:
         falls = (mine.diff() < -1e-12).nonzero()
         if len(falls):
             raise Wrong(f"with T = {T}, gamma falls after t = {t[int(falls[0])]:g}. What is masked must stay masked.")
-    for name in ("linear", "cosine", "quadratic", "maskgit_cosine", "cosine_sq", "log"):
+    for name in CURVES:
         if torch.allclose(mine, get_schedule(name, T).gamma(t), atol=1e-3):
             return f"It is a schedule, and a known one: {name}. Try one that the table does not have."
     half = t[int((mine >= 0.5).nonzero()[0])] / T
