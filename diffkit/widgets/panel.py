@@ -3,13 +3,14 @@
 from __future__ import annotations
 
 import html
-from collections import deque
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
+from typing import ClassVar
 
 import ipywidgets as ipw
 
 OPEN_AT_ONCE = 3  # how many displays of one object stay alive
+OPEN_IN_ALL = 24  # and of all objects: a notebook has five at most, and cells are run again
 # Colours of JupyterLab's theme where there is one, of the page around elsewhere: light and dark alike.
 LOOK = (
     "<style>.dk-panel{font:14px/1.5 var(--jp-ui-font-family,system-ui,sans-serif);"
@@ -64,14 +65,18 @@ class Displays:
     ipywidgets keeps every open widget alive, its callbacks and all that they hold, until someone closes it.
     """
 
-    def __init__(self) -> None:
-        self._open: deque[tuple[ipw.Widget, tuple[ipw.Widget, ...]]] = deque()
+    _open: ClassVar[list[tuple[Displays, ipw.Widget, tuple[ipw.Widget, ...]]]] = []  # of all objects, oldest first
 
     def add(self, controls: ipw.Widget, links: Iterable[ipw.Widget] = ()) -> ipw.Widget:
         """Note controls that are about to be shown, and the links between their parts; returns the controls."""
-        self._open.append((controls, tuple(links)))
-        while len(self._open) > OPEN_AT_ONCE:
-            close(*self._open.popleft())
+        mine = [shown for shown in self._open if shown[0] is self]
+        for shown, most in ((mine, OPEN_AT_ONCE), (self._open, OPEN_IN_ALL)):
+            if len(shown) >= most:
+                oldest = shown[0]
+                self._open.remove(oldest)
+                close(*oldest[1:])
+                break
+        self._open.append((self, controls, tuple(links)))
         return controls
 
 

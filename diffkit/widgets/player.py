@@ -17,6 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from diffkit.diffusion import Denoise, Process
 from diffkit.sample import Frame
 from diffkit.widgets.film import film
+from diffkit.widgets.panel import Displays
 from diffkit.widgets.text import STYLE, frame_html
 
 Bundle = tuple[dict[str, Any], dict[str, Any]]  # what a notebook stores of an output: data, metadata
@@ -25,7 +26,7 @@ Bundle = tuple[dict[str, Any], dict[str, Any]]  # what a notebook stores of an o
 class PlayerView(anywidget.AnyWidget):
     """A player in a notebook: plain data and the script that shows it.
 
-    Nothing is sent back, so there is no callback in the kernel to free, and it plays on when the kernel is gone.
+    Nothing is sent back, and it plays on when the kernel is gone.
     """
 
     _esm, _css = Path(__file__).with_name("player.js"), Path(__file__).with_name("player.css")
@@ -34,7 +35,7 @@ class PlayerView(anywidget.AnyWidget):
 
 def bundle_of(player: Player | SideBySide) -> Bundle:
     """What every kind of viewer needs: a line of text, a film strip, a live view, and the data for a static page."""
-    live, _ = player.view()._repr_mimebundle_() or ({}, {})
+    live, _ = player.displays.add(player.view())._repr_mimebundle_() or ({}, {})
     return live | {"text/plain": repr(player), "text/html": player.strip()}, {"diffkit": {"player": player.data}}
 
 
@@ -77,7 +78,7 @@ class Player(DisplayObject):
         shown = [frame.tokens[row] for frame in self.frames]
         self.changed = [int((now != shown[max(0, i - 1)]).sum()) for i, now in enumerate(shown)]
         self.hidden = [int((now == tokenizer.mask_token_id).sum()) for now in shown]
-        self.captions = captions
+        self.captions, self.displays = captions, Displays()
         lines = [self.caption(i) for i in range(len(self.frames))]
         self.data: dict[str, Any] = {"title": title, "interval": interval_ms, "captions": lines} | told
 
@@ -125,7 +126,7 @@ class SideBySide(DisplayObject):
     def __init__(self, *players: Player):
         if len(players) < 2:
             raise ValueError(f"SideBySide: give two or more players to compare, got {len(players)}.")
-        self.players = players
+        self.players, self.displays = players, Displays()
         self.data: dict[str, Any] = {"players": [player.data for player in players]}
 
     def strip(self) -> str:
