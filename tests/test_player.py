@@ -330,8 +330,8 @@ def opened(chromium, tmp_path):
     pages, wrong = [], []
 
     def show(player, attributes="", **context):
-        script = PlayerView._esm._path.read_text(encoding="utf-8").split("\nexport ")[0]
-        css = PlayerView._css._path.read_text(encoding="utf-8")
+        script = PlayerView._esm.split("\nexport ")[0]
+        css = PlayerView._css
         data = json.dumps(player.data).replace("</", "<\\/")
         path = tmp_path / f"{len(pages)}.html"
         text = PAGE.format(css=css, script=script, data=data, still=player.strip(), attributes=attributes)

@@ -29,7 +29,8 @@ class PlayerView(anywidget.AnyWidget):
     Nothing is sent back, and it plays on when the kernel is gone.
     """
 
-    _esm, _css = Path(__file__).with_name("player.js"), Path(__file__).with_name("player.css")
+    # as text: of files, anywidget 0.11 keeps a list of everyone who shows them, for ever
+    _esm, _css = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("player.js", "player.css"))
     data = traitlets.Dict().tag(sync=True)
 
 
