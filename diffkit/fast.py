@@ -80,7 +80,7 @@ def beliefs_at(process: MaskedDiffusion, denoise: Denoise, z: Tensor, t: Tensor,
 def logits_of_rows(denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
     """Logits (N, V) at chosen places, (B, L) bool; rows without such a place are not read."""
     rows = where.any(1)
-    return logits_at(denoise, z[rows], t[rows], where[rows])
+    return logits_at(denoise, z[rows], t.to(z.device)[rows], where[rows])
 
 
 def word_beliefs(process: MaskedDiffusion, logits: Tensor) -> Tensor:

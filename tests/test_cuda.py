@@ -127,6 +127,7 @@ def test_guidance_and_exact_comparisons():
 
 def trained(folder, precision):
     """A fresh nano model after twelve steps of the command line."""
+    AcceleratorState._reset_state(reset_partial_state=True)
     words = ["train", "--out", str(folder), "--train.precision", precision, "--train.warmup", "2"]
     words += ["--data.batch_size", "16", "--train.save_every", "6", "--data.validation_sequences", "8"]
     words += ["--train.validate_every", "12", "--train.optimizer", "adamw", "--train.steps", "12"]
