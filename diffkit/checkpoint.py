@@ -23,13 +23,26 @@ from diffkit.doors import check_whole
 FORMAT = 1  # of a checkpoint folder; raised when an older diffkit could not read it
 
 
+def check_writable(folder: Path) -> None:
+    """Find out before the work, and without leaving anything behind, whether files can be written to a folder.
+
+    Raises: OSError if it is no folder, or none that may be written to.
+    """
+    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
+    if not (parent.is_dir() and os.access(parent, os.W_OK)):
+        raise OSError(f"cannot write to {folder}: {parent} is not a folder you may write to. Choose another one.")
+
+
 @contextmanager
 def claimed(folder: Path) -> Iterator[None]:
     """Hold a folder for one run, and clear what killed runs left there; the system lets go of it if this one is killed.
 
-    Raises: ValueError if another run holds it.
+    Folders that were made for a run which leaves nothing are gone again.
+    Raises: ValueError if another run holds it; OSError if it cannot be made.
     """
-    folder.mkdir(parents=True, exist_ok=True)
+    made = [path for path in (folder, *folder.parents) if not path.exists()]
+    with _told_if_unwritable(folder):
+        folder.mkdir(parents=True, exist_ok=True)
     path = folder / ".lock"
     lock = FileLock(path, blocking=False)
     try:
@@ -47,6 +60,9 @@ def claimed(folder: Path) -> Iterator[None]:
         with suppress(PermissionError):  # Windows deletes it when it is let go
             path.unlink(missing_ok=True)  # while it is held: who waits for it sees that it is another file
         lock.release()
+        with suppress(OSError):  # not empty
+            for empty in made:
+                empty.rmdir()
 
 
 @contextmanager
@@ -120,6 +136,8 @@ def write_whole(path: Path, content: str | bytes) -> None:
     """Write one file, text as UTF-8, so that a reader finds the old one or the new one and never half of it."""
     draft = path.with_name(f".{path.name}.part")
     with _told_if_unwritable(path):
+        if path.exists() and not path.is_file():
+            raise OSError("it is there and is no file")  # but a folder, or a device such as /dev/null
         try:
             path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(content.encode() if isinstance(content, str) else content)

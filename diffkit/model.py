@@ -23,6 +23,7 @@ from diffkit.blocks import BlockDiffusion
 from diffkit.d3pm import D3PM
 from diffkit.diffusion import MaskedDiffusion, Process
 from diffkit.gaussian import DiffusionLM, Plaid
+from diffkit.seal import is_as_sealed, seal
 from diffkit.sedd import SEDD, UDLM
 from diffkit.shipped import PRETRAINED
 from diffkit.wordvectors import WordVectorDiffusion
@@ -31,6 +32,7 @@ __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionC
 __all__ += ["PRETRAINED", "PROCESSES", "build_model", "check_tokenizer", "fingerprint", "load_model", "model_folder"]
 __all__ += ["quiet", "start_from"]
 
+UNREADABLE = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
 PROCESSES: dict[str, type[Process]] = {
     process.name: process
     for process in (MaskedDiffusion, D3PM, SEDD, UDLM, DiffusionLM, Plaid, Autoregressive, BlockDiffusion)
@@ -84,6 +86,12 @@ class DiffusionModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         self.denoiser._init_weights(module)
+
+    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
+        """As in transformers; the weights carry a checksum, which `load_model` looks at."""
+        super().save_pretrained(save_directory, *args, **kwargs)
+        for weights in Path(save_directory).glob("*.safetensors"):
+            seal(weights)
 
     @property
     def labels(self) -> int:
@@ -148,7 +156,8 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     """A trained model, ready to sample: a folder, or the name of one that ships with the project, such as "tales-mdlm".
 
     Only safetensors are read, never a pickle.
-    Raises: FileNotFoundError if there is no such folder; ValueError if it holds no model of ours.
+    Raises: FileNotFoundError if there is no such folder; ValueError if it holds no model of ours, weights that are no
+            numbers, or a damaged model (a single changed bit is noticed if the weights were saved with a checksum).
     """
     folder = model_folder(name_or_folder)
     if not (folder / "config.json").is_file():
@@ -163,7 +172,7 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
         settings = DiffusionConfig.get_config_dict(folder)[0]
         kind = settings.get("model_type")
         model, strange = _read(folder, settings) if kind == DiffusionConfig.model_type else (None, [])
-    except (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError) as error:
+    except UNREADABLE as error:
         raise ValueError(f"load_model: {folder} is damaged or not whole ({error}). Save or copy it again.") from error
     if model is None:
         raise ValueError(f"load_model: {folder} holds a {kind!r} model, expected {DiffusionConfig.model_type!r}.")
@@ -171,6 +180,12 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
         raise ValueError(
             f"load_model: the weights in {folder} are not those of its config.json: {len(strange)} do not fit, the "
             f"first is {strange[0]}. Copy both files again from one and the same model."
+        )
+    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
+    if broken:
+        raise ValueError(
+            f"load_model: the weights in {folder} are not all numbers: {broken[0]} holds NaN or infinity. Was it saved "
+            "by a run that diverged? Train it again with a lower learning rate."
         )
     return model.eval()
 
@@ -189,6 +204,8 @@ def _read(folder: Path, settings: dict[str, Any]) -> tuple[DiffusionModel, list[
         model, info = DiffusionModel.from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
+    if not all(map(is_as_sealed, folder.glob("*.safetensors"))):
+        raise ValueError("the bytes of its weights are not those that were saved")
     reshaped = {name for name, *_ in info["mismatched_keys"]}
     return model, sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped)
 

@@ -5,7 +5,6 @@ from __future__ import annotations
 import contextlib
 import importlib.util
 import json
-import os
 import re
 import time
 from collections.abc import Iterator
@@ -17,7 +16,7 @@ from accelerate import Accelerator
 from torch import Generator
 from tqdm.auto import tqdm
 
-from diffkit.checkpoint import latest_checkpoint, whole_files, write_whole
+from diffkit.checkpoint import check_writable, latest_checkpoint, whole_files, write_whole
 from diffkit.config import DataSettings, ModelSettings, Workshop, build, default_output, learn_tokenizer
 from diffkit.model import parameter_count, quiet
 from diffkit.terminal import paragraph
@@ -109,9 +108,7 @@ def _devices(accelerator: Accelerator) -> str:
 
 def _check_output(folder: Path, resume: bool, track: str) -> None:
     """Find out before the work, and without leaving anything behind, whether results can be kept."""
-    parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
-    if not (parent.is_dir() and os.access(parent, os.W_OK)):
-        raise OSError(f"cannot write to {folder}: {parent} is not a folder you may write to. Choose another --out.")
+    check_writable(folder)
     if (folder / "config.json").exists() and not (resume and latest_checkpoint(folder / "checkpoints")):
         raise ValueError(f"{folder} already holds a model. Go on with --resume, or choose another folder with --out.")
     if track and importlib.util.find_spec(track) is None:

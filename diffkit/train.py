@@ -35,7 +35,7 @@ from diffkit.draws import SharedGenerator
 from diffkit.labels import Conditioned, dropped
 from diffkit.model import DiffusionModel
 from diffkit.muon import Muon
-from diffkit.objectives import OBJECTIVES, TIME_LAWS
+from diffkit.objectives import OBJECTIVES, TIME_LAWS, check_objective
 from diffkit.parallel import anyone, check_launch, load_whole, part_of, shard, split_moments, whole
 from diffkit.recipe import Curriculum, TrainSettings
 
@@ -46,6 +46,7 @@ __all__ = ["Curriculum", "Record", "TrainSettings", "TrainState", "TrainingDiver
 __all__ += ["make_optimizers", "with_progress"]
 
 KEPT_CHECKPOINTS = 2
+REMEDY = "The last checkpoint is sound: lower the learning rate, lengthen the warm-up or clip harder, and resume."
 LabelOf = Callable[[Tensor], Tensor]
 
 
@@ -132,8 +133,7 @@ class TrainState:
         if not math.isfinite(loss + norm):
             raise TrainingDiverged(
                 f"fit: loss {loss:g} and gradient norm {norm:g} at step {self.step + 1}, which ends with batch "
-                f"{(self.step + 1) * batches} of the run. The last checkpoint is sound: lower the learning rate, "
-                "lengthen the warm-up or clip harder, and resume."
+                f"{(self.step + 1) * batches} of the run. {REMEDY}"
             )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
@@ -272,6 +272,7 @@ def fit(
     newest = latest_checkpoint(folder) if folder else None
     if newest and not resume:
         raise ValueError(f"fit: {folder} already holds a run ({newest.name}). Resume it, or choose another folder.")
+    check_objective(settings.objective, model.process)
     accelerator = accelerator or Accelerator(mixed_precision="no")
     with claimed(folder) if folder and accelerator.is_main_process else nullcontext():
         state = TrainState(model, batches, settings, accelerator, label_of)
@@ -302,6 +303,8 @@ def _steps(
         if validate and (last or state.step % settings.validate_every == 0):
             with torch.random.fork_rng(devices=[]):  # what it draws must not differ between a whole and a resumed run
                 value = validate(state.best().eval())
+            if math.isnan(value):
+                raise TrainingDiverged(f"fit: the held-out bound at step {state.step} is no number. {REMEDY}")
         due = last or state.step % settings.save_every == 0
         try:  # tell first, then save: a log that follows the records never lacks a step that was saved
             yield Record(state.step, loss, norm, settings.lr * settings.warmth(state.step - 1), speed, value)

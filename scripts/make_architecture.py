@@ -18,7 +18,7 @@ ROOT = Path(__file__).resolve().parent.parent
 ROOMS = {
     "Language and data": "shipped doors draws stories tokenizer language corpus data",
     "Noise and processes": "noise diffusion transitions d3pm sedd wordvectors gaussian latents",
-    "Networks": "labels attention backbone autoregressive blocks baselines model checkpoint",
+    "Networks": "labels attention backbone autoregressive blocks baselines seal model checkpoint",
     "Training": "objectives recipe muon parallel train",
     "Sampling": "sample fast remasking blockwise guidance lengths",
     "Evaluation": "evaluate reveal scaling metrics judge infilling leaderboard",
