@@ -3,8 +3,10 @@
 
 PYTHON ?= python3
 LAB_ARGS ?=
+LAB_IP ?= 127.0.0.1
 QUICKSTART_ARGS ?=
 TORCH := 2.13.0
+LOCK ?= requirements.lock
 SHELL := /bin/bash
 .SHELLFLAGS := -eu -o pipefail -c
 .DEFAULT_GOAL := help
@@ -23,13 +25,13 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(shell pwd))
 $(READY): always
 endif
 
-.PHONY: help lab test site demo quickstart notebooks sweep leaderboard bench check lint types size clean lock always
+.PHONY: help lab test site demo quickstart notebooks sweep leaderboard bench check lint types size wheel clean lock audit always
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
 	@echo "Settings: PYTHON=python3.12 picks the interpreter; LAB_ARGS='--port 9999' goes to JupyterLab."
 
-$(READY): requirements.lock pyproject.toml
+$(READY): $(LOCK) pyproject.toml
 	@"$(PYTHON)" -c 'import sys; sys.exit(not (3, 11) <= sys.version_info[:2] < (3, 14))' 2>/dev/null || { \
 	  echo "diffkit needs Python 3.11, 3.12 or 3.13, but '$(PYTHON)' is: $$("$(PYTHON)" --version 2>&1 || true)"; \
 	  echo "Name another one, for example:  make $(firstword $(MAKECMDGOALS)) PYTHON=python3.12"; exit 1; } >&2
@@ -39,17 +41,17 @@ $(READY): requirements.lock pyproject.toml
 	@rm -f $(READY)
 	@$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
 	@echo "Installing the locked dependencies into $(VENV) (once; a few minutes)"
-	$(PY) $(PIP_INSTALL) -r requirements.lock
+	$(PY) $(PIP_INSTALL) -r $(LOCK)
 	$(PY) $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@pwd > $(READY)
 
 lab: $(READY) ## set up once, then open the course in JupyterLab
 	@root=(); if [ "$$(id -u)" = 0 ]; then root=(--allow-root --no-browser); fi; \
-	JUPYTER_CONFIG_PATH="$$PWD/.jupyter" exec $(PY) -m jupyterlab --ServerApp.ip=127.0.0.1 --ServerApp.root_dir="$$PWD" \
+	JUPYTER_CONFIG_PATH="$$PWD/.jupyter" exec $(PY) -m jupyterlab --ServerApp.ip=$(LAB_IP) --ServerApp.root_dir="$$PWD" \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb "$${root[@]}" $(LAB_ARGS)
 
 demo: $(READY) ## watch a story unmask in the terminal, from the shipped model
-	@$(VENV)/bin/diffkit sample --model data/pretrained/tales-mdlm --animate
+	@$(VENV)/bin/diffkit demo
 
 quickstart: $(READY) ## with a GPU and a network: TinyStories, six layers, 50,000 steps, then samples (resumes; see docs/costs.md)
 	@precision=$$($(PY) -c 'import torch; print("bf16" if torch.cuda.is_available() else "no")'); \
@@ -99,16 +101,30 @@ leaderboard: $(READY) ## train and judge the rows of notebook 16 that are not in
 bench: $(READY) ## measure speed and memory against BERT's and against the machine's own peak (about five minutes)
 	@for name in training utilisation data gpu; do echo "== $$name"; $(PY) benchmarks/$$name.py; done
 
-lock: ## rebuild requirements.lock from the ranges in pyproject.toml
+wheel: $(READY) ## build a wheel that works without the repository, and its source archive, in dist/
+	@rm -rf dist
+	@$(PY) -m build --no-isolation
+
+# $(call RESOLVE,FILE,PINS): what pip makes of the ranges in pyproject.toml with these pins, in an environment of its own.
+define RESOLVE
 	rm -rf .cache/lock && mkdir -p .cache && "$(PYTHON)" -m venv .cache/lock
-	.cache/lock/bin/python $(PIP_INSTALL) torch==$(TORCH)
-	.cache/lock/bin/python $(PIP_INSTALL) -e '.[notebooks,site,test]' torch==$(TORCH)
-	{ sed '/^[^#]/,$$d' requirements.lock; .cache/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
+	$(2) > .cache/pins.txt
+	.cache/lock/bin/python $(PIP_INSTALL) -c .cache/pins.txt -e '.[notebooks,site,test]' setuptools
+	{ sed '/^[^#]/,$$d' $(1); .cache/lock/bin/python -m pip freeze --all --exclude-editable --exclude pip \
 	  | grep -viE '^(nvidia-|cuda-|triton|wheel)' | sed -E -e 's/\+[a-z0-9.]+$$//' \
 	    -e 's/^(pexpect|ptyprocess)==.*/&; sys_platform != "win32"/'; } > .cache/requirements.lock
-	mv .cache/requirements.lock requirements.lock
+	mv .cache/requirements.lock $(1)
+endef
+
+lock: ## rebuild requirements.lock and requirements-oldest.lock: the newest and oldest that pyproject.toml allows
+	$(call RESOLVE,requirements.lock,echo torch==$(TORCH))
+	$(call RESOLVE,requirements-oldest.lock,"$(PYTHON)" scripts/lower_bounds.py)
+
+audit: ## ask the advisory database about every locked package (needs a network)
+	mkdir -p .cache && "$(PYTHON)" -m venv .cache/audit && .cache/audit/bin/python $(PIP_INSTALL) --quiet pip-audit
+	.cache/audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.lock
 
 clean: ## remove caches (keeps .venv, runs/ and downloaded data)
-	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info screenshots site .cache/lock
+	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info screenshots site .cache/lock .cache/audit
 	find . -name __pycache__ -not -path './$(VENV)/*' -prune -exec rm -rf {} +
 	find . -name .ipynb_checkpoints -not -path './$(VENV)/*' -prune -exec rm -rf {} +

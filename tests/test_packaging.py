@@ -1,10 +1,15 @@
 """The files around the code agree with each other: ranges, lock, conda environment, commands, what is in git."""
 
 import ast
+import importlib
+import os
 import re
+import shutil
 import subprocess
 import sys
+import tarfile
 import tomllib
+import zipfile
 from importlib.metadata import packages_distributions
 from pathlib import Path
 
@@ -135,3 +140,79 @@ def test_scripts_can_be_started():
         assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
         assert path.stat().st_mode & 0o111, f"{name} is not executable"
     assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------------------------- wheel and archive
+
+MODEL = "data/pretrained/tales-mdlm"
+RUN_WHEEL = """
+import sys
+sys.modules |= dict.fromkeys(("anywidget", "IPython", "ipywidgets", "jupyterlab"))  # a base install has none of them
+import diffkit
+from diffkit import cli
+print(diffkit.__file__)
+sys.exit(cli.main(["demo"]) or cli.main(["train", "--model.size=pico", "--train.steps=1", "--data.batch_size=8"]))
+"""
+
+
+def sources(*patterns):
+    return {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+
+
+CODE = sources("diffkit/**/*.py", "diffkit/**/*.js", "diffkit/**/*.css", "diffkit/py.typed")
+SETTINGS_AND_MODEL = sources("configs/**/*.yaml", f"{MODEL}/*")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The source archive, and the wheel made from it."""
+    copy, dist = tmp_path_factory.mktemp("build") / "diffkit", tmp_path_factory.mktemp("dist")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "site", "__pycache__"))
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, copy]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (archive,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+    return archive, wheel
+
+
+@pytest.mark.slow
+def test_archive_holds_what_the_wheel_is_built_from(built):
+    with tarfile.open(built[0]) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames() if not tar.getmember(name).isdir()}
+    around = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml", "MANIFEST.in"}
+    assert names == CODE | SETTINGS_AND_MODEL | around | {"PKG-INFO", "setup.cfg", "diffkit.egg-info/SOURCES.txt"}
+
+
+@pytest.mark.slow
+def test_wheel_holds_code_settings_and_model(built):
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = set(wheel.namelist())
+    about = {name for name in names if name.startswith(f"diffkit-{PROJECT['version']}.dist-info/")}
+    shipped = {f"diffkit/{name.removeprefix('data/')}" for name in SETTINGS_AND_MODEL}
+    assert names - about == CODE | shipped
+    assert f"diffkit-{PROJECT['version']}.dist-info/licenses/LICENSE" in about
+    assert built[1].stat().st_size < 5 * MAX_BYTES
+
+
+@pytest.mark.slow
+def test_wheel_works_without_the_repository(built, tmp_path):
+    """Installed in one folder and started in another, without Jupyter: a story appears, and a model is trained."""
+    target, here = tmp_path / "installed", tmp_path / "here"
+    here.mkdir()
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--target", target, built[1]]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    environment = os.environ | {"PYTHONPATH": str(target), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", RUN_WHEEL], cwd=here, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(target)), "the repository was imported, not the wheel"
+    assert "[step 48 of 48]" in done.stdout and "\nDone." in done.stdout
+    assert (here / "runs" / "tales-mdlm-pico" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["anywidget", "ipywidgets"])
+def test_widgets_without_their_extra_say_how_to_get_it(name, monkeypatch):
+    for module in [module for module in sys.modules if module.startswith("diffkit.widgets")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"needs {name}: pip install 'diffkit\[notebooks\]'"):
+        importlib.import_module("diffkit.widgets")
