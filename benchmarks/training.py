@@ -33,14 +33,14 @@ import transformers
 from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, PreTrainedTokenizerBase
 
-from diffkit.backbone import denormals_flushed, parameter_count
+from diffkit.backbone import parameter_count
 from diffkit.checkpoint import write_whole
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.language import load_language
 from diffkit.model import DiffusionModel, build_model
 from diffkit.objectives import low_discrepancy
 from diffkit.tokenizer import load_tokenizer
-from diffkit.train import TrainSettings, make_optimizers
+from diffkit.train import TrainSettings, denormals_flushed, make_optimizers
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BARS = {"tiny": {"speed": 1.8, "memory": 0.6}, "nano": {"speed": 1.0}}

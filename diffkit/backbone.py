@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from typing import Any
 
 import torch
@@ -283,13 +282,3 @@ class Denoiser(PreTrainedModel):
 def parameter_count(model: nn.Module) -> int:
     """Number of trained numbers in a model, shared ones once."""
     return sum(p.numel() for p in model.parameters() if p.requires_grad)
-
-
-@contextmanager
-def denormals_flushed() -> Iterator[None]:
-    """Treat denormal numbers as zero while training, and only then: CPUs multiply such gradients many times slower."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)

@@ -6,10 +6,8 @@ independent, so whatever is observed about a story, position by position, become
 
 from __future__ import annotations
 
-import re
-from collections import defaultdict
 from collections.abc import Callable, Iterator
-from functools import cached_property, lru_cache
+from functools import lru_cache
 from typing import NamedTuple, Protocol
 
 import torch
@@ -17,7 +15,8 @@ from torch import Generator, Tensor
 
 from diffkit.doors import check_ids, check_whole
 from diffkit.draws import categorical
-from diffkit.stories import GRAMMARS, Grammar
+from diffkit.stories import GRAMMARS, Grammar, slot_and_form
+from diffkit.tables import Tables
 from diffkit.tokenizer import word_level_tokenizer
 
 STORIES_AT_ONCE = 256  # keeps the memory of exact inference under a gigabyte
@@ -30,14 +29,6 @@ class GivesEvidence(Protocol):
     def evidence(self, zt: Tensor, t: Tensor) -> Tensor: ...  # log q(z_t[i] | x_0[i] = v), (B, L, V)
 
     def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor: ...  # what its denoiser should output
-
-
-class Bucket(NamedTuple):
-    """Slot groups of one shape, so that they are computed together. A group is one slot at one set of positions."""
-
-    group: Tensor  # (G,) number of the group
-    log_p: Tensor  # (G, U) log-probability of each value
-    cells: Tensor  # (G, U, P) where each value shows: position * V + word
 
 
 class Forward(NamedTuple):
@@ -66,72 +57,9 @@ class StoryLanguage:
         probs = torch.tensor([template.prob for template in grammar.templates], dtype=torch.float64)
         self.template_probs = probs / probs.sum()
         self.template_labels = torch.tensor([self.labels.index(template.label) for template in grammar.templates])
-        self._build_tables()
-
-    # ------------------------------------------------------------------------------------------------------- building
-
-    def _build_tables(self) -> None:
-        """Number the slot groups, and note for every template its literal cells and its groups."""
-        groups: dict[tuple[str, tuple[tuple[int, str], ...]], int] = {}
-        literals, members, shapes = [], [], defaultdict(list)
-        for template in self.grammar.templates:
-            canvas = self._canvas(template.text)
-            literals.append(
-                [i * self.vocab_size + self._id(part) for i, part in enumerate(canvas) if isinstance(part, str)]
-            )
-            shown = defaultdict(list)
-            for i, part in enumerate(canvas):
-                if not isinstance(part, str):
-                    shown[part[0]].append((i, part[1]))
-            for slot, places in shown.items():
-                key = (slot, tuple(places))
-                if key not in groups:
-                    groups[key] = len(groups)
-                    log_p, cells = self._visible_values(slot, places)
-                    shapes[len(log_p), len(places)].append((groups[key], log_p, cells))
-            members.append([groups[slot, tuple(places)] for slot, places in shown.items()])
-        self.buckets = [
-            Bucket(torch.tensor([g for g, _, _ in same]), torch.stack([p for _, p, _ in same]),
-                   torch.stack([c for _, _, c in same]))
-            for same in shapes.values()
-        ]  # fmt: skip
-        self.template_literals = _padded(literals, self.length * self.vocab_size)  # (K, most literals)
-        self.template_groups = _padded(members, len(groups))  # (K, most groups)
-        self._members = torch.zeros(len(groups) + 1, len(literals), dtype=torch.float64)
-        self._members[self.template_groups, torch.arange(len(literals))[:, None]] = 1  # (groups + 1, K)
-
-    def _canvas(self, text: str) -> list[str | tuple[str, str]]:
-        """A template's L positions: a literal token, or the pair (slot, form)."""
-        parts: list[str | tuple[str, str]] = [slot_and_form(word) or word for word in text.split()]
-        if len(parts) >= self.length:
-            raise ValueError(
-                f"StoryLanguage: a story and its EOS must fit {self.length} positions; {text!r} has {len(parts)} "
-                "words. Shorten the template or lengthen the canvas."
-            )
-        return [*parts, "[EOS]", *["[PAD]"] * (self.length - len(parts) - 1)]
-
-    def _id(self, word: str) -> int:
-        return self.tokenizer.convert_tokens_to_ids(word)
-
-    def _visible_values(self, slot: str, places: list[tuple[int, str]]) -> tuple[Tensor, Tensor]:
-        """Values of a slot as these places show them: equal-looking ones are merged. (U,) log p and (U, P) cells."""
-        total: dict[tuple[int, ...], float] = defaultdict(float)
-        for value, p in zip(*self.grammar.slots[slot], strict=True):
-            total[tuple(i * self.vocab_size + self._id(value[form]) for i, form in places)] += p
-        probs = torch.tensor(list(total.values()), dtype=torch.float64)
-        return (probs / probs.sum()).log(), torch.tensor(list(total))
+        self.tables = Tables(grammar, self.tokenizer)
 
     # ------------------------------------------------------------------------------------------------------- sampling
-
-    @cached_property
-    def _script(self) -> tuple[Tensor, list[tuple[str, str]]]:
-        """(K, L) table of what stands where: a token id, or -1 - f for the f-th (slot, form) of the list beside it."""
-        forms: dict[tuple[str, str], int] = {}
-        rows = [
-            [self._id(part) if isinstance(part, str) else -1 - forms.setdefault(part, len(forms)) for part in canvas]
-            for canvas in (self._canvas(template.text) for template in self.grammar.templates)
-        ]
-        return torch.tensor(rows), list(forms)
 
     def sample(self, n: int, rng: Generator, label: str | None = None) -> Tensor:
         """Draw n stories.
@@ -141,18 +69,12 @@ class StoryLanguage:
         Raises:  ValueError for an unknown label.
         """
         check_whole(n, "n", "StoryLanguage", 0)
-        table, forms = self._script
-        script = table[categorical(self._template_prior(label).exp().expand(n, -1), rng)]  # (n, L)
+        script = self.tables.script[categorical(self._template_prior(label).exp().expand(n, -1), rng)]  # (n, L)
         values = {
             name: categorical(torch.tensor(slot.probs).expand(n, -1), rng) for name, slot in self.grammar.slots.items()
         }
-        words = [
-            torch.tensor([self._id(value.get(form, "[UNK]")) for value in self.grammar.slots[name].values])[
-                values[name]
-            ]
-            for name, form in forms
-        ]
-        return torch.where(script >= 0, script, torch.stack(words, 1).gather(1, (-1 - script).clamp(min=0)))
+        words = torch.stack([ids[values[slot]] for slot, ids in self.tables.forms], 1)  # (n, forms)
+        return torch.where(script >= 0, script, words.gather(1, (-1 - script).clamp(min=0)))
 
     def _template_prior(self, label: str | None) -> Tensor:
         """(K,) log p(template | label)."""
@@ -173,13 +95,13 @@ class StoryLanguage:
         """Sum the slots out, group by group, then the templates' parts."""
         B = log_evidence.shape[0]
         evidence = torch.cat([log_evidence.double().reshape(B, -1).T, torch.zeros(1, B, dtype=torch.float64)])
-        groups = torch.zeros(len(self._members), B, dtype=torch.float64)
+        groups = torch.zeros(len(self.tables.members), B, dtype=torch.float64)
         slots = []
-        for bucket in self.buckets:
+        for bucket in self.tables.buckets:
             slots.append(bucket.log_p[..., None] + sum(evidence[cells] for cells in bucket.cells.unbind(-1)))
             groups[bucket.group] = slots[-1].logsumexp(1)
-        templates = self._template_prior(label)[:, None] + sum(groups[column] for column in self.template_groups.T)
-        templates = templates + sum(evidence[column] for column in self.template_literals.T)
+        templates = self._template_prior(label)[:, None] + sum(groups[column] for column in self.tables.groups.T)
+        templates = templates + sum(evidence[column] for column in self.tables.literals.T)
         return Forward(evidence, slots, groups, templates)
 
     def posterior(self, log_evidence: Tensor, label: str | None = None) -> tuple[Tensor, Tensor]:
@@ -201,9 +123,9 @@ class StoryLanguage:
     def _posterior(self, log_evidence: Tensor, label: str | None) -> tuple[Tensor, Tensor]:
         forward = self._forward(log_evidence.cpu(), label)
         log_p, templates = _normalise(forward.templates, 0)  # (B,), (K, B)
-        group_weight = self._members @ templates  # (groups + 1, B)
-        cells, weights = [self.template_literals.T.flatten()], [templates.repeat(self.template_literals.shape[1], 1)]
-        for bucket, slots in zip(self.buckets, forward.slots, strict=True):
+        group_weight = self.tables.members @ templates  # (groups + 1, B)
+        cells, weights = [self.tables.literals.T.flatten()], [templates.repeat(self.tables.literals.shape[1], 1)]
+        for bucket, slots in zip(self.tables.buckets, forward.slots, strict=True):
             weight = _normalise(slots, 1)[1] * group_weight[bucket.group][:, None]  # (G, U, B)
             for column in bucket.cells.unbind(-1):
                 cells.append(column.flatten())
@@ -255,11 +177,11 @@ class StoryLanguage:
 
     def entropy(self) -> float:
         """Entropy of a story in nats: H(template) + expected H(visible slots), as each text has one derivation."""
-        per_group = torch.zeros(len(self._members), dtype=torch.float64)
-        for bucket in self.buckets:
+        per_group = torch.zeros(len(self.tables.members), dtype=torch.float64)
+        for bucket in self.tables.buckets:
             per_group[bucket.group] = torch.special.entr(bucket.log_p.exp()).sum(-1)
         templates = torch.special.entr(self.template_probs).sum()
-        return float(templates + self.template_probs @ per_group[self.template_groups].sum(1))
+        return float(templates + self.template_probs @ per_group[self.tables.groups].sum(1))
 
     # ---------------------------------------------------------------------------------------------------- as a denoiser
 
@@ -297,17 +219,6 @@ def _normalise(log_weights: Tensor, axis: int) -> tuple[Tensor, Tensor]:
     """logsumexp over an axis, and the softmax along it, with zeros where every weight is -inf."""
     total = log_weights.logsumexp(axis, keepdim=True)
     return total.squeeze(axis), (log_weights - total.clamp(min=torch.finfo(total.dtype).min)).exp()
-
-
-def _padded(rows: list[list[int]], filler: int) -> Tensor:
-    most = max(map(len, rows))
-    return torch.tensor([row + [filler] * (most - len(row)) for row in rows])
-
-
-def slot_and_form(word: str) -> tuple[str, str] | None:
-    """'{hero.she}' -> ('hero', 'she'); a literal word -> None."""
-    match = re.fullmatch(r"\{(\w+)(?:\.(\w+))?\}", word)
-    return (match[1], match[2] or "") if match else None
 
 
 def _words(grammar: Grammar) -> Iterator[str]:

@@ -11,7 +11,8 @@ import torch
 from torch import Tensor
 
 from diffkit.evaluate import chance_of_counts, kl_floor, kl_of_counts
-from diffkit.language import StoryLanguage, slot_and_form
+from diffkit.language import StoryLanguage
+from diffkit.stories import slot_and_form
 
 
 def until_end(ids: Tensor, eos_id: int) -> list[list[int]]:

@@ -7,6 +7,7 @@ independent of each other, so what must differ (the hero and the friend) is one 
 
 from __future__ import annotations
 
+import re
 from itertools import product
 from typing import NamedTuple
 
@@ -34,6 +35,12 @@ class Grammar(NamedTuple):
     slots: dict[str, Slot]
     templates: list[Template]
     length: int
+
+
+def slot_and_form(word: str) -> tuple[str, str] | None:
+    """'{hero.she}' -> ('hero', 'she'); a literal word -> None."""
+    match = re.fullmatch(r"\{(\w+)(?:\.(\w+))?\}", word)
+    return (match[1], match[2] or "") if match else None
 
 
 def uniform(*values: str | Forms) -> Slot:

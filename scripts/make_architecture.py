@@ -16,14 +16,14 @@ ROOT = Path(__file__).resolve().parent.parent
 
 # In the order in which data flows: a file imports only from files before it. A new file gets its place here.
 ROOMS = {
-    "Language and data": "shipped doors draws stories tokenizer language corpus data",
+    "Language and data": "shipped doors draws stories tokenizer tables language corpus chunks data",
     "Noise and processes": "noise diffusion transitions d3pm sedd wordvectors gaussian latents",
     "Networks": "labels attention backbone autoregressive blocks baselines seal model checkpoint",
-    "Training": "objectives recipe muon parallel train",
+    "Training": "objectives recipe muon parallel state train",
     "Sampling": "sample fast remasking blockwise guidance lengths",
     "Evaluation": "evaluate reveal scaling metrics judge infilling leaderboard",
     "What is shown": "plot report widgets exercises",
-    "Settings and commands": "config terminal doctor runs commands cli __main__",
+    "Settings and commands": "plainyaml config terminal doctor runs commands cli __main__",
 }
 ORDER = " ".join(ROOMS.values()).split()
 ROOM_OF = {name: number for number, names in enumerate(ROOMS.values(), 1) for name in names.split()}
