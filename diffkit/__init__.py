@@ -5,10 +5,10 @@ from diffkit.evaluate import nelbo
 from diffkit.language import load_language
 from diffkit.model import DiffusionModel, load_model
 from diffkit.noise import corrupt, get_schedule
-from diffkit.sample import denoise_frames, infill, sample
+from diffkit.sample import denoise_frames, infill
 
 __version__ = "0.1.0"
 __all__ = [
     "DiffusionModel", "MaskedDiffusion", "corrupt", "denoise_frames", "get_schedule", "infill", "load_language",
-    "load_model", "nelbo", "sample",
+    "load_model", "nelbo",
 ]  # fmt: skip

@@ -33,7 +33,8 @@ def mean_of(values: Tensor) -> Estimate:
     """Mean of independent values (n,) and its standard error (NaN for a single value)."""
     if values.ndim != 1 or not len(values):
         raise ValueError(f"mean_of: needs values (n,), at least one, got {tuple(values.shape)}.")
-    return Estimate(values.double().mean().item(), values.double().std().item() / math.sqrt(len(values)))
+    spread = values.double().std().item() if len(values) > 1 else math.nan
+    return Estimate(values.double().mean().item(), spread / math.sqrt(len(values)))
 
 
 def check_texts(process: Process, x0: Tensor, where: str) -> None:
@@ -210,6 +211,11 @@ class Quality(NamedTuple):
     plot_kl_floor: float  # what a perfect sampler of this many samples would show on average
 
 
+def plots_of(language: StoryLanguage, ids: Tensor) -> Tensor:
+    """The plot, which is the template, that each sample (n, L) follows, (n,) int64; -1 if it is no whole story."""
+    return language.parse(ids).where((ids != language.mask_id).all(1), -1)
+
+
 def quality(language: StoryLanguage, ids: Tensor) -> Quality:
     """Judge samples (n, L) exactly. The plot is the template a story follows, the ending included.
 
@@ -217,8 +223,8 @@ def quality(language: StoryLanguage, ids: Tensor) -> Quality:
     """
     if not len(ids):
         raise ValueError(f"quality: there is nothing to judge in samples {tuple(ids.shape)}.")
-    log_p, plots = language.log_prob(ids), language.parse(ids)
-    valid = (plots >= 0) & (ids != language.mask_id).all(1)
+    log_p, plots = language.log_prob(ids), plots_of(language, ids)
+    valid = plots >= 0
     low, high = wilson(int(valid.sum()), len(ids))
     counts = torch.bincount(plots[valid], minlength=len(language.template_probs)).double()
     kl = kl_of_counts(counts, language.template_probs)

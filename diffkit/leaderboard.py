@@ -56,7 +56,7 @@ def likelihood(
     return Likelihood(*(mean_of(nats) / language.length for nats in (own - truth, own - best, best - truth)))
 
 
-class Samples(NamedTuple):
+class Written(NamedTuple):
     """Texts of one denoiser, judged exactly."""
 
     who: str  # "trained" or "exact"
@@ -97,12 +97,12 @@ def texts(process: Process, denoise: Denoise, way: str, *, n: int, L: int, steps
 
 def judged(
     who: str, process: Process, denoise: Denoise, language: StoryLanguage, *, way: str, steps: int, n: int, seed: int
-) -> Samples:
+) -> Written:
     """Make n texts and judge them; the seed decides the texts."""
     rng, L = Generator().manual_seed(seed), language.length
     found = quality(language, texts(process, denoise, way, n=n, L=L, steps=steps, rng=rng))
     some = {name: value if math.isfinite(value) else None for name, value in found._asdict().items()}
-    return Samples(who, way, steps, n, **some)  # type: ignore[arg-type]
+    return Written(who, way, steps, n, **some)  # type: ignore[arg-type]
 
 
 def seconds_a_text(process: Process, denoise: Denoise, L: int, *, steps: int) -> float:
@@ -128,14 +128,14 @@ class Row(NamedTuple):
     curve: list[tuple[int, float]]  # held-out bound on the way: (step, nats a token)
     weights: str  # SHA-256 of model.safetensors
     likelihood: Likelihood
-    samples: list[Samples]
+    samples: list[Written]
     seconds: float | None = None  # per text in 16 steps, one thread; all rows timed side by side
 
     def title(self) -> str:
         """Its name in tables and figures."""
         return TITLES[self.name]
 
-    def written(self, who: str, way: str) -> list[Samples]:
+    def written(self, who: str, way: str) -> list[Written]:
         """Its texts made in one way, few steps first."""
         return sorted((each for each in self.samples if (each.who, each.way) == (who, way)), key=lambda s: s.steps)
 
@@ -158,7 +158,7 @@ def read_board(path: Path) -> Board:
 
 def _row(stored: dict[str, Any]) -> Row:
     found = Likelihood(**{name: Estimate(**value) for name, value in stored["likelihood"].items()})
-    samples = [Samples(**each) for each in stored["samples"]]
+    samples = [Written(**each) for each in stored["samples"]]
     curve = [(step, nats) for step, nats in stored["curve"]]
     return Row(**stored | {"likelihood": found, "samples": samples, "curve": curve})
 

@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffkit.evaluate import chance_of_counts, kl_floor, kl_of_counts
+from diffkit.evaluate import chance_of_counts, kl_floor, kl_of_counts, plots_of
 from diffkit.language import StoryLanguage
 from diffkit.stories import slot_and_form
 
@@ -153,8 +153,8 @@ def marginals(language: StoryLanguage, ids: Tensor) -> dict[str, Distance]:
 
     Raises: ValueError if no sample is valid.
     """
-    plots = language.parse(ids)
-    plots = plots[(plots >= 0) & (ids != language.mask_id).all(1)]
+    plots = plots_of(language, ids)
+    plots = plots[plots >= 0]
     if not len(plots):
         raise ValueError("marginals: no sample is a story of the language, so nothing can be counted.")
     lengths = torch.tensor([len(template.text.split()) for template in language.grammar.templates])
@@ -196,8 +196,8 @@ def pair_distance(language: StoryLanguage, ids: Tensor, first: str, second: str)
             for other, q in zip(*slots[second], strict=True):
                 exact[word(one[a[1]]), word(other[b[1]])] += share * p * q
     counts = dict.fromkeys(exact, 0)
-    for row, plot in zip(ids.tolist(), language.parse(ids).tolist(), strict=True):
-        a, b = places[plot] if plot >= 0 and language.mask_id not in row else (None, None)
+    for row, plot in zip(ids.tolist(), plots_of(language, ids).tolist(), strict=True):
+        a, b = places[plot] if plot >= 0 else (None, None)
         if a is not None and b is not None:
             counts[row[a[0]], row[b[0]]] += 1
     probs = torch.tensor(list(exact.values()), dtype=torch.float64)

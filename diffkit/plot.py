@@ -13,10 +13,9 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullFormatter
-from torch import Tensor, nn
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.attention import SHARPEST, Attention, rotate
 from diffkit.evaluate import CountError
 from diffkit.noise import Schedule
 from diffkit.train import Record
@@ -102,6 +101,7 @@ def lines(
         ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
     if log_x:
         ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
     if log_y:
         ax.set_yscale("log")
     if len(curves) > 1 or level is not None:
@@ -268,38 +268,6 @@ def error_by_count(rows: Sequence[CountError], *, title: str = "Loss by number o
         markers=True,
         alt=f"Loss per hidden token, model and exact denoiser; the model is furthest off with {worst.count} hidden.",
     )  # fmt: skip
-
-
-@torch.no_grad()
-def attention_weights(model: nn.Module, xt: Tensor, t: float = 0.0) -> Tensor:
-    """How much each position looks at each other one, (layers, heads, L, L); every row sums to 1.
-
-    The network computes these inside one fused call, so they are computed again from what goes into each Attention.
-
-    Args:   xt: (1, L) ids; t: one time.
-    Raises: ValueError for more than one row.
-    """
-    if len(xt) != 1:
-        raise ValueError(f"attention_weights: one row at a time, got xt {tuple(xt.shape)}. Take xt[:1].")
-    weights: list[Tensor] = []
-
-    def look(layer: nn.Module, given: tuple[Tensor, tuple[Tensor, Tensor] | None]) -> None:
-        assert isinstance(layer, Attention)
-        q, k = (f(given[0]).view(*xt.shape, layer.heads, -1).transpose(1, 2) for f in (layer.query, layer.key))
-        q, k = layer.norm_query(q), layer.norm_key(k)
-        if given[1] is not None:
-            q, k = rotate(q, *given[1]), rotate(k, *given[1])
-        scores = SHARPEST / q.shape[-1] * q @ k.transpose(-1, -2)  # (1, H, L, L)
-        future = torch.ones_like(scores).triu(1).bool() if layer.causal else torch.zeros_like(scores).bool()
-        weights.append(scores.masked_fill(future, -torch.inf).softmax(-1)[0])
-
-    hooks = [layer.register_forward_pre_hook(look) for layer in model.modules() if isinstance(layer, Attention)]
-    try:
-        model(xt, t)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(weights)
 
 
 def attention_map(weights: Tensor, words: Sequence[str], *, title: str, alt: str) -> Picture:

@@ -4,7 +4,7 @@ import pytest
 import torch
 
 from diffkit import plot
-from diffkit.attention import Attention
+from diffkit.attention import Attention, attention_weights
 from diffkit.backbone import Denoiser, DenoiserConfig
 
 
@@ -25,7 +25,7 @@ def test_mixing_the_values_with_the_weights_gives_what_the_layer_gives(settings)
         for layer in model.modules()
         if isinstance(layer, Attention)
     ]
-    weights = plot.attention_weights(model, xt, 10.0)
+    weights = attention_weights(model, xt, 10.0)
     for hook in hooks:
         hook.remove()
     assert weights.shape == (2, 4, 9, 9)
@@ -37,17 +37,17 @@ def test_mixing_the_values_with_the_weights_gives_what_the_layer_gives(settings)
 
 
 def test_a_causal_model_never_looks_ahead():
-    weights = plot.attention_weights(network(causal=True), torch.arange(9)[None])
+    weights = attention_weights(network(causal=True), torch.arange(9)[None])
     assert (weights.triu(1) == 0).all()
 
 
 def test_it_leaves_no_hook_behind_even_after_an_error():
     model = network()
     with pytest.raises(ValueError, match="sequences have"):
-        plot.attention_weights(model, torch.zeros(1, 10, dtype=torch.long))
+        attention_weights(model, torch.zeros(1, 10, dtype=torch.long))
     assert not any(layer._forward_pre_hooks for layer in model.modules())
     with pytest.raises(ValueError, match="one row"):
-        plot.attention_weights(model, torch.zeros(2, 9, dtype=torch.long))
+        attention_weights(model, torch.zeros(2, 9, dtype=torch.long))
 
 
 def test_the_map_is_a_picture_that_says_what_it_shows():

@@ -97,7 +97,7 @@ def test_the_same_numbers_give_the_same_bytes():
 
 def test_every_kind_of_figure_is_tried():
     drawn = {name for name, item in vars(plot).items() if inspect.isfunction(item) and item.__module__ == plot.__name__}
-    assert drawn - {"axes", "smoothed", "attention_weights"} <= FIGURES.keys()
+    assert drawn - {"axes", "smoothed"} <= FIGURES.keys()
 
 
 @pytest.fixture

@@ -28,7 +28,7 @@ from diffkit.train import Record, TrainingDiverged, TrainSettings, fit
 from diffkit.widgets import InfillingBoard, NoiseExplorer, SamplerLab, TrainingDashboard
 from diffkit.widgets import dashboard as dashboard_file
 from diffkit.widgets.board import _Panel
-from diffkit.widgets.chart import BOTTOM, HEIGHT, LEFT, MAX_POINTS, RIGHT, TOP, WIDTH, Frame, chart
+from diffkit.widgets.chart import BOTTOM, HEIGHT, LEFT, MAX_POINTS, RIGHT, TOP, WIDTH, Window, chart
 from diffkit.widgets.panel import OPEN_AT_ONCE, guarded, heard_while_busy, parts_of
 from diffkit.widgets.sampler_lab import THREAD, Settings
 from diffkit.widgets.text import HIDDEN
@@ -168,7 +168,7 @@ def numbers(svg):
 
 def test_a_chart_puts_points_where_they_belong():
     told = {"title": "A & B", "x_label": "x", "y_label": "y", "told": '"up"'}
-    svg = chart({"one": [(0, 0), (5, 1), (10, 4)], "two": [(0, 9)]}, Frame(0, 10, 0, 4), bold="one", **told)
+    svg = chart({"one": [(0, 0), (5, 1), (10, 4)], "two": [(0, 9)]}, Window(0, 10, 0, 4), bold="one", **told)
     one, two = numbers(svg)
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     assert one == [(LEFT, bottom), ((LEFT + right) / 2, bottom - (bottom - TOP) / 4), (right, TOP)]
@@ -180,7 +180,7 @@ def test_a_chart_puts_points_where_they_belong():
 
 def test_a_long_line_keeps_few_points_and_both_ends():
     line = [(float(i), 1.0) for i in range(10_007)]
-    svg = chart({"one": line}, Frame(0, 10_006, 0, 1), title="t", x_label="x", y_label="y", told="")
+    svg = chart({"one": line}, Window(0, 10_006, 0, 1), title="t", x_label="x", y_label="y", told="")
     (points,) = numbers(svg)
     assert MAX_POINTS / 2 < len(points) <= MAX_POINTS + 1
     assert points[0][0] == LEFT and points[-1][0] == WIDTH - RIGHT
@@ -205,7 +205,7 @@ def test_noise_explorer_hides_what_the_schedule_says():
 
 
 def test_noise_explorer_marks_t_on_the_curve_of_the_chosen_schedule():
-    one, frame = explorer(), Frame(0, 1000, 0, 1)
+    one, frame = explorer(), Window(0, 1000, 0, 1)
     for which, schedule in enumerate(one.schedules):
         for i, t in enumerate(one.times.tolist()):
             svg = one.curves[which][i]
@@ -447,7 +447,7 @@ def test_the_dashboard_passes_records_on_and_shows_them():
     assert f"Finished after step 5 of 5. Loss {smooth[-1]:.3f} nats per token, smoothed (the entropy is 0.500)" in told
     assert "1,005 tokens/s" in told and "left" not in told
     (curve,) = numbers(one.picture())
-    frame = Frame(0, 5, 0, 6)
+    frame = Window(0, 5, 0, 6)
     places = [frame.place(step, loss) for step, loss in enumerate(smooth, start=1)]
     assert [p for pair in curve for p in pair] == pytest.approx([p for pair in places for p in pair], abs=0.06)
     line = re.search(r'<path d="M[\d.]+ ([\d.]+)H', one.picture())[1]

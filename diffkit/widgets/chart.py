@@ -15,7 +15,7 @@ MAX_POINTS = 240  # of a line; more would not show
 Line = Sequence[tuple[float, float]]
 
 
-class Frame(NamedTuple):
+class Window(NamedTuple):
     """The part of the plane that a chart shows."""
 
     x_low: float
@@ -32,7 +32,7 @@ class Frame(NamedTuple):
 
 def chart(
     lines: Mapping[str, Line],
-    frame: Frame,
+    frame: Window,
     *,
     title: str,
     x_label: str,
@@ -69,14 +69,14 @@ def chart(
     )
 
 
-def _path(points: Line, frame: Frame, colour: str, dashes: str, width: float) -> str:
+def _path(points: Line, frame: Window, colour: str, dashes: str, width: float) -> str:
     every = math.ceil(len(points) / MAX_POINTS) or 1
     kept = [*points[::every], *([] if (len(points) - 1) % every == 0 else points[-1:])]
     told = " ".join("{:.1f},{:.1f}".format(*frame.place(x, y)) for x, y in kept)
     return f'<polyline points="{told}" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes}"/>'
 
 
-def _axes(frame: Frame, x_label: str, y_label: str) -> str:
+def _axes(frame: Window, x_label: str, y_label: str) -> str:
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     inner = f'<path d="M{LEFT} {TOP}V{bottom}H{right}" stroke="currentColor" opacity=".6"/>'
     for share in (0, 0.5, 1):

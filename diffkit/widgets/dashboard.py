@@ -14,7 +14,7 @@ import ipywidgets as ipw
 from IPython.display import DisplayObject
 
 from diffkit.train import Record
-from diffkit.widgets.chart import Frame, chart
+from diffkit.widgets.chart import Window, chart
 from diffkit.widgets.panel import LOOK, OPEN_AT_ONCE, Displays, alert_html, heard_while_busy, panel_html
 
 REDRAW_SECONDS = 0.5
@@ -145,7 +145,7 @@ class TrainingDashboard(DisplayObject):
         told = f"After {len(losses)} steps: {losses[-1]:.2f} nats per token." if losses else "No step yet."
         return LOOK + chart(
             {"training loss, smoothed": self._curve},
-            Frame(0, self.steps, 0, math.ceil(max(finite))),
+            Window(0, self.steps, 0, math.ceil(max(finite))),
             title=self.title, x_label="step", y_label="nats per token", told=told, bold="training loss, smoothed",
             level=None if self.entropy is None else ("exact entropy per token", self.entropy),
         )  # fmt: skip

@@ -13,7 +13,7 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.noise import Schedule, corrupt
-from diffkit.widgets.chart import Frame, chart
+from diffkit.widgets.chart import Window, chart
 from diffkit.widgets.panel import Displays
 from diffkit.widgets.text import STYLE, token_html, words_of
 
@@ -69,7 +69,7 @@ class NoiseExplorer(DisplayObject):
         times = torch.linspace(0, T, CURVE_POINTS, dtype=torch.float64)
         return chart(
             {one.name: list(zip(times.tolist(), one.gamma(times).tolist(), strict=True)) for one in self.schedules},
-            Frame(0, T, 0, 1),
+            Window(0, T, 0, 1),
             title=f"Masking rate of the {schedule.name} schedule",
             x_label="time t (steps)",
             y_label="gamma(t)",

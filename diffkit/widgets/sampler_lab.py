@@ -15,12 +15,12 @@ from IPython.display import DisplayObject
 from torch import Generator, Tensor
 
 from diffkit.diffusion import Denoise, MaskedDiffusion
-from diffkit.evaluate import Estimate, kl_floor, kl_of_counts, mean_of, wilson
+from diffkit.evaluate import Estimate, kl_floor, kl_of_counts, mean_of, plots_of, wilson
 from diffkit.guidance import follow, guide
 from diffkit.language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.sample import RULES, sample
-from diffkit.widgets.chart import Frame, chart
+from diffkit.widgets.chart import Window, chart
 from diffkit.widgets.panel import Displays, guarded, panel_html
 
 ANY = "any"  # no ending is asked for
@@ -112,7 +112,8 @@ class SamplerLab(DisplayObject):
             return guide(
                 self.language.denoiser(self.process, settings.ending), self.denoisers["exact"], settings.strength
             )
-        assert self.conditional is not None
+        if self.conditional is None:
+            raise ValueError("SamplerLab: an ending needs a conditional model; give conditional=load_model(...).")
         return follow(self.conditional, label, settings.strength)
 
     def draw(self, settings: Settings) -> Iterator[Tried]:
@@ -129,8 +130,8 @@ class SamplerLab(DisplayObject):
 
     def judge(self, settings: Settings, ids: Tensor, latest: Tensor) -> Tried:
         """Hold stories (n, L) against the exact law of plots and endings."""
-        language, plots = self.language, self.language.parse(ids)
-        valid = (plots >= 0) & (ids != language.mask_id).all(1)
+        language, plots = self.language, plots_of(self.language, ids)
+        valid = plots >= 0
         hits, probs, kept = int(valid.sum()), language.template_probs, valid
         ends, obeyed = language.template_labels[plots.clamp(min=0)], None
         if settings.ending != ANY:
@@ -285,7 +286,7 @@ class _Panel:
         top = math.ceil(2 * max(max(kl, floor) for _, kl, floor in points)) / 2
         return chart(
             {"these stories": [(n, kl) for n, kl, _ in points], "floor": [(n, floor) for n, _, floor in points]},
-            Frame(0, self.lab.batch * self.lab.batches, 0, top),
+            Window(0, self.lab.batch * self.lab.batches, 0, top),
             title="KL of plots to the exact law", x_label="stories drawn", y_label="nats", bold="these stories",
             told=f"After {points[-1][0]} stories {points[-1][1]:.3f}; a perfect sampler shows {points[-1][2]:.3f}.",
         )  # fmt: skip
