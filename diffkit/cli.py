@@ -15,7 +15,7 @@ from typing import Any
 
 from jsonargparse import ArgumentParser, auto_cli
 
-from diffkit import __version__, commands, runs
+from diffkit import __version__, commands, plainyaml, runs
 from diffkit.shipped import CONFIGS
 from diffkit.terminal import harmless
 from diffkit.train import Curriculum, TrainingDiverged, TrainSettings
@@ -33,11 +33,21 @@ COMMANDS: dict[str, Any] = {
     )  # fmt: skip
 }
 FLAGS = ("--all", "--animate", "--complete", "--resume")
+LONGEST_LINE = 1200  # characters of what is told
 MISTAKES = (ValueError, OSError, TrainingDiverged)  # of the user's, told without a traceback
+
+
+THEIR_WORDS = {  # of jsonargparse, and ours
+    "Parser key ": "", "<class ": "", "'>": "'", "Expected a typing.Literal[": "Expected one of [",
+    "Unexpected config:": "a file of settings has sections such as `data:` with settings, but here is",
+}  # fmt: skip
 
 
 class Parser(ArgumentParser):
     """A parser that takes the help of training settings from the comments beside them in train.py."""
+
+    def __init__(self, *args: Any, **kwargs: Any):
+        super().__init__(*args, **{"parser_mode": plainyaml.MODE} | kwargs)
 
     def add_function_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
         """As in jsonargparse."""
@@ -78,6 +88,23 @@ def spelled_out(arguments: list[str]) -> list[str]:
     return words
 
 
+def told(mistake: BaseException, command: str) -> str | None:
+    """A user's mistake in one line that does nothing to a terminal; None for a mistake of ours."""
+    text = harmless(" ".join(str(mistake).split()))
+    text = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]} ..."  # it may quote a whole file
+    if isinstance(mistake, ArgumentError):
+        for theirs, ours in THEIR_WORDS.items():
+            text = text.replace(theirs, ours)
+        return f"{text} ({command} --help lists what there is)"
+    if isinstance(mistake, UnicodeDecodeError):  # texts and tokenizers say themselves which file it is
+        return f"the file of settings is no UTF-8 text ({text}). Save it as UTF-8."
+    if isinstance(mistake, MISTAKES):
+        return text
+    if isinstance(mistake, MemoryError) or "memory" in text:
+        return f"not enough memory ({text}). Ask for less at once: fewer texts, or a smaller batch, length or model."
+    return None
+
+
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the command `diffkit`; 0 if all went well, 2 for a mistake of the user's."""
     words = spelled_out(sys.argv[1:] if arguments is None else arguments)
@@ -90,12 +117,11 @@ def main(arguments: list[str] | None = None) -> int:
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except ArgumentError as mistake:
-        text = " ".join(str(mistake).split()).replace("Parser key ", "").replace("<class ", "").replace("'>", "'")
-        print(f"{command}: {harmless(text)} ({command} --help lists what there is)", file=sys.stderr)
-        return 2
-    except MISTAKES as mistake:
-        print(f"{command}: {harmless(' '.join(str(mistake).split()))}", file=sys.stderr)
+    except (ArgumentError, MemoryError, RuntimeError, *MISTAKES) as mistake:
+        text = told(mistake, command)
+        if text is None:
+            raise
+        print(f"{command}: {text}", file=sys.stderr)
         return 2
     except KeyboardInterrupt:
         print(f"{command}: stopped.", file=sys.stderr)

@@ -11,16 +11,20 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit import doctor as examination
 from diffkit import report
-from diffkit.checkpoint import write_whole
-from diffkit.config import DataSettings, read_held_out
+from diffkit.checkpoint import check_writable, write_whole
+from diffkit.config import MOST_TOKENS, DataSettings, read_held_out
 from diffkit.diffusion import Denoise
+from diffkit.doors import check_whole
+from diffkit.draws import checked_seed
 from diffkit.guidance import follow
 from diffkit.language import load_language
 from diffkit.model import DiffusionModel, check_tokenizer, load_model
 from diffkit.sample import canvas_from_text, denoise_frames, last_frame
+from diffkit.stories import GRAMMARS
 from diffkit.terminal import paragraph, play
 from diffkit.tokenizer import load_tokenizer
 
+MOST_NUMBERS = 2**28  # probabilities in a table of texts, places and words; some such tables are held at once
 Rule = Literal["ancestral", "random", "confidence", "margin", "entropy", "left_to_right"]
 
 
@@ -133,12 +137,13 @@ def _write(
     seed: int | None, animated: bool, how: dict[str, Any], denoise: Denoise,
 ) -> None:  # fmt: skip
     """Fill n copies of a canvas (1, L) and print them; the first one is played if it is to be animated."""
-    if n < 1:
-        raise ValueError(f"--n must be at least 1, got {n}.")
+    most = max(1, MOST_NUMBERS // (canvas.shape[1] * len(tokenizer)))
+    if not 1 <= n <= most:
+        raise ValueError(f"--n must be at least 1 and at most {most:,} texts of this model at once, got {n}.")
     if steps is None:
         steps = min(max(1, int((canvas == tokenizer.mask_token_id).sum())), trained.process.T)
     rng = Generator()
-    rng.seed() if seed is None else rng.manual_seed(seed)
+    rng.seed() if seed is None else rng.manual_seed(checked_seed(seed))
     is_blank = bool((canvas == tokenizer.mask_token_id).all())  # nothing given: the process knows how a text starts
     start = trained.process.prior(n, canvas.shape[1], rng) if is_blank else canvas.expand(n, -1)
     how["rule"] = how["rule"] or trained.process.default_rule
@@ -175,14 +180,15 @@ def evaluate(
         out: folder of that report (default: reports/MODEL).
     """
     trained, tokenizer = _load(model)
-    rng, L, name = Generator().manual_seed(seed), trained.denoiser.config.max_length, corpus or trained.config.language
-    steps = L if steps is None else steps
-    if not name:
-        raise ValueError("this model was trained on real text; say which text to use with --corpus.")
+    rng, L = Generator().manual_seed(checked_seed(seed)), trained.denoiser.config.max_length
+    name, steps = _evaluated_on(trained, corpus), L if steps is None else steps
+    for option, count, least in (("--n", n, 1), ("--samples", samples, 0)):
+        check_whole(count, option, "evaluate", least, MOST_TOKENS["validation_sequences"] // L)
+    check_writable(Path(json_file).parent if json_file else Path(out))
     known = load_language(name) if name == trained.config.language else None
     if all:
-        if known is None or samples < 1:
-            raise ValueError("--all needs a model of a known language, evaluated on it, and at least one sample.")
+        if known is None or samples < 1 or json_file:
+            raise ValueError("--all needs a model of a known language, a sample, and no --json_file: it writes its own.")
         whole = report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng)
         folder = Path(trained.name_or_path).resolve().name  # not `model`, which may be `..`
         return _write_report(folder, whole, Path(out or f"reports/{folder}"))
@@ -197,6 +203,16 @@ def evaluate(
         print(*report.sample_lines(found), sep="\n")
     if json_file:
         write_whole(Path(json_file), json.dumps(found, indent=1) + "\n")
+
+
+def _evaluated_on(trained: DiffusionModel, corpus: str) -> str:
+    """Which text a model is judged by."""
+    own = trained.config.language
+    if not corpus and not own:
+        raise ValueError("this model was trained on real text; say which text to use with --corpus.")
+    if corpus in GRAMMARS and corpus != own:
+        raise ValueError(f"--corpus {corpus} has words of its own, which this model of {own or 'real text'} never saw.")
+    return corpus or own
 
 
 def _write_report(name: str, found: report.Figures, folder: Path) -> None:

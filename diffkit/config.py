@@ -15,6 +15,7 @@ from jsonargparse import ArgumentParser
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
+from diffkit import plainyaml
 from diffkit.backbone import SIZES, TIMES
 from diffkit.checkpoint import whole_or_absent
 from diffkit.corpus import CORPORA, load_corpus, split_documents
@@ -160,7 +161,7 @@ def read_config(path: Path) -> Run:
 
     Raises: argparse.ArgumentError that names the key that is unknown, missing or of the wrong type.
     """
-    parser = ArgumentParser(exit_on_error=False)
+    parser = ArgumentParser(exit_on_error=False, parser_mode=plainyaml.MODE)
     for section, settings in (("data", DataSettings), ("model", ModelSettings), ("train", TrainSettings)):
         parser.add_class_arguments(settings, section)
     return Run(**vars(parser.instantiate(parser.parse_path(str(path)))))

@@ -45,6 +45,10 @@ def measure_bound(
     else:
         counts = {"token": x0.numel()}
     counts |= {"word": sum(len(text.split()) for text in texts), "character": sum(map(len, texts))}
+    if not all(counts.values()):
+        raise ValueError(
+            "measure_bound: the model knows no word of this text, so nothing can be judged. Give one in its language."
+        )
     nats, unk = bound.mean * N, tokenizer.unk_token_id
     return {
         "process": model.process.settings()["name"], "parameters": parameter_count(model),

@@ -118,7 +118,7 @@ def keep_top_k(denoise: Denoise, k: int) -> Denoise:
     def filtered(zt: Tensor, t: Tensor) -> Tensor:
         logits = denoise(zt, t)
         rank = logits.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1, stable=True)
-        return logits.masked_fill(rank >= k, -torch.inf)
+        return logits.masked_fill(rank >= min(k, rank.shape[-1]), -torch.inf)
 
     return filtered
 
@@ -291,15 +291,20 @@ def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int,
     check_whole(length, "length", "canvas_from_text")
     text = text if complete else text.rstrip(" ")
     words, *rest = re.split(r" *_{2,}(?:\{(\d+)\})?", text)  # words, then in turn: how many are blank, words
+    wanted = sum(int(blanks or 1) for blanks in rest[::2])
+    if wanted > length:
+        raise ValueError(
+            f"canvas_from_text: the text has {wanted} blanks, the canvas holds {length} tokens. Shorten the text."
+        )
     ids: list[int] = list(tokenizer(words, add_special_tokens=False)["input_ids"])
     for blanks, piece in zip(rest[::2], rest[1::2], strict=True):
         ids += [tokenizer.mask_token_id] * int(blanks or 1)
         ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-        words = [w for w in re.findall(r"\w+|[^\w\s]", text.replace("_", " ")) if tokenizer.unk_token_id in tokenizer(
-            w, add_special_tokens=False)["input_ids"]]  # fmt: skip
+        pieces = dict.fromkeys(re.findall(r"\w+|[^\w\s]", " ".join([words, *rest[1::2]])))
+        unknown = [w for w in pieces if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
         raise ValueError(
-            f"canvas_from_text: the model's vocabulary lacks {', '.join(map(repr, words))}; use other words."
+            f"canvas_from_text: the model's vocabulary lacks {', '.join(map(repr, unknown))}; use other words."
         )
     ids += [tokenizer.eos_token_id] if complete else []
     if len(ids) > length:
