@@ -188,7 +188,7 @@ def evaluate(
     known = load_language(name) if name == trained.config.language else None
     if all:
         if known is None or samples < 1 or json_file:
-            raise ValueError("--all needs a model of a known language, a sample, and no --json_file: it writes its own.")
+            raise ValueError("--all needs a model of a known language, a sample, and no --json_file: it has its own.")
         whole = report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng)
         folder = Path(trained.name_or_path).resolve().name  # not `model`, which may be `..`
         return _write_report(folder, whole, Path(out or f"reports/{folder}"))
