@@ -122,7 +122,7 @@ lock: ## rebuild requirements.lock and requirements-oldest.lock: the newest and 
 
 audit: ## ask the advisory database about every locked package (needs a network)
 	mkdir -p .cache && "$(PYTHON)" -m venv .cache/audit && .cache/audit/bin/python $(PIP_INSTALL) --quiet pip-audit
-	.cache/audit/bin/pip-audit --no-deps --disable-pip --requirement requirements.lock
+	.cache/audit/bin/pip-audit --strict --no-deps --disable-pip --requirement requirements.lock
 
 clean: ## remove caches (keeps .venv, runs/ and downloaded data)
 	rm -rf .pytest_cache .mypy_cache .ruff_cache .hypothesis build dist *.egg-info screenshots site .cache/lock .cache/audit

@@ -216,3 +216,40 @@ def test_widgets_without_their_extra_say_how_to_get_it(name, monkeypatch):
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match=rf"needs {name}: pip install 'diffkit\[notebooks\]'"):
         importlib.import_module("diffkit.widgets")
+
+
+# ----------------------------------------------------------------------------------------------- continuous integration
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def job_of(path):
+    (job,) = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
+    return job
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_jobs_only_call_what_anyone_can_call(path):
+    """A job is a command of this repository; what it uses from others is pinned by commit and may only read."""
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["permissions"] == {"contents": "read"}
+    matrix, steps = job_of(path)["strategy"]["matrix"], job_of(path)["steps"]
+    commands = [*matrix["command"], *(entry["command"] for entry in matrix.get("include", []))]
+    commands += [step["run"] for step in steps if step.get("run", "${{")[:3] != "${{"]
+    every, _ = targets()
+    for program, *words in map(str.split, commands):
+        assert program == ".ci/run" or program == "make" and {word for word in words if "=" not in word} <= every
+    for action in (step["uses"] for step in steps if "uses" in step):
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action), f"{action} can change under our feet"
+
+
+def test_python_versions_are_the_same_everywhere():
+    listed = [name.rpartition(" ")[2] for name in PROJECT["classifiers"] if name.startswith("Programming Language")]
+    minors = [int(version.partition(".")[2]) for version in listed]
+    assert PROJECT["requires-python"] == f">=3.{minors[0]},<3.{minors[-1] + 1}"
+    assert minors == [*range(minors[0], minors[-1] + 1)]
+    assert job_of(ROOT / ".github/workflows/ci.yml")["strategy"]["matrix"]["python"] == listed
+    named = f"{', '.join(listed[:-1])} or {listed[-1]}"
+    for name in ("README.md", "Makefile", "diffkit/doctor.py"):
+        assert f"Python {named}" in " ".join((ROOT / name).read_text(encoding="utf-8").split()), (
+            f"{name}: Python {named}?"
+        )
