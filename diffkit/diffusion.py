@@ -199,7 +199,12 @@ class MaskedDiffusion(Process):
 
     Args:    vocab_size: V, special tokens included; mask_id: id of MASK; schedule: a Schedule or its name (T = 1000);
              weight: "discrete" for the bound of the T-step chain, "continuous" for its limit.
+    Raises:  ValueError for an unknown schedule or weight, or a MASK outside the vocabulary.
     Source:  arXiv:2406.07524 (MDLM), sections 3.1-3.4; the same objective in arXiv:2406.04329 (MD4).
+
+    >>> process = MaskedDiffusion(vocab_size=10, mask_id=1, schedule="linear")
+    >>> process.stay_masked(t=torch.tensor([1000.0]), s=torch.tensor([750.0])).tolist()
+    [0.75]
     """
 
     name = "mdlm"

@@ -233,7 +233,13 @@ def _words(grammar: Grammar) -> Iterator[str]:
 def load_language(name: str) -> StoryLanguage:
     """The language "tales" (small stories, the default corpus) or "micro" (16 texts, to enumerate everything).
 
+    Args:   name: of a grammar in stories.py; made once and kept.
     Raises: ValueError for any other name.
+
+    >>> micro = load_language("micro")
+    >>> text = micro.tokenizer("Mia ran Tom ran")["input_ids"]
+    >>> f"{micro.log_prob(torch.tensor([[*text, micro.eos_id]])).item():.3f} nats of {micro.entropy():.3f} on average"
+    '-1.784 nats of 2.564 on average'
     """
     if name not in GRAMMARS:
         raise ValueError(f"load_language: the languages are {sorted(GRAMMARS)}, got {name!r}.")

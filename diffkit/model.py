@@ -65,6 +65,15 @@ class DiffusionModel(PreTrainedModel):
     """A process with its network, saved and loaded as one folder: model(xt, t) -> logits.
 
     `process` corrupts text and steps back; `denoiser` predicts. The model is a denoiser itself, so a sampler takes it.
+    `save_pretrained` and `from_pretrained` are those of transformers; `build_model` makes a fresh one.
+
+    Args:   config: settings of the process and of the network; whatever it lacks has a default.
+    Raises: ValueError for an unknown process or setting.
+
+    >>> from diffkit.diffusion import MaskedDiffusion
+    >>> model = build_model(MaskedDiffusion(vocab_size=10, mask_id=1), "pico", max_length=6)
+    >>> model(torch.tensor([[5, 1, 7, 1, 1, 2]]), t=500.0).shape
+    torch.Size([1, 6, 10])
     """
 
     config_class = DiffusionConfig
@@ -156,6 +165,9 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     """A trained model, ready to sample: a folder, or the name of one that ships with the project, such as "tales-mdlm".
 
     Only safetensors are read, never a pickle.
+
+    Args:   name_or_folder: a path, or the name of a folder in data/pretrained.
+    Returns: the model in evaluation mode, on the CPU; the tokenizer lies beside it (`load_tokenizer(folder)`).
     Raises: FileNotFoundError if there is no such folder; ValueError if it holds no model of ours, weights that are no
             numbers, or a damaged model (a single changed bit is noticed if the weights were saved with a checksum).
     """

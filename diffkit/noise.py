@@ -149,8 +149,13 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
     Args:   name: linear, cosine, quadratic, maskgit_cosine, cosine_sq, log, or one of the families poly (power),
                 loglinear (eps), geometric and vp_linear (sigma_min, sigma_max), whose parameters are keywords.
             T: length of the time axis in steps.
+            parameters: numbers of a family; each has a default.
+    Returns: a Schedule: gamma(t), its slope dgamma(t), and time_of(gamma), the inverse.
     Raises: ValueError for an unknown name, an unknown or non-positive parameter, or T < 1.
     Source: arXiv:2406.07524 and its code; arXiv:2406.04329 (maskgit_cosine); arXiv:2310.16834 (geometric).
+
+    >>> get_schedule("quadratic", T=4).gamma(torch.arange(5)).tolist()
+    [0.0, 0.4375, 0.75, 0.9375, 1.0]
     """
     if not 1 <= T <= MOST_STEPS or T != int(T):
         raise ValueError(
@@ -198,12 +203,18 @@ def corrupt(
 ) -> tuple[Tensor, Tensor]:
     """Mask every token independently with probability gamma(t).
 
-    Args:    x0: (B, L) ids without MASK; t: one time for all rows, or (B,) times in [0, T];
+    Args:    x0: (B, L) ids without MASK; t: one time for all rows, or (B,) times in [0, T]; schedule: gamma;
+             mask_id: id of MASK; rng: decides which tokens are hit.
              frozen: (B, L) bool, positions that are never masked (a prompt, or padding that is not to be learned).
     Returns: xt (B, L), and is_masked (B, L) bool, true exactly where xt is MASK. x0 is left as it is.
     Raises:  ValueError for shapes that do not fit, times outside [0, T], or a MASK in x0; TypeError for ids that are
              not integers.
     Source:  arXiv:2406.07524, forward process.
+
+    >>> x0, rng = torch.arange(4, 12)[None], torch.Generator().manual_seed(0)
+    >>> xt, is_masked = corrupt(x0, 500, schedule=get_schedule("linear"), mask_id=1, rng=rng)
+    >>> xt.tolist()
+    [[1, 5, 1, 1, 1, 9, 1, 11]]
     """
     check_clean(x0, mask_id, frozen)
     gamma = schedule.gamma(t).to(x0.device)

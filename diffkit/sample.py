@@ -105,7 +105,7 @@ class Reveal:
 def cooler(denoise: Denoise, temperature: float) -> Denoise:
     """Sharpen (below 1) or flatten (above 1) the beliefs; 0 leaves only the most likely token."""
     if not 0 <= temperature < torch.inf:
-        raise ValueError(f"cooler: the temperature must be a number from 0 on, got {temperature}.")
+        raise ValueError(f"cooler: the temperature must be 0 or more and finite, got {temperature}.")
     if temperature == 0:
         return keep_top_k(denoise, 1)
     return lambda zt, t: denoise(zt, t) / temperature
@@ -200,11 +200,26 @@ def denoise_frames(
 ) -> Iterator[Frame]:
     """Yield the start and then every state on the way to text. Stop early by leaving the loop.
 
-    Args:   shape: (B, L) to start from the prior; or start: (B, L) ids, MASK marks what to fill, the rest is kept.
-            steps: network calls, 1 to T; rule: "ancestral" (the process's own step), or a name from RULES or a score,
-            with `counts`.
+    Args:   process: the way back; denoise: a model, or any function (z_t, t) -> (B, L, head).
+            shape: (B, L) to start from the prior; or start: (B, L) ids, MASK marks what to fill, the rest is kept.
+            steps: network calls, 1 to T; rng: of all draws. rule: "ancestral" (the process's own step), or a name from
+            RULES or a score, with `counts`, the schedule of how many masks are left (see `Reveal`).
             temperature, top_k, top_p: filters on the beliefs, in this order.
-    Raises: ValueError unless exactly one of shape and start is given, or for steps outside 1..T.
+    Returns: an iterator over steps + 1 frames, on the device of the network.
+    Raises: ValueError unless exactly one of shape and start is given, for steps outside 1..T, an unknown rule, or
+            filters and rules that the process does not know.
+
+    >>> from diffkit.language import load_language
+    >>> micro, rng = load_language("micro"), torch.Generator().manual_seed(1)
+    >>> process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
+    >>> for frame in denoise_frames(process, micro.denoiser(process), shape=(1, 5), steps=5, rng=rng, rule="random"):
+    ...     print(frame.step, micro.decode(frame.tokens)[0])
+    0 [MASK] [MASK] [MASK] [MASK] [MASK]
+    1 [MASK] [MASK] [MASK] [MASK]
+    2 [MASK] [MASK] Mia [MASK]
+    3 [MASK] ran Mia [MASK]
+    4 [MASK] ran Mia ran
+    5 Tom ran Mia ran
     """
     check_canvas(process, shape, start, "denoise_frames")
     check_whole(steps, "steps", "denoise_frames", most=process.T)
@@ -276,7 +291,20 @@ def sample_many(
 
 
 def infill(process: Process, denoise: Denoise, start: Tensor, *, steps: int, rng: Generator, **how: object) -> Tensor:
-    """Fill every MASK of `start` (B, L) and keep all else: a prompt, an ending, a middle; `how` as in `sample`."""
+    """Fill every MASK of `start` (B, L) and keep all else: a prompt, an ending, a middle.
+
+    Args:   process, denoise, steps, rng: as in `denoise_frames`; start: (B, L) ids, MASK where words are missing, see
+            `canvas_from_text`; how: rule, counts, temperature, top_k, top_p as there.
+    Returns: (B, L) ids without MASK.
+    Raises: as `denoise_frames`.
+
+    >>> from diffkit.language import load_language
+    >>> micro, rng = load_language("micro"), torch.Generator().manual_seed(0)
+    >>> process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
+    >>> start = canvas_from_text("Mia ___ Tom ___", micro.tokenizer, micro.length, complete=True)
+    >>> micro.decode(infill(process, micro.denoiser(process), start, steps=2, rng=rng, rule="left_to_right"))
+    ['Mia hid Tom hid']
+    """
     return last_frame(denoise_frames(process, denoise, start=start, steps=steps, rng=rng, **how)).tokens  # type: ignore[arg-type]
 
 
