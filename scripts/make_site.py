@@ -13,6 +13,7 @@ import argparse
 import ast
 import html
 import json
+import re
 import shutil
 import sys
 import time
@@ -174,6 +175,7 @@ def sources() -> dict[str, bytes]:
     cards = (ROOT / "data" / "pretrained").glob("*/README.md")
     for path in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.svg"), *cards]:
         files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
+    files |= {name: to_api(page) for name, page in files.items() if name.startswith("docs/") and name.endswith(".md")}
     files["index.md"] = files.pop("docs/index.md")
     for folder in ("_static", "_templates", "_extensions"):
         files |= tree(ROOT / "docs" / folder, folder)
@@ -184,6 +186,11 @@ def sources() -> dict[str, bytes]:
     files["api.md"] = api_index(modules()).encode()
     files |= {f"api/{name}.rst": module_page(path).encode() for name, path in modules().items()}
     return files | player_files(ROOT / "diffkit" / "widgets")
+
+
+def to_api(page: bytes) -> bytes:
+    """Links to files of the package lead to their pages in the API, which show the source."""
+    return re.sub(rb"\]\(\.\./diffkit/(\w+)(\.py|/\w*\.py)\)", rb"](../api/\1.rst)", page)
 
 
 def tree(folder: Path, place: str) -> dict[str, bytes]:
