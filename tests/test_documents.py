@@ -9,6 +9,7 @@ from pathlib import Path
 import nbformat
 import pytest
 
+import diffkit
 from diffkit.config import DataSettings, ModelSettings, read_config
 from diffkit.recipe import TrainSettings
 
@@ -107,3 +108,8 @@ def test_python_on_a_page_runs(name, capsys):
     (block,) = blocks(ROOT / name, "python")
     exec(compile(block, name, "exec"), {})
     assert "nats" in capsys.readouterr().out
+
+
+def test_the_front_door_is_named_where_stability_is_promised():
+    text = (ROOT / "docs" / "stability.md").read_text(encoding="utf-8")
+    assert all(f"`{name}`" in text for name in diffkit.__all__)
