@@ -7,6 +7,7 @@ import socket
 import subprocess
 import sys
 import time
+import urllib.error
 import urllib.request
 from pathlib import Path
 
@@ -111,6 +112,17 @@ def run_all(notebook, name):
 def cell_with(page, text):
     """The code cell that holds this text."""
     return page.locator(".jp-CodeCell").filter(has=page.locator(".cm-content", has_text=text)).first
+
+
+@in_chromium
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "token wrong"}, {"Host": "elsewhere.example"}])
+def test_the_lab_lets_in_nobody_without_its_token(lab, headers):
+    """Also where a page of another host leads here under its own name."""
+    token = f"?token={TOKEN}" if "Host" in headers else ""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{lab}/api/contents{token}", headers=headers), timeout=60)
+    assert refused.value.code == 403
+    refused.value.close()
 
 
 @in_chromium
