@@ -12,7 +12,7 @@ def check_whole(value: float, name: str, where: str, least: int = 1, most: float
     """Raise ValueError, in the name of `where`, unless a value is a whole number in least..most."""
     if not (least <= value <= most and value % 1 == 0):
         limit = f"in {least}..{most}" if most < math.inf else f"of at least {least}"
-        raise ValueError(f"{where}: {name} must be a whole number {limit}, got {name}={value}.")
+        raise ValueError(f"{where}: {name} must be a whole number {limit}, got {value}.")
 
 
 def check_finite(value: float, name: str, where: str) -> None:
@@ -33,7 +33,7 @@ def check_ids(ids: Tensor, vocab_size: int, where: str) -> None:
     """Raise ValueError, in the name of `where`, unless ids are (B, L) integers, all of a vocabulary."""
     if ids.ndim != 2 or ids.dtype not in (torch.int64, torch.int32):
         raise ValueError(
-            f"{where}: texts are (B, L) integer ids, got {ids.dtype} {tuple(ids.shape)}. "
+            f"{where}: ids must be (B, L) integers, got {ids.dtype} {tuple(ids.shape)}. "
             "Add a batch axis with ids[None]?"
         )
     if ids.numel() and (ids.min() < 0 or ids.max() >= vocab_size):

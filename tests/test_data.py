@@ -162,7 +162,7 @@ def test_ids_outside_the_vocabulary_are_refused():
 def test_what_cannot_be_tokenized_is_refused():
     with pytest.raises(ValueError, match="no MASK and no PAD"):
         tokenize_corpus(corpus_of(["ab"]), broken(eos_token="[E]"), 1)
-    with pytest.raises(ValueError, match="at least 1 token"):
+    with pytest.raises(ValueError, match="length must be a whole number of at least 1"):
         tokenize_corpus(corpus_of(["ab"]), TOKENIZER, 0)
     with pytest.raises(TypeError, match="StreamBatches"):
         tokenize_corpus(corpus_of(["ab"]).to_iterable_dataset(), TOKENIZER, 1)

@@ -121,5 +121,5 @@ def test_following_needs_a_label_that_the_model_knows():
     with pytest.raises(ValueError, match="trained without labels"):
         follow(plain, 0)
     model = build_model(PROCESS, {"hidden_size": 16, "num_layers": 1, "num_heads": 2}, max_length=L, labels=2)
-    with pytest.raises(ValueError, match=r"label must lie in 0..1, got 2"):
+    with pytest.raises(ValueError, match=r"label must be a whole number in 0\.\.1, got 2"):
         follow(model, 2)

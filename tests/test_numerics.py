@@ -126,7 +126,7 @@ PROCESSES = {
 
 @pytest.mark.parametrize("name", PROCESSES)
 def test_a_loss_of_float32_outputs_is_near_that_of_float64(name):
-    """All add in float64 what the network says, but for the masked loss: it has the network's type, and 2^-22 of error."""
+    """All add in float64 what the network says, but for the masked loss, which has the network's type, 2^-22 off."""
     process, x0 = PROCESSES[name], MICRO.sample(64, generator(1))
     t = torch.tensor([1.0, 2, 500, 999, 1000]).repeat(13)[:64]
     raw = torch.randn(64, L, process.head, generator=generator(2)) * 5

@@ -11,7 +11,8 @@ from worlds import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, masked_dif
 from diffkit import load_model
 from diffkit.evaluate import Estimate, order_bounds
 from diffkit.reveal import BadRule, RuleBoard, evenly, excess_nats, rule_board, sampler_nats, score_rule, shipped
-from diffkit.sample import RULES, Reveal, random_order, sample
+from diffkit.rules import RULES, Reveal, random_order
+from diffkit.sample import sample
 
 PROCESS = masked_diffusion()
 EXACT = MICRO.denoiser(PROCESS)
@@ -138,7 +139,7 @@ def test_a_plan_may_scribble_on_what_it_is_given():
 
 
 def test_steps_and_names_are_checked():
-    with pytest.raises(ValueError, match="from 1, got 0"):
+    with pytest.raises(ValueError, match="of at least 1, got 0"):
         sampler_nats(PROCESS, EXACT, TEXTS, one_open_place, 0)
     with pytest.raises(ValueError, match="left_to_right.*got 'best'"):
         score_rule("best", MICRO)
