@@ -337,7 +337,7 @@ def test_what_is_not_understood_is_said():
         above(90)
     with pytest.raises(ValueError, match="a number of nats"):
         entropy_bounded(-1)
-    with pytest.raises(ValueError, match="at least one token"):
+    with pytest.raises(ValueError, match="n must be a whole number of at least 1, got 0"):
         most_confident(0)
 
 

@@ -24,21 +24,11 @@ from worlds import (
     table_denoiser,
 )
 
+from diffkit.filters import cooler, filtered, keep_top_k, keep_top_p
 from diffkit.model import PRETRAINED
 from diffkit.noise import get_schedule
-from diffkit.sample import (
-    RULES,
-    Reveal,
-    canvas_from_text,
-    cooler,
-    denoise_frames,
-    filtered,
-    infill,
-    keep_top_k,
-    keep_top_p,
-    last_frame,
-    sample,
-)
+from diffkit.rules import RULES, Reveal
+from diffkit.sample import canvas_from_text, denoise_frames, infill, last_frame, sample
 from diffkit.tokenizer import load_tokenizer
 
 PROCESS = masked_diffusion()
@@ -355,7 +345,7 @@ def test_no_dropout_while_sampling():
         ({"shape": (1, L), "steps": 2.5}, r"whole number in 1..1000, got 2.5"),
         ({"shape": (1, L), "rule": "luck"}, r"rules are \['ancestral', 'confidence'.*got 'luck'"),
         ({"shape": (1, L), "temperature": -1.0}, "temperature must be 0 or more, got -1"),
-        ({"shape": (1, L), "top_k": 0}, "keep at least one token, got k=0"),
+        ({"shape": (1, L), "top_k": 0}, "k must be a whole number of at least 1, got 0"),
         ({"shape": (1, L), "top_p": 0.0}, r"p is a share of probability in \(0, 1\], got 0"),
         ({"shape": (1, L), "top_p": 1.5}, r"p is a share of probability in \(0, 1\], got 1.5"),
     ],
