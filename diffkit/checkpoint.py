@@ -7,7 +7,7 @@ import os
 import re
 import shutil
 from collections.abc import Iterator
-from contextlib import contextmanager, suppress
+from contextlib import ExitStack, contextmanager, suppress
 from hashlib import blake2b
 from pathlib import Path
 from typing import Any
@@ -40,9 +40,18 @@ def claimed(folder: Path) -> Iterator[None]:
     Folders that were made for a run which leaves nothing are gone again.
     Raises: ValueError if another run holds it; OSError if it cannot be made.
     """
-    made = [path for path in (folder, *folder.parents) if not path.exists()]
-    with _told_if_unwritable(folder):
-        folder.mkdir(parents=True, exist_ok=True)
+    with ExitStack() as held:
+        with _told_if_unwritable(folder):
+            held.enter_context(_folder(folder))
+        held.enter_context(_locked(folder))
+        for name in (".step-*.part", ".step-*.gone"):
+            for remains in folder.glob(name):
+                shutil.rmtree(remains)
+        yield
+
+
+@contextmanager
+def _locked(folder: Path) -> Iterator[None]:
     path = folder / ".lock"
     lock = FileLock(path, blocking=False)
     try:
@@ -52,17 +61,24 @@ def claimed(folder: Path) -> Iterator[None]:
             f"claimed: another run is at work in {folder}. Wait until it ends, stop it, or choose another folder."
         ) from None
     try:
-        for name in (".step-*.part", ".step-*.gone"):
-            for remains in folder.glob(name):
-                shutil.rmtree(remains)
         yield
     finally:
         with suppress(PermissionError):  # Windows deletes it when it is let go
             path.unlink(missing_ok=True)  # while it is held: who waits for it sees that it is another file
         lock.release()
+
+
+@contextmanager
+def _folder(path: Path) -> Iterator[None]:
+    """A folder, made if it is not there; one that was made and is empty at the end is gone again."""
+    made = [folder for folder in (path, *path.parents) if not folder.exists()]
+    path.mkdir(parents=True, exist_ok=True)
+    try:
+        yield
+    finally:
         with suppress(OSError):  # not empty
-            for empty in made:
-                empty.rmdir()
+            for folder in made:
+                folder.rmdir()
 
 
 @contextmanager
@@ -70,7 +86,9 @@ def _told_if_unwritable(path: Path) -> Iterator[None]:
     """Turn what the system says of a full or failing disk into one clear line."""
     try:
         yield
-    except (OSError, SafetensorError) as error:
+    except Exception as error:  # tokenizers raises plain ones, with the system's number in the text
+        if not isinstance(error, (OSError, SafetensorError)) and "os error" not in str(error):
+            raise
         raise OSError(
             f"{path} cannot be written ({error}). What was there before is as it was. Make room on the disk, or see "
             "to the folder's rights, and go on from there."
@@ -116,9 +134,9 @@ def whole_files(folder: Path, last: str) -> Iterator[Path]:
 def _draft(draft: Path, target: Path) -> Iterator[Path]:
     """An empty folder that is gone at the end, however that comes about; only a killed process leaves it."""
     shutil.rmtree(draft, ignore_errors=True)
-    with _told_if_unwritable(target):
+    with _told_if_unwritable(target), _folder(draft.parent):
         try:
-            draft.mkdir(parents=True)
+            draft.mkdir()
             yield draft
         finally:
             shutil.rmtree(draft, ignore_errors=True)
@@ -135,11 +153,10 @@ def _to_disk(folder: Path) -> None:
 def write_whole(path: Path, content: str | bytes) -> None:
     """Write one file, text as UTF-8, so that a reader finds the old one or the new one and never half of it."""
     draft = path.with_name(f".{path.name}.part")
-    with _told_if_unwritable(path):
+    with _told_if_unwritable(path), _folder(path.parent):
         if path.exists() and not path.is_file():
             raise OSError("it is there and is no file")  # but a folder, or a device such as /dev/null
         try:
-            path.parent.mkdir(parents=True, exist_ok=True)
             draft.write_bytes(content.encode() if isinstance(content, str) else content)
             os.replace(draft, path)
         finally:

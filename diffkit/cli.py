@@ -108,11 +108,12 @@ def told(mistake: BaseException, command: str) -> str | None:
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the command `diffkit`; 0 if all went well, 2 for a mistake of the user's."""
     words = spelled_out(sys.argv[1:] if arguments is None else arguments)
-    command = " ".join(["diffkit", *(word for word in words[:1] if word in COMMANDS)])
+    asked = {name: COMMANDS[name] for name in words[:1] if name in COMMANDS}
+    command = " ".join(["diffkit", *asked])
     try:
         auto_cli(
-            COMMANDS, args=words, prog="diffkit", description=__doc__, version=__version__, parser_class=Parser,
-            exit_on_error=False,
+            asked or COMMANDS, args=words, prog="diffkit", description=__doc__, version=__version__,
+            parser_class=Parser, exit_on_error=False,
         )  # fmt: skip
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has seen enough

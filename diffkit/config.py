@@ -141,9 +141,9 @@ class ModelSettings:
             raise ValueError(f"ModelSettings: dropout must lie in [0, 1), got {self.dropout}.")
         if not 0 <= self.auxiliary < math.inf:
             raise ValueError(f"ModelSettings: auxiliary must be 0 or more, and finite, got {self.auxiliary}.")
-        if self.block < 1 or not 1 <= self.width <= MOST_WIDTH:
+        if not (1 <= self.block <= MOST and 1 <= self.width <= MOST_WIDTH):
             raise ValueError(
-                f"ModelSettings: block must be at least 1 and width in 1..{MOST_WIDTH}, got {self.block} and "
+                f"ModelSettings: block must lie in 1..{MOST:,} and width in 1..{MOST_WIDTH:,}, got {self.block} and "
                 f"{self.width}."
             )
 

@@ -319,6 +319,8 @@ def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int,
     check_whole(length, "length", "canvas_from_text")
     text = text if complete else text.rstrip(" ")
     words, *rest = re.split(r" *_{2,}(?:\{(\d+)\})?", text)  # words, then in turn: how many are blank, words
+    if not text.isascii() and text != text.encode(errors="replace").decode():
+        raise ValueError("canvas_from_text: the text holds bytes that are no UTF-8. Type or save it again as UTF-8.")
     wanted = sum(int(blanks or 1) for blanks in rest[::2])
     if wanted > length:
         raise ValueError(
