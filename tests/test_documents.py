@@ -50,6 +50,8 @@ def test_links_within_the_project_resolve(page):
             target = page.parent / file if file else page
             assert not file.startswith("/") and target.exists(), f"links to {link}, which is not there"
             assert not anchor or anchor in anchors(target), f"links to {link}, but there is no such heading"
+            on_site = target.suffix in (".md", ".ipynb", ".svg") or (ROOT / "diffkit") in target.resolve().parents
+            assert page.parent != ROOT / "docs" or on_site, f"links to {link}, which the site has not"
 
 
 @each_page

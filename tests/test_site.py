@@ -98,6 +98,8 @@ def test_docstrings_are_read_as_plain_text():
     assert fields[0] == r":Args: a: one; b: \ ``two words``\ ."
     assert "<https://arxiv.org/abs/2406.07524>" in fields[1]
     assert fields[2:] == ["::", "    code *here*"]
+    shown = docstrings.to_rst(["Source: a paper.", "", ">>> f(x_)", "`y`"])
+    assert shown == [":Source: a paper.", "", ">>> f(x_)", "`y`", "", ""], "an example stays as it is"
 
 
 # ------------------------------------------------------------------------------------------------- the walk over a site

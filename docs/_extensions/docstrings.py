@@ -1,4 +1,4 @@
-"""Our docstrings for Sphinx: plain sentences, then Args, Returns, Raises and Source in a few lines each.
+"""Our docstrings for Sphinx: plain sentences, then Args, Returns, Raises and Source in a few lines each, an example.
 
 They are written to be read in the code, not in reStructuredText, so everything that would mean something there is
 escaped.
@@ -47,7 +47,9 @@ def to_rst(lines):
     written = []
     for block in blocks(lines):
         label, text = LABEL.match(block[0]), " ".join(line.strip() for line in block)
-        if label:
+        if text.startswith(">>> "):
+            written += ["", *block, ""]
+        elif label:
             written += [f":{label[1]}: {inline(LABEL.match(text)[2])}"]
         elif block[0].startswith("    "):
             written += ["::", "", *textwrap.indent(textwrap.dedent("\n".join(block)), "    ").splitlines(), ""]
