@@ -82,6 +82,9 @@ class Player(DisplayObject):
         self.captions, self.displays = captions, Displays()
         lines = [self.caption(i) for i in range(len(self.frames))]
         self.data: dict[str, Any] = {"title": title, "interval": interval_ms, "captions": lines} | told
+        self._pages = [self._page(i) for i in range(len(self.frames))]
+        # A notebook remembers every output, and beliefs are most of it: (B, L, V) a frame.
+        self.frames = [frame._replace(probs=None) for frame in self.frames]
 
     def caption(self, i: int) -> str:
         """What a screen reader and the line below the text say."""
@@ -93,6 +96,9 @@ class Player(DisplayObject):
 
     def page(self, i: int) -> str:
         """Frame i as HTML, its caption above."""
+        return self._pages[i]
+
+    def _page(self, i: int) -> str:
         before = self.frames[i - 1] if i else None
         text = frame_html(self.frames[i], before, self.fixed, self.tokenizer, self.row)
         return f"<small>{html.escape(self.caption(i))}</small>{text}"
