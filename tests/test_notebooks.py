@@ -121,18 +121,6 @@ def test_has_an_exercise_that_checks_itself(path):
     assert "exercises.check_" in source, f"{path.name} has no exercise with a check"
 
 
-@each_notebook
-def test_links_to_files_and_glossary_resolve(path):
-    text = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
-    for link in re.findall(r"\]\(([^)\s]+)\)", text):
-        file, _, anchor = link.partition("#")
-        if "://" in link or not file:
-            continue
-        assert (FOLDER / file).exists(), f"{path.name} links to {file}, which is not there"
-        if file == "glossary.md" and anchor:
-            assert anchor in glossary_anchors(), f"{path.name} links to glossary term {anchor}, which is not there"
-
-
 def glossary_anchors():
     lines = (FOLDER / "glossary.md").read_text(encoding="utf-8").splitlines()
     return [line.removeprefix("## ").replace(" ", "-") for line in lines if line.startswith("## ")]
