@@ -207,8 +207,8 @@ def evaluate(
 
 def _evaluated_on(trained: DiffusionModel, corpus: str) -> str:
     """Which text a model is judged by."""
-    own = trained.config.language
-    if not corpus and not own:
+    own = trained.config.language or ""
+    if not (corpus or own):
         raise ValueError("this model was trained on real text; say which text to use with --corpus.")
     if corpus in GRAMMARS and corpus != own:
         raise ValueError(f"--corpus {corpus} has words of its own, which this model of {own or 'real text'} never saw.")
