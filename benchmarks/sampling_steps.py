@@ -26,7 +26,8 @@ from diffkit.checkpoint import write_whole
 from diffkit.evaluate import Quality, quality
 from diffkit.language import load_language
 from diffkit.model import fingerprint, load_model
-from diffkit.sample import RULES, sample
+from diffkit.rules import RULES
+from diffkit.sample import sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sampling_steps.json"
 STEPS = (4, 8, 12, 16, 24, 48)

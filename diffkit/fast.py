@@ -13,7 +13,8 @@ from diffkit.diffusion import Denoise, MaskedDiffusion, beside, logits_at, netwo
 from diffkit.doors import check_whole
 from diffkit.draws import highest, inverse_cdf, uniform_like, uniform_numbers
 from diffkit.noise import Schedule
-from diffkit.sample import Frame, check_canvas, evaluating, rounded
+from diffkit.rules import rounded
+from diffkit.sample import Frame, check_canvas, evaluating
 
 
 class Sampler(Protocol):

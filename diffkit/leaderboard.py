@@ -17,7 +17,8 @@ from diffkit.autoregressive import Autoregressive
 from diffkit.diffusion import Denoise, Process
 from diffkit.evaluate import Estimate, mean_of, quality, sequence_bounds
 from diffkit.language import StoryLanguage
-from diffkit.sample import RULES, sample_many
+from diffkit.rules import RULES
+from diffkit.sample import sample_many
 from diffkit.wordvectors import MOVERS, WordVectorDiffusion
 
 TITLES = {  # every row, by the name of its file in configs/leaderboard and of its model pico-NAME

@@ -13,7 +13,8 @@ from diffkit.diffusion import Denoise, MaskedDiffusion, beside
 from diffkit.doors import check_ids, check_whole
 from diffkit.draws import categorical, highest
 from diffkit.model import DiffusionModel
-from diffkit.sample import Frame, Score, confidence, random_order
+from diffkit.rules import Score, confidence, random_order
+from diffkit.sample import Frame
 
 
 def lengths_of(ids: Tensor, eos_id: int) -> Tensor:

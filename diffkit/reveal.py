@@ -19,7 +19,8 @@ from diffkit.doors import check_whole
 from diffkit.draws import highest
 from diffkit.evaluate import Estimate, mean_of
 from diffkit.language import StoryLanguage
-from diffkit.sample import RULES, Score, evaluating
+from diffkit.rules import RULES, Score
+from diffkit.sample import evaluating
 
 # probs (B, L, V), is_masked (B, L) bool, steps left (this one counted) -> (B, L) bool: the places to reveal now
 Plan = Callable[[Tensor, Tensor, int], Tensor]

@@ -1,9 +1,9 @@
-"""How text is made: from masks to words, as a stream of frames. Reveal rules, filters, prompts and infilling."""
+"""How text is made: from masks to words, as a stream of frames; prompts and infilling."""
 
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
 from typing import NamedTuple, Protocol
@@ -12,10 +12,14 @@ import torch
 from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.diffusion import Denoise, MaskedDiffusion, Process, Step, beside, without_mask
+from diffkit.diffusion import Denoise, MaskedDiffusion, Process, beside
 from diffkit.doors import check_ids, check_whole
-from diffkit.draws import categorical, highest, uniform_like
-from diffkit.noise import Schedule, get_schedule
+from diffkit.filters import filtered, words_only
+from diffkit.noise import Schedule
+from diffkit.rules import RULES, Reveal, Score
+
+__all__ = ["RULES", "Frame", "Reveal", "Score", "canvas_from_text", "check_canvas", "denoise_frames", "evaluating"]
+__all__ += ["infill", "last_frame", "noising_frames", "sample", "sample_many"]
 
 
 class Frame(NamedTuple):
@@ -26,130 +30,6 @@ class Frame(NamedTuple):
     z: Tensor  # the state
     tokens: Tensor  # (B, L) ids to print
     probs: Tensor | None  # (B, L, V), the belief that led here; None at the start, and where no whole table is made
-
-
-# ------------------------------------------------------------------- which positions to reveal: scores, high goes first
-
-Score = Callable[[Tensor, Generator], Tensor]  # probs (B, L, V) -> (B, L)
-
-
-def rounded(score: Tensor) -> Tensor:
-    """Saturated beliefs differ by rounding noise, not the same on every machine: ties go to the lower position."""
-    return (score * 1e4).round()
-
-
-def random_order(probs: Tensor, rng: Generator) -> Tensor:
-    """Any position, all equally likely."""
-    return uniform_like(probs[..., 0], rng)
-
-
-def confidence(probs: Tensor, rng: Generator) -> Tensor:
-    """Where the most likely token is most likely (arXiv:2202.04200, choosing before drawing)."""
-    return rounded(probs.amax(-1))
-
-
-def margin(probs: Tensor, rng: Generator) -> Tensor:
-    """Where the best token beats the second best by most (arXiv:2502.06768)."""
-    best = probs.topk(2, dim=-1).values
-    return rounded(best[..., 0] - best[..., 1])
-
-
-def entropy(probs: Tensor, rng: Generator) -> Tensor:
-    """Where the belief has the lowest entropy (arXiv:2505.24857)."""
-    return rounded(-torch.special.entr(probs).sum(-1))
-
-
-def left_to_right(probs: Tensor, rng: Generator) -> Tensor:
-    """In reading order."""
-    return -torch.arange(probs.shape[1], device=probs.device).expand(probs.shape[:2]).double()
-
-
-RULES: dict[str, Score] = {
-    "random": random_order,
-    "confidence": confidence,
-    "margin": margin,
-    "entropy": entropy,
-    "left_to_right": left_to_right,
-}
-
-
-class Reveal:
-    """A step that reveals a planned number of tokens, at the positions a rule puts first; for masked diffusion.
-
-    Positions are chosen before tokens are drawn: one token at a time is exact under every rule when the denoiser is.
-
-    Args:   rule: a name from RULES, or a score; counts: the schedule whose gamma says which share of the starting masks
-                is left at each time; linear reveals the same number at every step.
-    Raises: ValueError for an unknown rule.
-    """
-
-    def __init__(self, process: MaskedDiffusion, rule: str | Score, counts: Schedule | None = None):
-        if isinstance(rule, str) and rule not in RULES:
-            raise ValueError(f"Reveal: the rules are {sorted(['ancestral', *RULES])}, got {rule!r}.")
-        self.process, self.score = process, RULES[rule] if isinstance(rule, str) else rule
-        self.counts = counts or get_schedule("linear", process.T)
-
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
-        """One step from t back to s; same call as the process's own step."""
-        probs = self.process.log_probs(denoise(zt, t).double(), zt).exp()
-        is_masked = zt == self.process.mask_id
-        share = (self.counts.gamma(s) / self.counts.gamma(t)).to(zt.device)
-        left = (is_masked.sum(1) * share + 1e-9).floor()  # masks to keep, (B,)
-        reveal = highest(self.score(probs, rng), is_masked, is_masked.sum(1) - left)
-        return Step(torch.where(reveal, categorical(probs, rng), zt), probs)
-
-
-# ------------------------------------------------------------------------------- filters: a denoiser in, a denoiser out
-
-
-def cooler(denoise: Denoise, temperature: float) -> Denoise:
-    """Sharpen (below 1) or flatten (above 1) the beliefs; 0 leaves only the most likely token."""
-    if not 0 <= temperature < torch.inf:
-        raise ValueError(f"cooler: the temperature must be 0 or more and finite, got {temperature}.")
-    if temperature == 0:
-        return keep_top_k(denoise, 1)
-    return lambda zt, t: denoise(zt, t) / temperature
-
-
-def keep_top_k(denoise: Denoise, k: int) -> Denoise:
-    """Keep the k most likely tokens of each position; among equals the lower id."""
-    check_whole(k, "k", "keep_top_k")
-
-    def filtered(zt: Tensor, t: Tensor) -> Tensor:
-        logits = denoise(zt, t)
-        rank = logits.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1, stable=True)
-        return logits.masked_fill(rank >= min(k, rank.shape[-1]), -torch.inf)
-
-    return filtered
-
-
-def keep_top_p(denoise: Denoise, p: float) -> Denoise:
-    """Keep the smallest set of tokens whose probability reaches p, the token that crosses the line included."""
-    if not 0 < p <= 1:
-        raise ValueError(f"keep_top_p: p is a share of probability in (0, 1], got {p}.")
-
-    def filtered(zt: Tensor, t: Tensor) -> Tensor:
-        logits = denoise(zt, t)
-        order = logits.argsort(dim=-1, descending=True, stable=True)
-        probs = logits.double().softmax(-1).gather(-1, order)
-        beyond = probs.cumsum(-1) - probs >= p
-        return logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
-
-    return filtered
-
-
-def filtered(
-    denoise: Denoise, temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None
-) -> Denoise:
-    """Temperature first, then top-k, then top-p."""
-    if temperature != 1:
-        denoise = cooler(denoise, temperature)
-    if top_k is not None:
-        denoise = keep_top_k(denoise, top_k)
-    return denoise if top_p is None else keep_top_p(denoise, top_p)
-
-
-# ------------------------------------------------------------------------------------------------------------ sampling
 
 
 @contextmanager
@@ -165,11 +45,6 @@ def evaluating(denoise: Denoise) -> Iterator[None]:
             network.train()
 
 
-def words_only(denoise: Denoise, mask_id: int) -> Denoise:
-    """MASK is never an answer: filters must not count it among the likely tokens, whatever the network says of it."""
-    return lambda zt, t: without_mask(denoise(zt, t), mask_id)
-
-
 def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor | None, where: str) -> None:
     """Raise ValueError unless exactly one of shape and start is given, and makes a canvas of at least one token."""
     if (shape is None) == (start is None):
@@ -181,6 +56,32 @@ def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor 
         raise ValueError(f"{where}: shape must be (B, L), got {shape}.")
     for size, name in zip(shape, ("B", "L"), strict=True):  # type: ignore[arg-type]
         check_whole(size, name, f"{where}, shape (B, L)")
+
+
+def _way_back(process: Process, rule: str | Score, counts: Schedule | None) -> Process | Reveal:
+    """Who takes the steps: the process itself, or a rule."""
+    if rule == "ancestral":
+        return process
+    if not isinstance(process, MaskedDiffusion):
+        raise ValueError(
+            f"denoise_frames: rule {rule!r} chooses places for masked diffusion; {type(process).__name__} has its "
+            "own way, rule='ancestral'."
+        )
+    return Reveal(process, rule, counts)
+
+
+def _believed(
+    process: Process, denoise: Denoise, temperature: float, top_k: int | None, top_p: float | None
+) -> Denoise:
+    """The denoiser with its filters."""
+    if process.names_words:
+        return filtered(words_only(denoise, process.mask_id), temperature, top_k, top_p)
+    if (temperature, top_k, top_p) != (1.0, None, None):
+        raise ValueError(
+            "denoise_frames: temperature, top_k and top_p filter beliefs about words, but the network of "
+            f"{type(process).__name__} gives points in space; leave them out."
+        )
+    return denoise
 
 
 @torch.no_grad()  # as a decorator: around a yield, `with` would turn gradients off in the caller's loop too
@@ -223,19 +124,7 @@ def denoise_frames(
     """
     check_canvas(process, shape, start, "denoise_frames")
     check_whole(steps, "steps", "denoise_frames", most=process.T)
-    if rule != "ancestral" and not isinstance(process, MaskedDiffusion):
-        raise ValueError(
-            f"denoise_frames: rule {rule!r} chooses places for masked diffusion; {type(process).__name__} has its "
-            "own way, rule='ancestral'."
-        )
-    mover = process if rule == "ancestral" else Reveal(process, rule, counts)  # type: ignore[arg-type]
-    if not process.names_words and (temperature, top_k, top_p) != (1.0, None, None):
-        raise ValueError(
-            "denoise_frames: temperature, top_k and top_p filter beliefs about words, but the network of "
-            f"{type(process).__name__} gives points in space; leave them out."
-        )
-    words = words_only(denoise, process.mask_id) if process.names_words else denoise
-    believe = filtered(words, temperature, top_k, top_p)
+    mover, believe = _way_back(process, rule, counts), _believed(process, denoise, temperature, top_k, top_p)
     with evaluating(denoise):
         z = beside(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
         yield Frame(0, float(process.T), z, process.decode(z), None)

@@ -20,7 +20,7 @@ ROOMS = {
     "Noise and processes": "noise diffusion transitions d3pm sedd wordvectors gaussian latents",
     "Networks": "labels attention backbone autoregressive blocks baselines seal model checkpoint",
     "Training": "objectives recipe muon parallel state train",
-    "Sampling": "sample fast remasking blockwise guidance lengths",
+    "Sampling": "rules filters sample fast remasking blockwise guidance lengths",
     "Evaluation": "evaluate reveal scaling metrics judge infilling leaderboard",
     "What is shown": "plot report widgets exercises",
     "Settings and commands": "plainyaml config terminal doctor runs commands cli __main__",

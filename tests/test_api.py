@@ -21,7 +21,7 @@ def test_a_star_gives_the_public_names():
 
 @pytest.mark.parametrize("name", NAMES)
 def test_a_public_docstring_is_whole(name):
-    """It names every argument, says what is raised, and shows an example (a model that is trained takes no short one)."""
+    """It names every argument, says what is raised, and shows an example (not load_model)."""
     thing = getattr(diffkit, name)
     told = inspect.getdoc(thing)
     arguments = [argument for argument in inspect.signature(thing).parameters if argument not in ("args", "kwargs")]

@@ -167,7 +167,7 @@ def test_a_gpu_run_follows_a_cpu_run(tmp_path):
 
 
 def test_bfloat16_answers_nearly_the_same():
-    """Weights and all in bfloat16, 8 bits of each number: a hundredth of a nat a token at the most (an H200: 0.00002)."""
+    """Weights and all in bfloat16, 8 bits a number: a hundredth of a nat a token at most (an H200: 0.00002)."""
     model, rounded = load_model("tales-mdlm").cuda(), load_model("tales-mdlm").cuda().bfloat16()
     x0 = TALES.sample(256, seeded())
     nats = [nelbo(each.process, each, x0, rng=seeded(1)).mean / L for each in (model, rounded)]

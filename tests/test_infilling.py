@@ -12,7 +12,8 @@ from diffkit.autoregressive import Autoregressive
 from diffkit.diffusion import MaskedDiffusion
 from diffkit.evaluate import mean_of
 from diffkit.infilling import conditional_bounds, conditional_gap, judge_fillings
-from diffkit.sample import RULES, canvas_from_text, infill
+from diffkit.rules import RULES
+from diffkit.sample import canvas_from_text, infill
 
 PROCESS = MaskedDiffusion(V, MASK, "linear")
 

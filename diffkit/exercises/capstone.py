@@ -13,7 +13,7 @@ from diffkit.evaluate import mean_of
 from diffkit.exercises.checks import Wrong, exercise
 from diffkit.language import StoryLanguage, load_language
 from diffkit.reveal import BadRule, Plan, checked, evenly, excess_nats, reveal_steps, shipped, true_stories
-from diffkit.sample import Score, rounded
+from diffkit.rules import Score, rounded
 
 N, SEED, STEPS, FEW = 32, 11, 16, 8  # stories, which ones, network calls, half of them
 

@@ -19,7 +19,8 @@ from diffkit.evaluate import Estimate, kl_floor, kl_of_counts, mean_of, plots_of
 from diffkit.guidance import follow, guide
 from diffkit.language import StoryLanguage
 from diffkit.model import DiffusionModel
-from diffkit.sample import RULES, sample
+from diffkit.rules import RULES
+from diffkit.sample import sample
 from diffkit.widgets.chart import Window, chart
 from diffkit.widgets.panel import Displays, guarded, panel_html
 

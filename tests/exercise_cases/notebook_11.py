@@ -5,7 +5,7 @@ import math
 import torch
 
 from diffkit import exercises
-from diffkit.sample import RULES, rounded
+from diffkit.rules import RULES, rounded
 from diffkit.scaling import frontier
 
 
