@@ -15,7 +15,7 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from diffkit import data
+from diffkit import chunks
 from diffkit.data import (
     ChunkBatches,
     StoryBatches,
@@ -103,7 +103,7 @@ def test_the_second_time_nothing_is_tokenized(monkeypatch):
     first = tokenize_corpus(corpus_of(stories), TOKENIZER, 4)
     files = cached_files()
     assert len(files) == 1
-    monkeypatch.setattr(data, "_write_chunks", None)  # calling it would fail
+    monkeypatch.setattr(chunks, "_write_chunks", None)  # calling it would fail
     assert tokenize_corpus(corpus_of(stories), TOKENIZER, 4)["input_ids"][:] == first["input_ids"][:]
     assert cached_files() == files
 
@@ -131,7 +131,7 @@ def test_an_interrupted_run_leaves_nothing_behind(monkeypatch, interruption):
         raise interruption
 
     with monkeypatch.context() as patch, pytest.raises(BaseException) as caught:
-        patch.setattr(data._Cut, "__call__", interrupted)
+        patch.setattr(chunks.Cut, "__call__", interrupted)
         tokenize_corpus(corpus_of(["abcdefgh"] * 20), TOKENIZER, 4)
     assert caught.type in (KeyboardInterrupt, OSError)
     assert cached_files() == []
