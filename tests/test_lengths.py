@@ -156,7 +156,8 @@ def test_a_canvas_of_one_token_is_a_text():
 
 @pytest.mark.parametrize("changes, says", [
     ({"steps": 3}, "steps must be a whole number in 1..2"), ({"steps": 0}, "steps must be a whole number in 1..2"),
-    ({"length": 0}, "length must be a whole number in 1..5"), ({"length": L + 1}, "length must be a whole number in 1..5"),
+    ({"length": 0}, "length must be a whole number in 1..5"),
+    ({"length": L + 1}, "length must be a whole number in 1..5"),
     ({"prompt": torch.zeros(2, L, dtype=torch.long)}, "the prompt must be"),
     ({"prompt": torch.zeros(1, 2, dtype=torch.long)}, "the prompt must be"),
 ])  # fmt: skip
