@@ -19,7 +19,7 @@ from diffkit import cli, commands, runs
 from diffkit.checkpoint import latest_checkpoint
 from diffkit.language import load_language
 from diffkit.model import load_model
-from diffkit.sample import RULES
+from diffkit.rules import RULES
 from diffkit.tokenizer import load_tokenizer, word_level_tokenizer
 
 ROOT = Path(__file__).resolve().parent.parent
