@@ -29,12 +29,13 @@ EVERYTHING = [*LOCKED_GROUPS, *EXTRAS["track"]]
 MAX_BYTES = 1_000_000
 
 
-def lock_lines():
-    text = (ROOT / "requirements.lock").read_text(encoding="utf-8")
+def lock_lines(name="requirements.lock"):
+    text = (ROOT / name).read_text(encoding="utf-8")
     return [line for line in text.splitlines() if line and not line.startswith("#")]
 
 
 LOCK = {canonicalize_name(pin.name): pin for pin in map(Requirement, lock_lines())}
+OLDEST = {canonicalize_name(pin.name): pin for pin in map(Requirement, lock_lines("requirements-oldest.lock"))}
 
 
 @pytest.mark.parametrize("line", EVERYTHING)
@@ -51,6 +52,12 @@ def test_lock_lies_within_every_range(line):
     assert wanted.specifier.contains(version_of(pin)), f"requirements.lock has {pin}, pyproject.toml wants {line}"
 
 
+@pytest.mark.parametrize("line", LOCKED_GROUPS)
+def test_oldest_lock_holds_the_lower_bounds(line):
+    (lowest,) = [Version(one.version) for one in Requirement(line).specifier if one.operator == ">="]
+    assert version_of(OLDEST[canonicalize_name(Requirement(line).name)]) == lowest, f"{line}: run `make lock`"
+
+
 def version_of(pin):
     (specifier,) = pin.specifier
     assert specifier.operator == "==" and "*" not in specifier.version, f"{pin} is not an exact pin"
@@ -60,12 +67,14 @@ def version_of(pin):
 def test_lock_holds_exact_portable_pins_only():
     """Plain `name==version`, no paths, no indexes, no build of torch for one sort of GPU."""
     assert len(LOCK) == len(lock_lines()), "a package is pinned twice"
-    for name, pin in LOCK.items():
+    for name, pin in [*LOCK.items(), *OLDEST.items()]:
         assert version_of(pin).local is None, f"{pin}: a local version cannot be installed elsewhere"
         assert pin.url is None and not name.startswith(("nvidia-", "triton", "cuda-")), f"{pin} is not portable"
     assert str(LOCK["torch"]) == "torch==2.13.0"
-    assert "setuptools" in LOCK, "the package is installed without build isolation, so the lock brings setuptools"
-    assert not {"diffkit", "pip"} & set(LOCK)
+    assert "setuptools" in LOCK and "setuptools" in OLDEST, (
+        "the package is installed without build isolation, so the lock brings setuptools"
+    )
+    assert not {"diffkit", "pip"} & {*LOCK, *OLDEST}
 
 
 def test_conda_environment_equals_pyproject():
@@ -91,6 +100,7 @@ def test_package_imports_only_what_it_declares():
 
 def test_version_is_the_same_everywhere():
     assert diffkit.__version__ == PROJECT["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == PROJECT["version"]
     assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
 
 
