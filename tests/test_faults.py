@@ -146,9 +146,9 @@ def until(happened, what):
 
 
 # Where a run can be killed, with the most lines that are counted first: (file, function or "", lines).
-PREPARING = [("corpus.py", "", 1500), ("data.py", "", 80), ("data.py", "", 300), ("config.py", "", 60)]
-STEPPING = [("train.py", "", 200), ("train.py", "advance", 60), ("train.py", "advance", 60)]
-STEPPING += [("train.py", "_learn_from_batch", 60)]
+PREPARING = [("corpus.py", "", 1500), ("chunks.py", "", 80), ("data.py", "", 60), ("config.py", "", 60)]
+STEPPING = [("train.py", "", 200), ("state.py", "advance", 60), ("state.py", "advance", 60)]
+STEPPING += [("state.py", "_learn_from_batch", 60)]
 SAVING = [("checkpoint.py", "save_checkpoint", 10), ("checkpoint.py", "_to_disk", 12)]
 SAVING += [("checkpoint.py", "whole_or_absent", 20), ("checkpoint.py", "drop_checkpoints", 12)]
 
@@ -366,7 +366,7 @@ def test_a_spoiled_checkpoint_is_refused_and_left_alone(commands, copied, how):
 
 
 OTHER = {  # an option of another run: what is said
-    "--model.process=autoregressive": "process.*autoregressive",
+    "--model.process=autoregressive --train.objective=bound": "process.*autoregressive",
     "--model.schedule=cosine": "schedule.*cosine",
     "--model.size=nano": "hidden_size|num_layers",
     "--train.optimizer=adamw": "optimizer: muon there, adamw here",
@@ -381,7 +381,7 @@ OTHER = {  # an option of another run: what is said
 def test_another_run_is_not_resumed(commands, copied, option):
     """Wrong process, size, optimizer, tokenizer or text: a line that names the difference, and nothing overwritten."""
     before = content(copied)
-    line = commands.refused("train", *SMALL, f"--out={copied}", "--train.steps=6", "--resume", option)
+    line = commands.refused("train", *SMALL, f"--out={copied}", "--train.steps=6", "--resume", *option.split())
     assert re.search(OTHER[option], line) and content(copied) == before, line
 
 
