@@ -289,5 +289,6 @@ class _Panel:
             {"these stories": [(n, kl) for n, kl, _ in points], "floor": [(n, floor) for n, _, floor in points]},
             Window(0, self.lab.batch * self.lab.batches, 0, top),
             title="KL of plots to the exact law", x_label="stories drawn", y_label="nats", bold="these stories",
+            marker=points[-1][:2],
             told=f"After {points[-1][0]} stories {points[-1][1]:.3f}; a perfect sampler shows {points[-1][2]:.3f}.",
         )  # fmt: skip
