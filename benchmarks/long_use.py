@@ -52,7 +52,7 @@ LOOKS = 10  # moments at which memory is read
 RUNS, RERUN = 20, ("02_noise_schedules", "00_start_here", "05_training")
 TOGETHER = ("02_noise_schedules", "03_objective")
 INTERRUPTIONS, INTERRUPTED = 3, ("05_training", "04_model", "02_noise_schedules")  # trains, writes files, has widgets
-AFTER_IMPORTS = "load_language("  # what is interrupted while it loads its compiled parts cannot be loaded again
+IMPORTS = "load_language("  # in the cell that imports: torch interrupted while it loads cannot be loaded again
 SHORTER = {"05_training": {"steps=200": "steps=20", "every=50": "every=5", "warmup=20": "warmup=2", "n=256": "n=16"}}
 
 
@@ -152,8 +152,8 @@ class Kernel:
         """Of the kernel's process."""
         return self.client.km.provisioner.process.pid
 
-    def run(self, interrupt_after: float | None = None, into: str = "") -> NotebookNode:
-        """Run all cells and return what they gave; interrupted so many seconds after the first cell with `into`."""
+    def run(self, interrupt_after: float | None = None, after: str = "") -> NotebookNode:
+        """Run all cells and return what they gave; interrupted so many seconds after the first cell with `after`."""
         self.client.nb = notebook = read(self.name)
         self.client.reset_execution_trackers()
         timer = threading.Timer(interrupt_after or 0, os.kill, (self.pid, signal.SIGINT))
@@ -162,9 +162,9 @@ class Kernel:
             cell.outputs, cell.execution_count = [], None
         try:
             for i, cell in code:
-                if interrupt_after is not None and not timer.is_alive() and into in cell.source and timer.ident is None:
-                    timer.start()
                 self.client.execute_cell(cell, i)
+                if interrupt_after is not None and timer.ident is None and after in cell.source:
+                    timer.start()
         finally:
             timer.cancel()
         return notebook
@@ -233,7 +233,7 @@ def interrupted(name: str, times: int) -> dict[str, Any]:
         with Kernel(name) as kernel:
             moment, ended = rng.uniform(0, seconds), "unharmed"
             try:
-                kernel.run(moment, into=AFTER_IMPORTS)
+                kernel.run(moment, after=IMPORTS)
             except CellExecutionError as error:
                 ended = error.ename
             left = kernel.left_behind()
