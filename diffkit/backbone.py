@@ -12,9 +12,11 @@ from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
 from diffkit.attention import Block, KeyValueCache
+from diffkit.noise import MOST_STEPS
 
 LARGEST = {  # of what a config asks for: beyond, it is taken to be damaged, before any memory is
-    "vocab_size": 2**24, "hidden_size": 2**16, "num_layers": 1000, "num_heads": 2**12, "max_length": 2**24, "T": 10**6
+    "vocab_size": 2**24, "hidden_size": 2**16, "num_layers": 1000, "num_heads": 2**12, "max_length": 2**24,
+    "T": MOST_STEPS,
 }  # fmt: skip
 INIT_STD = 0.02  # of every matrix and embedding; a tied head started at unit variance saturates the softmax
 

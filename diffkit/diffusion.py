@@ -9,6 +9,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
+from diffkit.doors import check_whole
 from diffkit.draws import categorical, uniform_like
 from diffkit.noise import (
     Schedule,
@@ -62,8 +63,7 @@ class Process(nn.Module):
     def __init__(self, vocab_size: int, mask_id: int, T: int = 1000):
         super().__init__()
         check_mask_id(vocab_size, mask_id, type(self).__name__)
-        if not (T >= 1 and T % 1 == 0):
-            raise ValueError(f"{type(self).__name__}: T counts steps and must be a whole number >= 1, got {T}.")
+        check_whole(T, "T", type(self).__name__)
         self.vocab_size = self.head = vocab_size
         self.mask_id, self.T = mask_id, int(T)
 

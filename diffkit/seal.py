@@ -22,7 +22,8 @@ def seal(path: Path) -> None:
 def is_as_sealed(path: Path) -> bool:
     """Whether a safetensors file is as it was sealed; one that never was counts as good."""
     header, numbers = _parts(path)
-    return header.get("__metadata__", {}).get(KEY) in (None, _digest(header, numbers))
+    sealed = header.get("__metadata__", {}).get(KEY)
+    return sealed is None or sealed == _digest(header, numbers)
 
 
 def _parts(path: Path) -> tuple[dict[str, Any], bytes]:

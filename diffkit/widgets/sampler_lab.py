@@ -108,7 +108,7 @@ class SamplerLab(DisplayObject):
         """Who answers under these settings, guidance included; filters come later, in `sample`."""
         if settings.ending == ANY:
             return self.denoisers[settings.denoiser]
-        label = self.language.labels.index(settings.ending)
+        label = self.language.label_id(settings.ending)
         if settings.denoiser == "exact":
             return guide(
                 self.language.denoiser(self.process, settings.ending), self.denoisers["exact"], settings.strength
@@ -136,7 +136,7 @@ class SamplerLab(DisplayObject):
         hits, probs, kept = int(valid.sum()), language.template_probs, valid
         ends, obeyed = language.template_labels[plots.clamp(min=0)], None
         if settings.ending != ANY:
-            label = language.labels.index(settings.ending)
+            label = language.label_id(settings.ending)
             kept, probs = valid & (ends == label), probs * (language.template_labels == label)
             obeyed = int(kept.sum()) / hits if hits else None
         counts = torch.bincount(plots[kept], minlength=len(probs))
