@@ -141,7 +141,7 @@ OBJECTIVES = {
 
 def check_objective(name: str, process: Process) -> None:
     """Raise ValueError, with those that fit, for an objective that is made for another process."""
-    made_for = {name: get_type_hints(objective)["process"] for name, objective in OBJECTIVES.items()}
+    made_for = {name: get_type_hints(objective).get("process", Process) for name, objective in OBJECTIVES.items()}
     fitting = [name for name, kind in made_for.items() if isinstance(process, kind)]
     if name not in fitting:
         raise ValueError(
