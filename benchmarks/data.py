@@ -39,8 +39,10 @@ from training import (
 )
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.data import ChunkBatches, StoryBatches, StreamBatches, load_corpus, split_documents, tokenize_corpus
-from diffkit.language import load_language
+from diffkit.data.batches import ChunkBatches, StoryBatches, StreamBatches
+from diffkit.data.chunks import tokenize_corpus
+from diffkit.data.corpus import load_corpus, split_documents
+from diffkit.languages.story_language import load_language
 
 SHARE_BAR, GIGABYTES_BAR, LENGTH = 0.03, 2.0, 128
 SERVED = 64  # batches a loader is timed for: four blocks of StreamBatches

@@ -22,8 +22,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 from training import RESULTS, SETUPS, our_model, write_results
 
-from diffkit.backbone import Denoiser, sinusoids
-from diffkit.noise import corrupt_count
+from diffkit.network.transformer import Denoiser, sinusoids
+from diffkit.processes.schedules import corrupt_count
 
 STEPS_OF_CONFIG = 50_000  # configs/tiny.yaml
 PROTOTYPE = (1.05e6, 3.4e6)  # tokens/s on one H100

@@ -18,8 +18,8 @@ from typing import Any
 import torch
 from torch import Generator
 
-from diffkit.language import StoryLanguage, load_language
-from diffkit.stories import GRAMMARS
+from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.languages.tales import GRAMMARS
 
 
 def peak_mb() -> float:

@@ -23,11 +23,9 @@ from statistics import median
 
 import torch
 
-from diffkit import runs
-from diffkit.checkpoint import whole_or_absent, write_whole
-from diffkit.config import read_config
-from diffkit.language import StoryLanguage, load_language
-from diffkit.leaderboard import (
+from diffkit.cli import train
+from diffkit.cli.settings import read_config
+from diffkit.course.experiments.leaderboard import (
     TITLES,
     Board,
     Row,
@@ -41,7 +39,11 @@ from diffkit.leaderboard import (
     steps_of,
     ways_of,
 )
-from diffkit.model import PRETRAINED, fingerprint, load_model, parameter_count
+from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.model import fingerprint, load_model
+from diffkit.network.transformer import parameter_count
+from diffkit.paths import PRETRAINED
+from diffkit.training.checkpoint import whole_or_absent, write_whole
 
 HOME = Path(__file__).resolve().parent.parent
 RESULTS = HOME / "benchmarks" / "results" / "leaderboard.json"
@@ -70,7 +72,7 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
     read = read_config(HOME / "configs" / "leaderboard" / f"{name}.yaml")
     settings = read._replace(train=replace(read.train, seed=seed))
     folder = HOME / "runs" / "leaderboard" / (f"{name}-seed{seed}" if seed else name)
-    runs.train(*settings, out=str(folder), resume=True)
+    train.train(*settings, out=str(folder), resume=True)
     trained = load_model(folder)
     process, L = trained.process, language.length
     records = [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]

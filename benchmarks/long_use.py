@@ -37,12 +37,12 @@ from nbformat import NotebookNode
 from torch import Generator
 from training import RESULTS, write_results
 
-from diffkit import plot
-from diffkit.language import load_language
+from diffkit.course import plots
+from diffkit.course.widgets import InfillingBoard, Player
+from diffkit.course.widgets.panel import close
+from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
-from diffkit.sample import Frame, denoise_frames, sample
-from diffkit.widgets import InfillingBoard, Player
-from diffkit.widgets.panel import close
+from diffkit.sampling.sampler import Frame, denoise_frames, sample
 
 ROOT = Path(__file__).resolve().parent.parent
 sys.path.append(str(ROOT / "scripts"))
@@ -96,7 +96,7 @@ def loops() -> dict[str, tuple[int, Callable[[int], Any]]]:
         Player(frames, language.tokenizer)._repr_mimebundle_()
 
     def curve(i: int) -> None:
-        plot.lines(range(9), {"a": range(9), "b": [i] * 9}, title="t", x_label="x", y_label="y", alt="a line")
+        plots.lines(range(9), {"a": range(9), "b": [i] * 9}, title="t", x_label="x", y_label="y", alt="a line")
 
     return {
         "samplings": (1000, samplings),

@@ -12,9 +12,9 @@ from statistics import median
 
 import torch
 
-from diffkit.diffusion import MaskedDiffusion
 from diffkit.model import build_model
-from diffkit.muon import Muon
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.training.muon import Muon
 
 ROUNDS = 7
 

@@ -28,10 +28,12 @@ import transformers
 from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM
 
-from diffkit.blockwise import Blockwise, block_anew, suffix_anew
-from diffkit.checkpoint import write_whole
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.fast import (
+from diffkit.model import DiffusionModel, build_model
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.block_cache import Blockwise, block_anew, suffix_anew
+from diffkit.sampling.remasking import Remasking, rescaled
+from diffkit.sampling.sampler import denoise_frames
+from diffkit.sampling.skipping import (
     Counted,
     FirstHitting,
     Lazy,
@@ -42,9 +44,7 @@ from diffkit.fast import (
     fast_frames,
     most_confident,
 )
-from diffkit.model import DiffusionModel, build_model
-from diffkit.remasking import Remasking, rescaled
-from diffkit.sample import denoise_frames
+from diffkit.training.checkpoint import write_whole
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sampling.json"
 V, MASK, L, T, SLICES = 30_522, 103, 128, 1000, 10

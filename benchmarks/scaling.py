@@ -21,10 +21,10 @@ from pathlib import Path
 
 import torch
 
-from diffkit.checkpoint import write_whole
-from diffkit.language import StoryLanguage, load_language
-from diffkit.scaling import BATCH, Point, Prefixes, build_point, judge_point, recipe, size_of
-from diffkit.train import fit, with_progress
+from diffkit.course.experiments.scaling import BATCH, Point, Prefixes, build_point, judge_point, recipe, size_of
+from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.training.checkpoint import write_whole
+from diffkit.training.trainer import fit, with_progress
 
 HOME = Path(__file__).resolve().parent.parent
 RESULTS = HOME / "benchmarks" / "results" / "scaling.csv"

@@ -20,11 +20,14 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.blockwise import Blockwise, block_anew, suffix_anew
-from diffkit.checkpoint import write_whole
-from diffkit.diffusion import Denoise, MaskedDiffusion
-from diffkit.evaluate import quality
-from diffkit.fast import (
+from diffkit.evaluation.bounds import quality
+from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.model import fingerprint, load_model
+from diffkit.processes.masked import Denoise, MaskedDiffusion
+from diffkit.sampling.block_cache import Blockwise, block_anew, suffix_anew
+from diffkit.sampling.remasking import Remasking, back_and_forth, capped, doubtful, looped_times, rescaled, standing
+from diffkit.sampling.sampler import Frame, denoise_frames, last_frame
+from diffkit.sampling.skipping import (
     Counted,
     FirstHitting,
     Lazy,
@@ -37,10 +40,7 @@ from diffkit.fast import (
     fast_frames,
     most_confident,
 )
-from diffkit.language import StoryLanguage, load_language
-from diffkit.model import fingerprint, load_model
-from diffkit.remasking import Remasking, back_and_forth, capped, doubtful, looped_times, rescaled, standing
-from diffkit.sample import Frame, denoise_frames, last_frame
+from diffkit.training.checkpoint import write_whole
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed_quality.json"
 BATCH = 64

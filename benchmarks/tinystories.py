@@ -21,16 +21,18 @@ from torch import Generator, Tensor
 from training import machine
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.autoregressive import Autoregressive
-from diffkit.baselines import NGram
-from diffkit.checkpoint import write_whole
-from diffkit.config import DataSettings, read_held_out
-from diffkit.diffusion import Denoise, Process
-from diffkit.evaluate import mean_of, sequence_bounds
-from diffkit.metrics import distinct_n, seen_windows
-from diffkit.model import PRETRAINED, load_model, parameter_count
-from diffkit.sample import sample_many
-from diffkit.tokenizer import load_tokenizer, special_ids
+from diffkit.cli.settings import DataSettings, read_held_out
+from diffkit.data.tokenizer import load_tokenizer, special_ids
+from diffkit.evaluation.bounds import mean_of, sequence_bounds
+from diffkit.evaluation.ngram import NGram
+from diffkit.evaluation.samples import distinct_n, seen_windows
+from diffkit.model import load_model
+from diffkit.network.transformer import parameter_count
+from diffkit.paths import PRETRAINED
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.masked import Denoise, Process
+from diffkit.sampling.sampler import sample_many
+from diffkit.training.checkpoint import write_whole
 
 RESULTS = Path(__file__).resolve().parent / "results" / "tinystories.json"
 MODELS = {"masked diffusion": "tinystories-nano", "autoregressive twin": "tinystories-nano-ar"}

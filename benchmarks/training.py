@@ -33,14 +33,16 @@ import transformers
 from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, PreTrainedTokenizerBase
 
-from diffkit.backbone import parameter_count
-from diffkit.checkpoint import write_whole
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.language import load_language
+from diffkit.data.tokenizer import load_tokenizer
+from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, build_model
-from diffkit.objectives import low_discrepancy
-from diffkit.tokenizer import load_tokenizer
-from diffkit.train import TrainSettings, denormals_flushed, make_optimizers
+from diffkit.network.transformer import parameter_count
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.training.checkpoint import write_whole
+from diffkit.training.config import TrainSettings
+from diffkit.training.losses import low_discrepancy
+from diffkit.training.state import make_optimizers
+from diffkit.training.trainer import denormals_flushed
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BARS = {"tiny": {"speed": 1.8, "memory": 0.6}, "nano": {"speed": 1.0}}

@@ -22,8 +22,7 @@ import yaml
 from torch.profiler import ProfilerActivity, profile
 from training import RESULTS, SETUPS, Learner, Setup, hidden_batches, timed, verdict, write_results
 
-from diffkit.backbone import SIZES, DenoiserConfig, parameter_count
-from diffkit.model import Denoiser
+from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig, parameter_count
 
 STORED = RESULTS / "utilisation.json"
 CONFIGS = Path(__file__).resolve().parent.parent / "configs"

@@ -15,10 +15,10 @@ import ipywidgets as ipw
 from ipywidgets.embed import dependency_state
 from torch import Generator
 
-from diffkit.language import load_language
+from diffkit.course.widgets import Player
+from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
-from diffkit.sample import denoise_frames
-from diffkit.widgets import Player
+from diffkit.sampling.sampler import denoise_frames
 
 RUNS = {"tales-mdlm": 48, "tales-d3pm-uniform": 32, "tales-diffusion-lm": 64}
 

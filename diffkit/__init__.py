@@ -1,11 +1,11 @@
 """diffkit: small diffusion language models, checked against a language whose every answer is known."""
 
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.evaluate import nelbo
-from diffkit.language import load_language
+from diffkit.evaluation.bounds import nelbo
+from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, load_model
-from diffkit.noise import corrupt, get_schedule
-from diffkit.sample import denoise_frames, infill
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.schedules import corrupt, get_schedule
+from diffkit.sampling.sampler import denoise_frames, infill
 
 __version__ = "0.1.0"
 __all__ = [

@@ -2,7 +2,7 @@
 
 import sys
 
-from diffkit.cli import main
+from diffkit.cli.main import main
 
 if __name__ == "__main__":
     sys.exit(main())

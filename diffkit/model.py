@@ -16,17 +16,17 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
-from diffkit.attention import KeyValueCache
-from diffkit.autoregressive import Autoregressive
-from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, parameter_count
-from diffkit.blocks import BlockDiffusion
-from diffkit.d3pm import D3PM
-from diffkit.diffusion import MaskedDiffusion, Process
-from diffkit.gaussian import DiffusionLM, Plaid
+from diffkit.network.attention import KeyValueCache
+from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig, parameter_count
+from diffkit.paths import PRETRAINED
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.block import BlockDiffusion
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.embedding_diffusion import WordVectorDiffusion
+from diffkit.processes.masked import MaskedDiffusion, Process
+from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.seal import is_as_sealed, seal
-from diffkit.sedd import SEDD, UDLM
-from diffkit.shipped import PRETRAINED
-from diffkit.wordvectors import WordVectorDiffusion
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
 __all__ += ["PRETRAINED", "PROCESSES", "build_model", "check_tokenizer", "fingerprint", "load_model", "model_folder"]

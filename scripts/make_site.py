@@ -26,7 +26,7 @@ from make_playground import write_playground
 from nbformat import NotebookNode
 from sphinx.cmd.build import main as sphinx_build
 
-from diffkit.model import PRETRAINED
+from diffkit.paths import PRETRAINED
 
 ROOT = Path(__file__).resolve().parent.parent
 WIDGET_VIEW = "application/vnd.jupyter.widget-view+json"

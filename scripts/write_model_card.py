@@ -10,14 +10,15 @@ from typing import NamedTuple
 
 import torch
 
-from diffkit.autoregressive import Autoregressive
-from diffkit.blocks import BlockDiffusion
-from diffkit.evaluate import Estimate, paired_gap, sequence_bounds
-from diffkit.labels import Conditioned, endings
-from diffkit.language import StoryLanguage, load_language
-from diffkit.model import PRETRAINED, DiffusionModel, load_model
-from diffkit.report import measure, sample_table
-from diffkit.sample import sample
+from diffkit.cli.report import measure, sample_table
+from diffkit.evaluation.bounds import Estimate, paired_gap, sequence_bounds
+from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.model import DiffusionModel, load_model
+from diffkit.network.conditioning import Conditioned, endings
+from diffkit.paths import PRETRAINED
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.block import BlockDiffusion
+from diffkit.sampling.sampler import sample
 
 SEQUENCES, SAMPLES, STEPS = 1024, 512, (48, 24, 12)  # samples come in batches of 64
 

@@ -13,55 +13,45 @@ from datasets import Dataset
 from worlds import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion, uniform_denoiser
 
 import diffkit
-from diffkit import (
-    blockwise,
-    corpus,
-    data,
-    diffusion,
-    evaluate,
-    fast,
-    filters,
-    guidance,
-    infilling,
-    judge,
-    labels,
-    language,
-    latents,
-    leaderboard,
-    lengths,
-    metrics,
-    model,
-    noise,
-    objectives,
-    recipe,
-    remasking,
-    reveal,
-    rules,
-    scaling,
-    tokenizer,
-    transitions,
-)
-from diffkit.blocks import BlockDiffusion
-from diffkit.checkpoint import drop_checkpoints, load_checkpoint
-from diffkit.d3pm import D3PM
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.draws import categorical, highest, inverse_cdf, normal_like, uniform_like, uniform_numbers
-from diffkit.gaussian import DiffusionLM, Plaid
+from diffkit import model
+from diffkit.course.experiments import leaderboard, scaling
+from diffkit.data import batches, corpus, tokenizer
+from diffkit.evaluation import bounds, infilling, judge, parallel_cost, samples
+from diffkit.languages import story_language
+from diffkit.languages.tales import Grammar, Template
 from diffkit.model import build_model
-from diffkit.sedd import SEDD, UDLM
-from diffkit.stories import Grammar, Template
+from diffkit.network import conditioning
+from diffkit.processes import masked, schedules, transitions
+from diffkit.processes.block import BlockDiffusion
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.sedd import SEDD, UDLM
+from diffkit.random import categorical, highest, inverse_cdf, normal_like, uniform_like, uniform_numbers
+from diffkit.sampling import (
+    block_cache,
+    embedding_guidance,
+    guidance,
+    logits,
+    remasking,
+    skipping,
+    unmasking,
+    variable_length,
+)
+from diffkit.training import config, losses
+from diffkit.training.checkpoint import drop_checkpoints, load_checkpoint
 
-sample = import_module("diffkit.sample")  # diffkit.sample itself is the function
+sample = import_module("diffkit.sampling.sampler")  # diffkit.sampling.sampler itself is the function
 ABSENT = Path(__file__).parent / "no-such-folder"
 NAN, INF = math.nan, math.inf
 BLOCKED = BlockDiffusion(V, MASK, 2)
 PROCESSES = {
     "mdlm": masked_diffusion(), "continuous": masked_diffusion(weight="continuous"), "d3pm": D3PM(V, MASK, "uniform"),
-    "d3pm-gaussian": D3PM(V, MASK, "gaussian", noise.get_schedule("linear", 20)), "sedd": SEDD(V, MASK),
+    "d3pm-gaussian": D3PM(V, MASK, "gaussian", schedules.get_schedule("linear", 20)), "sedd": SEDD(V, MASK),
     "udlm": UDLM(V, MASK), "diffusion_lm": DiffusionLM(V, MASK, width=4), "plaid": Plaid(V, MASK, width=4),
 }  # fmt: skip
 MDLM, UNIFORM, POINTS, SPACE = (PROCESSES[name] for name in ("mdlm", "d3pm", "diffusion_lm", "plaid"))
-EXACT, SHORT = MICRO.denoiser(MDLM), masked_diffusion(noise.get_schedule("linear", 20))
+EXACT, SHORT = MICRO.denoiser(MDLM), masked_diffusion(schedules.get_schedule("linear", 20))
 X0 = TEXTS[[0, 5, 9]].clone()  # (3, L)
 B = len(X0)
 CANVAS = X0.clone()
@@ -73,8 +63,8 @@ PROBS = LOGITS.double().softmax(-1)
 HIDDEN = PROBS[IS_MASKED]  # (N, V)
 TIMES = torch.tensor([1.0, 500.0, 1000.0])
 U = torch.rand(B, L, dtype=torch.float64, generator=generator(2))
-LINEAR = noise.get_schedule("linear")
-GRID = fast.even_times(1000, 8)
+LINEAR = schedules.get_schedule("linear")
+GRID = skipping.even_times(1000, 8)
 POINT = scaling.Point("mdlm", 16, 1, 10, 0, L)
 with torch.random.fork_rng():
     torch.manual_seed(0)
@@ -108,10 +98,10 @@ def outside(name, *cases, who=None):
 
 # ---------------------------------------------------------------------------------------------------- language and text
 
-inside("language.load_language", (lambda rng: language.load_language("micro"), "StoryLanguage"))
+inside("language.load_language", (lambda rng: story_language.load_language("micro"), "StoryLanguage"))
 inside(
     "language.StoryLanguage",
-    (lambda rng: language.StoryLanguage(MICRO.grammar), "StoryLanguage"),
+    (lambda rng: story_language.StoryLanguage(MICRO.grammar), "StoryLanguage"),
     (lambda rng: MICRO.sample(3, rng), "(3, 5) int64"),
     (lambda rng: MICRO.sample(0, rng), "(0, 5) int64"),
     (lambda rng: MICRO.sample(2, rng, label="long"), "(2, 5) int64"),
@@ -129,13 +119,13 @@ inside(
 inside("tokenizer.word_level_tokenizer", (lambda rng: tokenizer.word_level_tokenizer(["one"]), "TokenizersBackend"))
 inside("tokenizer.train_tokenizer", (lambda rng: tokenizer.train_tokenizer(["a cat"] * 9, 262), "TokenizersBackend"))
 inside("tokenizer.special_ids", (lambda rng: tokenizer.special_ids(WORDS), "[int, int, int]"))
-inside("data.fixed_batches", (lambda rng: list(data.fixed_batches(CHUNKS, 2)), "[(2, 5) int64, (1, 5) int64]"))
-inside("data.ChunkBatches", (lambda rng: next(data.ChunkBatches(CHUNKS, 7, 0)), "(7, 5) int64"))
-inside("data.StoryBatches", (lambda rng: next(data.StoryBatches(MICRO, 4, 0, "long")), "(4, 5) int64"))
+inside("data.fixed_batches", (lambda rng: list(batches.fixed_batches(CHUNKS, 2)), "[(2, 5) int64, (1, 5) int64]"))
+inside("data.ChunkBatches", (lambda rng: next(batches.ChunkBatches(CHUNKS, 7, 0)), "(7, 5) int64"))
+inside("data.StoryBatches", (lambda rng: next(batches.StoryBatches(MICRO, 4, 0, "long")), "(4, 5) int64"))
 inside(
     "data.StreamBatches",
     (
-        lambda rng: next(data.StreamBatches(DOCUMENTS.to_iterable_dataset(), WORDS, 2, 3, seed=0, buffer=0)),
+        lambda rng: next(batches.StreamBatches(DOCUMENTS.to_iterable_dataset(), WORDS, 2, 3, seed=0, buffer=0)),
         "(3, 2) int64",
     ),
 )
@@ -145,10 +135,10 @@ inside(
 )
 inside("corpus.seed_from", (lambda rng: corpus.seed_from(0, "x"), "int"))
 
-outside("language.load_language", (lambda rng: language.load_language("tale"), "'tale'"))
+outside("language.load_language", (lambda rng: story_language.load_language("tale"), "'tale'"))
 outside(
     "language.StoryLanguage",
-    (lambda rng: language.StoryLanguage(Grammar({}, [Template("far too many words", 1.0, "x")], 4)), "4 words"),
+    (lambda rng: story_language.StoryLanguage(Grammar({}, [Template("far too many words", 1.0, "x")], 4)), "4 words"),
     (lambda rng: MICRO.sample(-1, rng), "-1"),
     (lambda rng: MICRO.sample(1.5, rng), "1.5"),
     (lambda rng: MICRO.sample(1, rng, label="sad"), "'sad'"),
@@ -192,31 +182,31 @@ outside(
     (lambda rng: tokenizer.special_ids(SimpleNamespace(mask_token_id=None, pad_token_id=0, eos_token_id=1)), "MASK"),
 )
 outside("tokenizer.load_tokenizer", (lambda rng: tokenizer.load_tokenizer(ABSENT.parent), "tests"))
-outside("data.fixed_batches", (lambda rng: next(data.fixed_batches(CHUNKS, 0)), "0"))
+outside("data.fixed_batches", (lambda rng: next(batches.fixed_batches(CHUNKS, 0)), "0"))
 outside(
     "chunks.tokenize_corpus",
-    (lambda rng: data.tokenize_corpus(DOCUMENTS.to_iterable_dataset(), WORDS, 4), "streamed"),
+    (lambda rng: batches.tokenize_corpus(DOCUMENTS.to_iterable_dataset(), WORDS, 4), "streamed"),
 )
-outside("chunks.tokenize_corpus", (lambda rng: data.tokenize_corpus(DOCUMENTS, WORDS, 0), "0"), who="tokenize")
+outside("chunks.tokenize_corpus", (lambda rng: batches.tokenize_corpus(DOCUMENTS, WORDS, 0), "0"), who="tokenize")
 outside(
     "data.ChunkBatches",
-    (lambda rng: data.ChunkBatches(CHUNKS, 0, 0), "0"),
-    (lambda rng: data.ChunkBatches(CHUNKS.select([]), 2, 0), "0"),
-    (lambda rng: data.ChunkBatches(CHUNKS, 2, 0).load_state_dict({"position": 1}), "None there"),
+    (lambda rng: batches.ChunkBatches(CHUNKS, 0, 0), "0"),
+    (lambda rng: batches.ChunkBatches(CHUNKS.select([]), 2, 0), "0"),
+    (lambda rng: batches.ChunkBatches(CHUNKS, 2, 0).load_state_dict({"position": 1}), "None there"),
 )
 outside(
     "data.StoryBatches",
-    (lambda rng: data.StoryBatches(MICRO, 0, 0), "0"),
-    (lambda rng: data.StoryBatches(MICRO, 2, 0).load_state_dict({"position": 1}), "None there"),
+    (lambda rng: batches.StoryBatches(MICRO, 0, 0), "0"),
+    (lambda rng: batches.StoryBatches(MICRO, 2, 0).load_state_dict({"position": 1}), "None there"),
 )
 outside(
     "data.StreamBatches",
-    (lambda rng: data.StreamBatches(DOCUMENTS.to_iterable_dataset(), WORDS, 2, 0, seed=0), "0"),
-    (lambda rng: next(data.StreamBatches(DOCUMENTS.to_iterable_dataset(), WORDS, 99, 1, seed=0)), "99"),
+    (lambda rng: batches.StreamBatches(DOCUMENTS.to_iterable_dataset(), WORDS, 2, 0, seed=0), "0"),
+    (lambda rng: next(batches.StreamBatches(DOCUMENTS.to_iterable_dataset(), WORDS, 99, 1, seed=0)), "99"),
 )
 outside(
     "data.StreamBatches",
-    (lambda rng: data.StreamBatches(DOCUMENTS.to_iterable_dataset(), WORDS, 0, 1, seed=0), "0"),
+    (lambda rng: batches.StreamBatches(DOCUMENTS.to_iterable_dataset(), WORDS, 0, 1, seed=0), "0"),
     who="tokenize",
 )
 outside(
@@ -231,8 +221,8 @@ outside(
 inside(
     "noise.get_schedule",
     *(
-        (lambda rng, name=name: noise.get_schedule(name, 1).gamma(torch.tensor([0, 1])), "(2,) float64")
-        for name in [*noise.CURVES, *noise.FAMILIES]
+        (lambda rng, name=name: schedules.get_schedule(name, 1).gamma(torch.tensor([0, 1])), "(2,) float64")
+        for name in [*schedules.CURVES, *schedules.FAMILIES]
     ),
 )
 inside(
@@ -244,24 +234,27 @@ inside(
 )
 inside(
     "noise.corrupt",
-    (lambda rng: noise.corrupt(X0, TIMES, schedule=LINEAR, mask_id=MASK, rng=rng), "[(3, 5) int64, (3, 5) bool]"),
+    (lambda rng: schedules.corrupt(X0, TIMES, schedule=LINEAR, mask_id=MASK, rng=rng), "[(3, 5) int64, (3, 5) bool]"),
     (
-        lambda rng: noise.corrupt(X0, 5, schedule=LINEAR, mask_id=MASK, rng=rng, frozen=IS_MASKED),
+        lambda rng: schedules.corrupt(X0, 5, schedule=LINEAR, mask_id=MASK, rng=rng, frozen=IS_MASKED),
         "[(3, 5) int64, (3, 5) bool]",
     ),
-    (lambda rng: noise.corrupt(NO_TEXT, 5, schedule=LINEAR, mask_id=MASK, rng=rng), "[(0, 5) int64, (0, 5) bool]"),
-    (lambda rng: noise.corrupt(X0[:, :0], 5, schedule=LINEAR, mask_id=MASK, rng=rng), "[(3, 0) int64, (3, 0) bool]"),
+    (lambda rng: schedules.corrupt(NO_TEXT, 5, schedule=LINEAR, mask_id=MASK, rng=rng), "[(0, 5) int64, (0, 5) bool]"),
+    (
+        lambda rng: schedules.corrupt(X0[:, :0], 5, schedule=LINEAR, mask_id=MASK, rng=rng),
+        "[(3, 0) int64, (3, 0) bool]",
+    ),
 )
 inside(
     "noise.corrupt_count",
-    (lambda rng: noise.corrupt_count(X0, 2, mask_id=MASK, rng=rng), "[(3, 5) int64, (3, 5) bool]"),
+    (lambda rng: schedules.corrupt_count(X0, 2, mask_id=MASK, rng=rng), "[(3, 5) int64, (3, 5) bool]"),
     (
-        lambda rng: noise.corrupt_count(X0, torch.tensor([0, 1, L]), mask_id=MASK, rng=rng),
+        lambda rng: schedules.corrupt_count(X0, torch.tensor([0, 1, L]), mask_id=MASK, rng=rng),
         "[(3, 5) int64, (3, 5) bool]",
     ),
 )
-inside("noise.check_mask_id", (lambda rng: noise.check_mask_id(2, 1, "x"), "None"))
-inside("noise.check_clean", (lambda rng: noise.check_clean(X0, MASK, IS_MASKED), "None"))
+inside("noise.check_mask_id", (lambda rng: schedules.check_mask_id(2, 1, "x"), "None"))
+inside("noise.check_clean", (lambda rng: schedules.check_clean(X0, MASK, IS_MASKED), "None"))
 inside("draws.uniform_numbers", (lambda rng: uniform_numbers((2, 3), rng), "(2, 3) float64"))
 inside("draws.uniform_like", (lambda rng: uniform_like(X0, rng), "(3, 5) float64"))
 inside("draws.normal_like", (lambda rng: normal_like(NO_TEXT, rng), "(0, 5) float64"))
@@ -277,21 +270,21 @@ inside("draws.highest", (lambda rng: highest(U, IS_MASKED, torch.tensor([0, 1, 9
 
 outside(
     "noise.get_schedule",
-    (lambda rng: noise.get_schedule("linea"), "'linea'"),
-    (lambda rng: noise.get_schedule(None), "None"),
-    (lambda rng: noise.get_schedule("linear", 0), "0"),
-    (lambda rng: noise.get_schedule("linear", -3), "-3"),
-    (lambda rng: noise.get_schedule("linear", 1.5), "1.5"),
-    (lambda rng: noise.get_schedule("linear", NAN), "nan"),
-    (lambda rng: noise.get_schedule("linear", INF), "inf"),
-    (lambda rng: noise.get_schedule("linear", power=2), "power"),
-    (lambda rng: noise.get_schedule("poly", power=0), "0"),
-    (lambda rng: noise.get_schedule("poly", power=NAN), "nan"),
-    (lambda rng: noise.get_schedule("poly", power=INF), "inf"),
-    (lambda rng: noise.get_schedule("loglinear", eps=1.0), "1.0"),
-    (lambda rng: noise.get_schedule("geometric", sigma_max=INF), "inf"),
-    (lambda rng: noise.get_schedule("geometric", sigma_min=20.0, sigma_max=1.0), "20.0"),
-    (lambda rng: noise.get_schedule("vp_linear", sigma_min=20.0, sigma_max=1.0), "20.0"),
+    (lambda rng: schedules.get_schedule("linea"), "'linea'"),
+    (lambda rng: schedules.get_schedule(None), "None"),
+    (lambda rng: schedules.get_schedule("linear", 0), "0"),
+    (lambda rng: schedules.get_schedule("linear", -3), "-3"),
+    (lambda rng: schedules.get_schedule("linear", 1.5), "1.5"),
+    (lambda rng: schedules.get_schedule("linear", NAN), "nan"),
+    (lambda rng: schedules.get_schedule("linear", INF), "inf"),
+    (lambda rng: schedules.get_schedule("linear", power=2), "power"),
+    (lambda rng: schedules.get_schedule("poly", power=0), "0"),
+    (lambda rng: schedules.get_schedule("poly", power=NAN), "nan"),
+    (lambda rng: schedules.get_schedule("poly", power=INF), "inf"),
+    (lambda rng: schedules.get_schedule("loglinear", eps=1.0), "1.0"),
+    (lambda rng: schedules.get_schedule("geometric", sigma_max=INF), "inf"),
+    (lambda rng: schedules.get_schedule("geometric", sigma_min=20.0, sigma_max=1.0), "20.0"),
+    (lambda rng: schedules.get_schedule("vp_linear", sigma_min=20.0, sigma_max=1.0), "20.0"),
 )
 outside(
     "noise.Schedule",
@@ -311,20 +304,20 @@ outside(
 )
 outside(
     "noise.corrupt",
-    (lambda rng: noise.corrupt(X0.double(), 5, schedule=LINEAR, mask_id=MASK, rng=rng), "float64"),
-    (lambda rng: noise.corrupt(IS_MASKED, 5, schedule=LINEAR, mask_id=MASK, rng=rng), "bool"),
-    (lambda rng: noise.corrupt(X0[0], 5, schedule=LINEAR, mask_id=MASK, rng=rng), "(5,)"),
-    (lambda rng: noise.corrupt(CANVAS, 5, schedule=LINEAR, mask_id=MASK, rng=rng), "MASK"),
-    (lambda rng: noise.corrupt(X0, TIMES[:2], schedule=LINEAR, mask_id=MASK, rng=rng), "(2,)"),
-    (lambda rng: noise.corrupt(X0, TIMES[:, None], schedule=LINEAR, mask_id=MASK, rng=rng), "(3, 1)"),
-    (lambda rng: noise.corrupt(X0, 5, schedule=LINEAR, mask_id=MASK, rng=rng, frozen=IS_MASKED[:1]), "(1, 5)"),
-    (lambda rng: noise.corrupt(X0, 5, schedule=LINEAR, mask_id=MASK, rng=rng, frozen=X0), "int64"),
+    (lambda rng: schedules.corrupt(X0.double(), 5, schedule=LINEAR, mask_id=MASK, rng=rng), "float64"),
+    (lambda rng: schedules.corrupt(IS_MASKED, 5, schedule=LINEAR, mask_id=MASK, rng=rng), "bool"),
+    (lambda rng: schedules.corrupt(X0[0], 5, schedule=LINEAR, mask_id=MASK, rng=rng), "(5,)"),
+    (lambda rng: schedules.corrupt(CANVAS, 5, schedule=LINEAR, mask_id=MASK, rng=rng), "MASK"),
+    (lambda rng: schedules.corrupt(X0, TIMES[:2], schedule=LINEAR, mask_id=MASK, rng=rng), "(2,)"),
+    (lambda rng: schedules.corrupt(X0, TIMES[:, None], schedule=LINEAR, mask_id=MASK, rng=rng), "(3, 1)"),
+    (lambda rng: schedules.corrupt(X0, 5, schedule=LINEAR, mask_id=MASK, rng=rng, frozen=IS_MASKED[:1]), "(1, 5)"),
+    (lambda rng: schedules.corrupt(X0, 5, schedule=LINEAR, mask_id=MASK, rng=rng, frozen=X0), "int64"),
 )
 outside(
     "noise.corrupt",
-    (lambda rng: noise.corrupt(X0, NAN, schedule=LINEAR, mask_id=MASK, rng=rng), "NaN"),
-    (lambda rng: noise.corrupt(X0, -1, schedule=LINEAR, mask_id=MASK, rng=rng), "-1"),
-    (lambda rng: noise.corrupt(X0, 1001, schedule=LINEAR, mask_id=MASK, rng=rng), "1001"),
+    (lambda rng: schedules.corrupt(X0, NAN, schedule=LINEAR, mask_id=MASK, rng=rng), "NaN"),
+    (lambda rng: schedules.corrupt(X0, -1, schedule=LINEAR, mask_id=MASK, rng=rng), "-1"),
+    (lambda rng: schedules.corrupt(X0, 1001, schedule=LINEAR, mask_id=MASK, rng=rng), "1001"),
     who="linear schedule",
 )
 for who in (None, 0, torch.tensor(0)):
@@ -335,19 +328,19 @@ for who in (None, 0, torch.tensor(0)):
     outside("draws.categorical", (lambda rng, who=who: categorical(PROBS, who), kind), who="rng")
     outside(
         "noise.corrupt",
-        (lambda rng, who=who: noise.corrupt(X0, 5, schedule=LINEAR, mask_id=MASK, rng=who), kind),
+        (lambda rng, who=who: schedules.corrupt(X0, 5, schedule=LINEAR, mask_id=MASK, rng=who), kind),
         who="rng",
     )
 outside(
     "noise.corrupt_count",
-    (lambda rng: noise.corrupt_count(X0, -1, mask_id=MASK, rng=rng), "-1"),
-    (lambda rng: noise.corrupt_count(X0, L + 1, mask_id=MASK, rng=rng), "6"),
-    (lambda rng: noise.corrupt_count(X0, 3, mask_id=MASK, rng=rng, frozen=~IS_MASKED[:, [0, 0, 1, 0, 0]]), "3"),
-    (lambda rng: noise.corrupt_count(X0, 1.5, mask_id=MASK, rng=rng), "float"),
-    (lambda rng: noise.corrupt_count(X0, torch.tensor([1, 2]), mask_id=MASK, rng=rng), "(2,)"),
+    (lambda rng: schedules.corrupt_count(X0, -1, mask_id=MASK, rng=rng), "-1"),
+    (lambda rng: schedules.corrupt_count(X0, L + 1, mask_id=MASK, rng=rng), "6"),
+    (lambda rng: schedules.corrupt_count(X0, 3, mask_id=MASK, rng=rng, frozen=~IS_MASKED[:, [0, 0, 1, 0, 0]]), "3"),
+    (lambda rng: schedules.corrupt_count(X0, 1.5, mask_id=MASK, rng=rng), "float"),
+    (lambda rng: schedules.corrupt_count(X0, torch.tensor([1, 2]), mask_id=MASK, rng=rng), "(2,)"),
 )
-outside("noise.check_mask_id", (lambda rng: noise.check_mask_id(5, 5, "check_mask_id"), "5"))
-outside("noise.check_clean", (lambda rng: noise.check_clean(CANVAS, MASK), "MASK"), who="corrupt")
+outside("noise.check_mask_id", (lambda rng: schedules.check_mask_id(5, 5, "check_mask_id"), "5"))
+outside("noise.check_clean", (lambda rng: schedules.check_clean(CANVAS, MASK), "MASK"), who="corrupt")
 outside(
     "draws.categorical",
     (lambda rng: categorical(-PROBS, rng), "negative"),
@@ -364,34 +357,34 @@ outside("draws.inverse_cdf", (lambda rng: inverse_cdf(0 * PROBS, U), "zeros"), w
 
 inside(
     "diffusion.logits_at",
-    (lambda rng: diffusion.logits_at(uniform_denoiser, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"),
+    (lambda rng: masked.logits_at(uniform_denoiser, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"),
 )
-inside("diffusion.network_of", (lambda rng: diffusion.network_of(NET), "DiffusionModel"))
-inside("diffusion.beside", (lambda rng: diffusion.beside(NET, X0), "(3, 5) int64"))
-inside("diffusion.without_mask", (lambda rng: diffusion.without_mask(LOGITS, MASK).exp(), "(3, 5, 8) float32"))
-inside("diffusion.beliefs_of", (lambda rng: diffusion.beliefs_of(LOGITS, CANVAS, MASK).exp(), "(3, 5, 8) float32"))
+inside("diffusion.network_of", (lambda rng: masked.network_of(NET), "DiffusionModel"))
+inside("diffusion.beside", (lambda rng: masked.beside(NET, X0), "(3, 5) int64"))
+inside("diffusion.without_mask", (lambda rng: masked.without_mask(LOGITS, MASK).exp(), "(3, 5, 8) float32"))
+inside("diffusion.beliefs_of", (lambda rng: masked.beliefs_of(LOGITS, CANVAS, MASK).exp(), "(3, 5, 8) float32"))
 inside(
     "diffusion.hidden_nats",
-    (lambda rng: diffusion.hidden_nats(LOGITS[IS_MASKED], X0, IS_MASKED, MASK), "(3, 5) float32"),
-    (lambda rng: diffusion.hidden_nats(LOGITS[IS_MASKED].bfloat16(), X0, IS_MASKED, MASK), "(3, 5) float32"),
+    (lambda rng: masked.hidden_nats(LOGITS[IS_MASKED], X0, IS_MASKED, MASK), "(3, 5) float32"),
+    (lambda rng: masked.hidden_nats(LOGITS[IS_MASKED].bfloat16(), X0, IS_MASKED, MASK), "(3, 5) float32"),
 )
-inside("diffusion.discrete_weight", (lambda rng: diffusion.discrete_weight(LINEAR, TIMES), "(3,) float64"))
-inside("diffusion.continuous_weight", (lambda rng: diffusion.continuous_weight(LINEAR, TIMES), "(3,) float64"))
+inside("diffusion.discrete_weight", (lambda rng: masked.discrete_weight(LINEAR, TIMES), "(3,) float64"))
+inside("diffusion.continuous_weight", (lambda rng: masked.continuous_weight(LINEAR, TIMES), "(3,) float64"))
 inside(
     "diffusion.MaskedDiffusion",
     (lambda rng: MaskedDiffusion.from_settings(masked_diffusion("poly").settings()), "MaskedDiffusion"),
     (lambda rng: MDLM.count_loss(EXACT, X0, torch.tensor([1, 2, L]), rng), "(3, 5) float64"),
     (lambda rng: MDLM.stay_masked(TIMES, TIMES - 1), "(3,) float64"),
 )
-inside("noise.schedule_settings", (lambda rng: noise.schedule_settings(LINEAR)["T"], "int"))
-inside("noise.schedule_from", (lambda rng: noise.schedule_from(noise.schedule_settings(LINEAR)), "Schedule"))
+inside("noise.schedule_settings", (lambda rng: schedules.schedule_settings(LINEAR)["T"], "int"))
+inside("noise.schedule_from", (lambda rng: schedules.schedule_from(schedules.schedule_settings(LINEAR)), "Schedule"))
 inside("transitions.any_word", (lambda rng: transitions.any_word(V, MASK), "(8,) float64"))
 inside("transitions.only_mask", (lambda rng: transitions.only_mask(V, MASK), "(8,) float64"))
 inside(
     "transitions.get_transitions",
     *(
         (
-            lambda rng, name=name: transitions.get_transitions(name, V, MASK, noise.get_schedule("linear", 4)).push(
+            lambda rng, name=name: transitions.get_transitions(name, V, MASK, schedules.get_schedule("linear", 4)).push(
                 PROBS, 1, 4
             ),
             "(3, 5, 8) float64",
@@ -412,7 +405,7 @@ for name in ("leap", "tweedie", "euler"):
     inside(
         f"sedd.{name}",
         (
-            lambda rng, name=name: getattr(diffkit.sedd, name)(
+            lambda rng, name=name: getattr(diffkit.processes.sedd, name)(
                 PROCESSES["sedd"], PROBS, CANVAS, TIMES - 0.5, TIMES - 1
             ),
             "(3, 5, 8) float64",
@@ -422,7 +415,7 @@ for name in ("ddpm", "ddim", "renoise"):
     inside(
         f"wordvectors.{name}",
         (
-            lambda rng, name=name: diffkit.wordvectors.MOVERS[name](
+            lambda rng, name=name: diffkit.processes.embedding_diffusion.MOVERS[name](
                 POINTS, PROBS[..., :4], PROBS[..., 4:], TIMES, TIMES / 2, rng
             ),
             "(3, 5, 4) float64",
@@ -479,9 +472,9 @@ outside(
     (lambda rng: MDLM.count_loss(EXACT, X0, torch.tensor([1, 1, L + 1]), rng), "6"),
     who="corrupt_count",
 )
-outside("diffusion.discrete_weight", (lambda rng: diffusion.discrete_weight(LINEAR, TIMES - 0.5), "0.5"))
-outside("diffusion.discrete_weight", (lambda rng: diffusion.discrete_weight(LINEAR, TIMES - 1), "0"))
-outside("diffusion.continuous_weight", (lambda rng: diffusion.continuous_weight(LINEAR, TIMES - 1), "0"))
+outside("diffusion.discrete_weight", (lambda rng: masked.discrete_weight(LINEAR, TIMES - 0.5), "0.5"))
+outside("diffusion.discrete_weight", (lambda rng: masked.discrete_weight(LINEAR, TIMES - 1), "0"))
+outside("diffusion.continuous_weight", (lambda rng: masked.continuous_weight(LINEAR, TIMES - 1), "0"))
 outside(
     "transitions.get_transitions",
     (lambda rng: transitions.get_transitions("unifrom", V, MASK, "linear"), "'unifrom'"),
@@ -550,10 +543,10 @@ inside("model.model_folder", (lambda rng: model.model_folder("tales-mdlm").name,
 inside("model.fingerprint", (lambda rng: model.fingerprint("tales-mdlm"), "str"))
 inside("model.load_model", (lambda rng: model.load_model("pico-mdlm"), "DiffusionModel"))
 inside("model.check_tokenizer", (lambda rng: model.check_tokenizer(NET, MICRO.tokenizer), "None"))
-inside("objectives.low_discrepancy", (lambda rng: objectives.low_discrepancy(5, 1000, rng), "(5,) int64"))
-inside("objectives.low_discrepancy", (lambda rng: objectives.low_discrepancy(0, 1, rng), "(0,) int64"))
-inside("objectives.uniform", (lambda rng: objectives.uniform(5, 1, rng), "(5,) int64"))
-inside("objectives.pooled", (lambda rng: objectives.pooled(torch.tensor(3.0), torch.tensor(0)), "() float32"))
+inside("objectives.low_discrepancy", (lambda rng: losses.low_discrepancy(5, 1000, rng), "(5,) int64"))
+inside("objectives.low_discrepancy", (lambda rng: losses.low_discrepancy(0, 1, rng), "(0,) int64"))
+inside("objectives.uniform", (lambda rng: losses.uniform(5, 1, rng), "(5,) int64"))
+inside("objectives.pooled", (lambda rng: losses.pooled(torch.tensor(3.0), torch.tensor(0)), "() float32"))
 for name, process in (
     ("cross_entropy", "mdlm"),
     ("sequence_mean", "mdlm"),
@@ -568,14 +561,14 @@ for name, process in (
     inside(
         f"objectives.{name}",
         (
-            lambda rng, name=name, process=PROCESSES[process]: objectives.OBJECTIVES[name](
+            lambda rng, name=name, process=PROCESSES[process]: losses.OBJECTIVES[name](
                 process, lambda z, t: LOGITS[..., : process.head].double(), X0, torch.tensor([1, 500, 1000]), rng
             ),
             "() float64",
         ),
     )
-inside("recipe.Curriculum", (lambda rng: recipe.Curriculum(0.5, 0.5, 0.5).reach(1.0), "float"))
-inside("recipe.TrainSettings", (lambda rng: recipe.TrainSettings(warmup=0, decay=1.0).warmth(1999), "float"))
+inside("recipe.Curriculum", (lambda rng: config.Curriculum(0.5, 0.5, 0.5).reach(1.0), "float"))
+inside("recipe.TrainSettings", (lambda rng: config.TrainSettings(warmup=0, decay=1.0).warmth(1999), "float"))
 
 outside(
     "model.build_model",
@@ -609,19 +602,19 @@ outside(
 outside("model.fingerprint", (lambda rng: model.fingerprint("no-such-model"), "no-such-model"))
 outside("model.check_tokenizer", (lambda rng: model.check_tokenizer(NET, WORDS), "7"))
 outside("model.start_from", (lambda rng: model.start_from(NET, "tales-mdlm"), "tales-mdlm"))
-outside("objectives.low_discrepancy", (lambda rng: objectives.low_discrepancy(5, 10, None), "NoneType"), who="rng")
-outside("objectives.uniform", (lambda rng: objectives.uniform(5, 10, None), "NoneType"), who="rng")
+outside("objectives.low_discrepancy", (lambda rng: losses.low_discrepancy(5, 10, None), "NoneType"), who="rng")
+outside("objectives.uniform", (lambda rng: losses.uniform(5, 10, None), "NoneType"), who="rng")
 outside(
     "recipe.Curriculum",
     *(
-        (lambda rng, given=given: recipe.Curriculum(**given), str(*given.values()))
+        (lambda rng, given=given: config.Curriculum(**given), str(*given.values()))
         for given in ({"start": 0.0}, {"start": 1.5}, {"start": NAN}, {"hold": -0.1}, {"ramp": 1.1}, {"hold": NAN})
     ),
 )
 outside(
     "recipe.TrainSettings",
     *(
-        (lambda rng, given=given: recipe.TrainSettings(**given), [*given][0])
+        (lambda rng, given=given: config.TrainSettings(**given), [*given][0])
         for given in (
             {"objective": "nelbo"},
             {"times": "even"},
@@ -651,16 +644,16 @@ outside(
 
 # ---------------------------------------------------------------------------------------------------------- sampling
 
-for score in rules.RULES.values():
+for score in unmasking.RULES.values():
     inside(f"rules.{score.__name__}", (lambda rng, score=score: score(PROBS, rng), "(3, 5) float64"))
-inside("rules.rounded", (lambda rng: rules.rounded(PROBS), "(3, 5, 8) float64"))
-inside("filters.cooler", (lambda rng: filters.cooler(uniform_denoiser, 0.5)(CANVAS, TIMES), "(3, 5, 8) float64"))
-inside("filters.cooler", (lambda rng: filters.cooler(EXACT, 0)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
-inside("filters.keep_top_k", (lambda rng: filters.keep_top_k(EXACT, 99)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
-inside("filters.keep_top_p", (lambda rng: filters.keep_top_p(EXACT, 1)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
-inside("filters.filtered", (lambda rng: filters.filtered(EXACT, 0.5, 3, 0.9)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
+inside("rules.rounded", (lambda rng: unmasking.rounded(PROBS), "(3, 5, 8) float64"))
+inside("filters.cooler", (lambda rng: logits.cooler(uniform_denoiser, 0.5)(CANVAS, TIMES), "(3, 5, 8) float64"))
+inside("filters.cooler", (lambda rng: logits.cooler(EXACT, 0)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
+inside("filters.keep_top_k", (lambda rng: logits.keep_top_k(EXACT, 99)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
+inside("filters.keep_top_p", (lambda rng: logits.keep_top_p(EXACT, 1)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
+inside("filters.filtered", (lambda rng: logits.filtered(EXACT, 0.5, 3, 0.9)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
 inside(
-    "filters.words_only", (lambda rng: filters.words_only(uniform_denoiser, MASK)(X0, TIMES).exp(), "(3, 5, 8) float64")
+    "filters.words_only", (lambda rng: logits.words_only(uniform_denoiser, MASK)(X0, TIMES).exp(), "(3, 5, 8) float64")
 )
 inside(
     "sample.denoise_frames",
@@ -675,7 +668,7 @@ inside(
             ),
             "(2, 5) int64",
         )
-        for rule in ["ancestral", *rules.RULES]
+        for rule in ["ancestral", *unmasking.RULES]
     ),
 )
 inside("sample.last_frame", (lambda rng: sample.last_frame(iter([sample.Frame(0, 1.0, X0, X0, None)])).t, "float"))
@@ -703,56 +696,59 @@ inside("sample.canvas_from_text", (lambda rng: sample.canvas_from_text("one ___{
 inside("sample.canvas_from_text", (lambda rng: sample.canvas_from_text("", WORDS, 1, complete=True), "(1, 1) int64"))
 inside(
     "rules.Reveal",
-    (lambda rng: rules.Reveal(MDLM, "margin").step(EXACT, CANVAS, TIMES, TIMES - 1, rng).zs, "(3, 5) int64"),
+    (lambda rng: unmasking.Reveal(MDLM, "margin").step(EXACT, CANVAS, TIMES, TIMES - 1, rng).zs, "(3, 5) int64"),
 )
 inside(
     "fast.fast_frames",
     *(
         (
-            lambda rng, it=it: sample.last_frame(fast.fast_frames(it, EXACT, start=CANVAS, rng=rng)).tokens,
+            lambda rng, it=it: sample.last_frame(skipping.fast_frames(it, EXACT, start=CANVAS, rng=rng)).tokens,
             "(3, 5) int64",
         )
         for it in (
-            fast.Lazy(MDLM, GRID),
-            fast.FirstHitting(MDLM),
-            fast.Parallel(MDLM, fast.above(0.5)),
+            skipping.Lazy(MDLM, GRID),
+            skipping.FirstHitting(MDLM),
+            skipping.Parallel(MDLM, skipping.above(0.5)),
             remasking.Remasking(MDLM, GRID, remasking.rescaled(0.5)),
-            blockwise.Blockwise(MDLM, 2, fast.most_confident(1)),
+            block_cache.Blockwise(MDLM, 2, skipping.most_confident(1)),
         )
     ),
 )
-inside("fast.Lazy", (lambda rng: fast.Lazy(MDLM, torch.tensor([1000, 0])).times, "(2,) float64"))
-inside("fast.FirstHitting", (lambda rng: [*fast.FirstHitting(MDLM).moves(EXACT, X0, rng)], "[]"))
-inside("fast.Remembered", (lambda rng: fast.Remembered(uniform_denoiser)(X0, TIMES), "(3, 5, 8) float64"))
+inside("fast.Lazy", (lambda rng: skipping.Lazy(MDLM, torch.tensor([1000, 0])).times, "(2,) float64"))
+inside("fast.FirstHitting", (lambda rng: [*skipping.FirstHitting(MDLM).moves(EXACT, X0, rng)], "[]"))
+inside("fast.Remembered", (lambda rng: skipping.Remembered(uniform_denoiser)(X0, TIMES), "(3, 5, 8) float64"))
 inside(
-    "fast.Parallel", (lambda rng: next(fast.Parallel(MDLM, fast.above(1)).moves(EXACT, BLANK, rng))[1], "(3, 5) int64")
+    "fast.Parallel",
+    (lambda rng: next(skipping.Parallel(MDLM, skipping.above(1)).moves(EXACT, BLANK, rng))[1], "(3, 5) int64"),
 )
-inside("fast.Counted", (lambda rng: fast.Counted(uniform_denoiser)(X0, TIMES, IS_MASKED), "(9, 8) float64"))
-inside("fast.even_times", (lambda rng: fast.even_times(1000, 1), "(2,) float64"))
+inside("fast.Counted", (lambda rng: skipping.Counted(uniform_denoiser)(X0, TIMES, IS_MASKED), "(9, 8) float64"))
+inside("fast.even_times", (lambda rng: skipping.even_times(1000, 1), "(2,) float64"))
 inside(
-    "fast.check_times", (lambda rng: fast.check_times(torch.tensor([9, 9, 0]), 9, "x", standing=True), "(3,) float64")
+    "fast.check_times",
+    (lambda rng: skipping.check_times(torch.tensor([9, 9, 0]), 9, "x", standing=True), "(3,) float64"),
 )
-inside("fast.beliefs_at", (lambda rng: fast.beliefs_at(MDLM, EXACT, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"))
+inside("fast.beliefs_at", (lambda rng: skipping.beliefs_at(MDLM, EXACT, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"))
 inside(
     "fast.logits_of_rows",
-    (lambda rng: fast.logits_of_rows(uniform_denoiser, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"),
+    (lambda rng: skipping.logits_of_rows(uniform_denoiser, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"),
 )
-inside("fast.word_beliefs", (lambda rng: fast.word_beliefs(MDLM, LOGITS[0]), "(5, 8) float64"))
+inside("fast.word_beliefs", (lambda rng: skipping.word_beliefs(MDLM, LOGITS[0]), "(5, 8) float64"))
 inside(
     "fast.revealed",
-    (lambda rng: fast.revealed(MDLM, EXACT, CANVAS, TIMES, IS_MASKED, U), "[(3, 5) int64, (3, 5) float64]"),
+    (lambda rng: skipping.revealed(MDLM, EXACT, CANVAS, TIMES, IS_MASKED, U), "[(3, 5) int64, (3, 5) float64]"),
 )
-inside("fast.expected_calls", (lambda rng: fast.expected_calls(LINEAR, GRID, L), "float"))
-inside("fast.takes_time", (lambda rng: fast.takes_time(NET), "bool"))
-inside("fast.scores", (lambda rng: fast.scores(HIDDEN[:, 0], IS_MASKED)[IS_MASKED], "(9,) float64"))
+inside("fast.expected_calls", (lambda rng: skipping.expected_calls(LINEAR, GRID, L), "float"))
+inside("fast.takes_time", (lambda rng: skipping.takes_time(NET), "bool"))
+inside("fast.scores", (lambda rng: skipping.scores(HIDDEN[:, 0], IS_MASKED)[IS_MASKED], "(9,) float64"))
 inside(
-    "fast.with_chosen", (lambda rng: fast.with_chosen(fast.above(0.3), HIDDEN, CANVAS, IS_MASKED, rng), "(3, 5) int64")
+    "fast.with_chosen",
+    (lambda rng: skipping.with_chosen(skipping.above(0.3), HIDDEN, CANVAS, IS_MASKED, rng), "(3, 5) int64"),
 )
-inside("fast.time_by_count", (lambda rng: fast.time_by_count(MDLM, CANVAS), "(3,) float64"))
+inside("fast.time_by_count", (lambda rng: skipping.time_by_count(MDLM, CANVAS), "(3,) float64"))
 for name, given in (("most_confident", 1), ("above", 1.0), ("entropy_bounded", 0)):
     inside(
         f"fast.{name}",
-        (lambda rng, name=name, given=given: getattr(fast, name)(given)(HIDDEN, IS_MASKED), "(3, 5) bool"),
+        (lambda rng, name=name, given=given: getattr(skipping, name)(given)(HIDDEN, IS_MASKED), "(3, 5) bool"),
     )
 for name in ("capped", "rescaled", "standing"):
     inside(f"remasking.{name}", (lambda rng, name=name: getattr(remasking, name)(0.5)(RATE), "float"))
@@ -763,14 +759,15 @@ inside("remasking.stay_masked", (lambda rng: remasking.stay_masked(0.5, 0.4, U *
 inside(
     "remasking.Remasking", (lambda rng: remasking.Remasking(MDLM, GRID, remasking.capped(1)).legal(RATE), "() float64")
 )
-inside("blockwise.suffix_anew", (lambda rng: blockwise.suffix_anew(1, 2, 5), "[int, int]"))
-inside("blockwise.block_anew", (lambda rng: blockwise.block_anew(1, 2, 5), "[int, int]"))
+inside("blockwise.suffix_anew", (lambda rng: block_cache.suffix_anew(1, 2, 5), "[int, int]"))
+inside("blockwise.block_anew", (lambda rng: block_cache.block_anew(1, 2, 5), "[int, int]"))
 inside(
-    "blockwise.reuse_error", (lambda rng: blockwise.reuse_error(NET, BLANK, CANVAS, IS_MASKED, 1, 4), "(9,) float64")
+    "blockwise.reuse_error", (lambda rng: block_cache.reuse_error(NET, BLANK, CANVAS, IS_MASKED, 1, 4), "(9,) float64")
 )
-inside("blockwise.Blockwise", (lambda rng: blockwise.Blockwise(MDLM, 1, fast.above(0)), "Blockwise"))
+inside("blockwise.Blockwise", (lambda rng: block_cache.Blockwise(MDLM, 1, skipping.above(0)), "Blockwise"))
 inside(
-    "blockwise.Reused", (lambda rng: blockwise.Reused(NET, 0, L)(BLANK, TIMES, IS_MASKED).softmax(-1), "(9, 8) float32")
+    "blockwise.Reused",
+    (lambda rng: block_cache.Reused(NET, 0, L)(BLANK, TIMES, IS_MASKED).softmax(-1), "(9, 8) float32"),
 )
 for scale in (-2, -1, 0, 0.5, 10):
     inside(
@@ -786,41 +783,53 @@ inside(
     "guidance.classifier_guided",
     (lambda rng: guidance.classifier_guided(uniform_denoiser, lambda z, t: LOGITS, 1)(X0, TIMES), "(3, 5, 8) float64"),
 )
-inside("lengths.lengths_of", (lambda rng: lengths.lengths_of(X0, MICRO.eos_id), "(3,) int64"))
-inside("lengths.length_histogram", (lambda rng: lengths.length_histogram(torch.tensor([0, L]), L), "(6,) float64"))
+inside("lengths.lengths_of", (lambda rng: variable_length.lengths_of(X0, MICRO.eos_id), "(3,) int64"))
 inside(
-    "lengths.length_beliefs", (lambda rng: lengths.length_beliefs(MDLM, EXACT, CANVAS, MICRO.eos_id), "(3, 5) float64")
+    "lengths.length_histogram", (lambda rng: variable_length.length_histogram(torch.tensor([0, L]), L), "(6,) float64")
+)
+inside(
+    "lengths.length_beliefs",
+    (lambda rng: variable_length.length_beliefs(MDLM, EXACT, CANVAS, MICRO.eos_id), "(3, 5) float64"),
 )
 inside(
     "lengths.canvases_of",
-    (lambda rng: lengths.canvases_of(torch.tensor([0, 4]), L, mask_id=1, eos_id=2, pad_id=0), "(2, 5) int64"),
+    (lambda rng: variable_length.canvases_of(torch.tensor([0, 4]), L, mask_id=1, eos_id=2, pad_id=0), "(2, 5) int64"),
 )
-inside("lengths.words_first", (lambda rng: lengths.words_first([0, 2])(PROBS, rng), "(3, 5) float64"))
+inside("lengths.words_first", (lambda rng: variable_length.words_first([0, 2])(PROBS, rng), "(3, 5) float64"))
 inside(
-    "lengths.left_to_right_in_blocks", (lambda rng: lengths.left_to_right_in_blocks(2)(PROBS, rng), "(3, 5) float64")
+    "lengths.left_to_right_in_blocks",
+    (lambda rng: variable_length.left_to_right_in_blocks(2)(PROBS, rng), "(3, 5) float64"),
 )
 GROW = {"rows": 2, "length": L, "steps": 1, "eos_id": 2, "pad_id": 0}
 inside(
     "lengths.grow",
-    (lambda rng: sample.last_frame(lengths.grow(BLOCKED, TWIN_BY_BLOCKS, rng=rng, **GROW)).tokens, "(2, 5) int64"),
+    (
+        lambda rng: sample.last_frame(variable_length.grow(BLOCKED, TWIN_BY_BLOCKS, rng=rng, **GROW)).tokens,
+        "(2, 5) int64",
+    ),
 )
 inside(
     "latents.exact_opinion",
-    (lambda rng: latents.exact_opinion(MICRO, SPACE, "long")(SPACE.prior(2, L, rng), TIMES[:2]), "(2,) float64"),
+    (
+        lambda rng: embedding_guidance.exact_opinion(MICRO, SPACE, "long")(SPACE.prior(2, L, rng), TIMES[:2]),
+        "(2,) float64",
+    ),
 )
 inside(
     "latents.pushed",
     (
-        lambda rng: latents.pushed(POINTS, MICRO.denoiser(POINTS), latents.exact_opinion(MICRO, POINTS, "long"), 1)(
-            POINTS.prior(2, L, rng), TIMES[1:]
-        ),
+        lambda rng: embedding_guidance.pushed(
+            POINTS, MICRO.denoiser(POINTS), embedding_guidance.exact_opinion(MICRO, POINTS, "long"), 1
+        )(POINTS.prior(2, L, rng), TIMES[1:]),
         "(2, 5, 4) float64",
     ),
 )
-inside("latents.PutBack", (lambda rng: latents.PutBack(SPACE, CANVAS).prior(3, L, rng), "(3, 5, 4) float64"))
-inside("labels.endings", (lambda rng: labels.endings(MICRO, X0), "(3,) int64"))
-inside("labels.dropped", (lambda rng: labels.dropped(torch.tensor([0, 1]), 1, 2, rng), "(2,) int64"))
-inside("labels.Conditioned", (lambda rng: labels.Conditioned(LABELLED, 1)(CANVAS, TIMES).exp(), "(3, 5, 8) float32"))
+inside("latents.PutBack", (lambda rng: embedding_guidance.PutBack(SPACE, CANVAS).prior(3, L, rng), "(3, 5, 4) float64"))
+inside("labels.endings", (lambda rng: conditioning.endings(MICRO, X0), "(3,) int64"))
+inside("labels.dropped", (lambda rng: conditioning.dropped(torch.tensor([0, 1]), 1, 2, rng), "(2,) int64"))
+inside(
+    "labels.Conditioned", (lambda rng: conditioning.Conditioned(LABELLED, 1)(CANVAS, TIMES).exp(), "(3, 5, 8) float32")
+)
 
 for steps in (0, -1, 1.5, 1001, NAN):
     outside(
@@ -835,7 +844,7 @@ for steps in (0, -1, 1.5, 1001, NAN):
         (lambda rng, steps=steps: sample.sample(MDLM, EXACT, shape=(1, L), steps=steps, rng=rng), str(steps)),
         who="denoise_frames",
     )
-    outside("fast.even_times", (lambda rng, steps=steps: fast.even_times(1000, steps), str(steps)))
+    outside("fast.even_times", (lambda rng, steps=steps: skipping.even_times(1000, steps), str(steps)))
 for shape, shows in (
     ((0, L), "0"),
     ((1, 0), "0"),
@@ -857,7 +866,10 @@ for shape, shows in (
         )
     outside(
         "fast.fast_frames",
-        (lambda rng, shape=shape: next(fast.fast_frames(fast.Lazy(MDLM, GRID), EXACT, shape=shape, rng=rng)), shows),
+        (
+            lambda rng, shape=shape: next(skipping.fast_frames(skipping.Lazy(MDLM, GRID), EXACT, shape=shape, rng=rng)),
+            shows,
+        ),
     )
 for start, shows in (
     (X0[0], "(5,)"),
@@ -878,7 +890,10 @@ for start, shows in (
     )
     outside(
         "fast.fast_frames",
-        (lambda rng, start=start: next(fast.fast_frames(fast.Lazy(MDLM, GRID), EXACT, start=start, rng=rng)), shows),
+        (
+            lambda rng, start=start: next(skipping.fast_frames(skipping.Lazy(MDLM, GRID), EXACT, start=start, rng=rng)),
+            shows,
+        ),
     )
 outside(
     "sample.denoise_frames",
@@ -908,19 +923,19 @@ outside(
 )
 outside("sample.infill", (lambda rng: sample.infill(UNIFORM, EXACT, CANVAS, steps=2, rng=rng), "MASK"), who="step")
 outside("sample.infill", (lambda rng: sample.infill(MDLM, EXACT, CANVAS, steps=2, rng=7), "int"), who="rng")
-outside("rules.Reveal", (lambda rng: rules.Reveal(MDLM, "best"), "'best'"))
+outside("rules.Reveal", (lambda rng: unmasking.Reveal(MDLM, "best"), "'best'"))
 for value in (-0.1, NAN, INF):
-    outside("filters.cooler", (lambda rng, value=value: filters.cooler(EXACT, value), str(value)))
+    outside("filters.cooler", (lambda rng, value=value: logits.cooler(EXACT, value), str(value)))
 for value in (0, -1, 1.5, NAN):
-    outside("filters.keep_top_k", (lambda rng, value=value: filters.keep_top_k(EXACT, value), str(value)))
-    outside("fast.most_confident", (lambda rng, value=value: fast.most_confident(value), str(value)))
+    outside("filters.keep_top_k", (lambda rng, value=value: logits.keep_top_k(EXACT, value), str(value)))
+    outside("fast.most_confident", (lambda rng, value=value: skipping.most_confident(value), str(value)))
 for value in (0, -0.1, 1.1, NAN):
-    outside("filters.keep_top_p", (lambda rng, value=value: filters.keep_top_p(EXACT, value), str(value)))
+    outside("filters.keep_top_p", (lambda rng, value=value: logits.keep_top_p(EXACT, value), str(value)))
 for value in (-0.1, 1.1, NAN):
-    outside("fast.above", (lambda rng, value=value: fast.above(value), str(value)))
-outside("filters.filtered", (lambda rng: filters.filtered(EXACT, temperature=-1), "-1"), who="cooler")
-outside("filters.filtered", (lambda rng: filters.filtered(EXACT, top_k=0), "0"), who="keep_top_k")
-outside("filters.filtered", (lambda rng: filters.filtered(EXACT, top_p=0), "0"), who="keep_top_p")
+    outside("fast.above", (lambda rng, value=value: skipping.above(value), str(value)))
+outside("filters.filtered", (lambda rng: logits.filtered(EXACT, temperature=-1), "-1"), who="cooler")
+outside("filters.filtered", (lambda rng: logits.filtered(EXACT, top_k=0), "0"), who="keep_top_k")
+outside("filters.filtered", (lambda rng: logits.filtered(EXACT, top_p=0), "0"), who="keep_top_p")
 outside(
     "sample.sample_many",
     *(
@@ -938,14 +953,18 @@ outside(
     (lambda rng: sample.canvas_from_text("", WORDS, 0), "0"),
     (lambda rng: sample.canvas_from_text("", WORDS, -1), "-1"),
 )
-outside("fast.fast_frames", (lambda rng: next(fast.fast_frames(fast.Lazy(MDLM, GRID), EXACT, rng=rng)), "shape"))
+outside(
+    "fast.fast_frames", (lambda rng: next(skipping.fast_frames(skipping.Lazy(MDLM, GRID), EXACT, rng=rng)), "shape")
+)
 outside(
     "fast.fast_frames",
-    (lambda rng: [*fast.fast_frames(fast.Lazy(MDLM, GRID), EXACT, shape=(1, L), rng=None)], "NoneType"),
+    (lambda rng: [*skipping.fast_frames(skipping.Lazy(MDLM, GRID), EXACT, shape=(1, L), rng=None)], "NoneType"),
     who="rng",
 )
 outside(
-    "fast.FirstHitting", (lambda rng: next(fast.FirstHitting(MDLM).moves(EXACT, BLANK, None)), "NoneType"), who="rng"
+    "fast.FirstHitting",
+    (lambda rng: next(skipping.FirstHitting(MDLM).moves(EXACT, BLANK, None)), "NoneType"),
+    who="rng",
 )
 for times, shows in (
     ([1000.0], "1000"),
@@ -956,19 +975,19 @@ for times, shows in (
     ([[1000.0, 0.0]], "1000"),
     ([], "[]"),
 ):
-    outside("fast.Lazy", (lambda rng, times=times: fast.Lazy(MDLM, torch.tensor(times)), shows))
+    outside("fast.Lazy", (lambda rng, times=times: skipping.Lazy(MDLM, torch.tensor(times)), shows))
     outside(
         "fast.check_times",
-        (lambda rng, times=times: fast.check_times(torch.tensor(times), 1000, "grid"), shows),
+        (lambda rng, times=times: skipping.check_times(torch.tensor(times), 1000, "grid"), shows),
         who="grid",
     )
 outside("remasking.Remasking", (lambda rng: remasking.Remasking(MDLM, GRID.flip(0), remasking.capped(1)), "[0.0"))
 outside(
     "fast.entropy_bounded",
-    (lambda rng: fast.entropy_bounded(-0.1), "-0.1"),
-    (lambda rng: fast.entropy_bounded(NAN), "nan"),
+    (lambda rng: skipping.entropy_bounded(-0.1), "-0.1"),
+    (lambda rng: skipping.entropy_bounded(NAN), "nan"),
 )
-outside("fast.Remembered", (lambda rng: fast.Remembered(build_model(MDLM, "pico", time="table")), "time"))
+outside("fast.Remembered", (lambda rng: skipping.Remembered(build_model(MDLM, "pico", time="table")), "time"))
 for eta in (-0.1, NAN):
     for rate in (remasking.capped, remasking.rescaled, remasking.standing, remasking.doubtful):
         outside(
@@ -992,9 +1011,9 @@ for at, steps, loops in ((0, 8, 2), (1000, 8, 2), (NAN, 8, 2), (500, 2, 2), (500
     outside(
         "remasking.looped_times", (lambda rng, given=(1000, steps, at, loops): remasking.looped_times(*given), str(at))
     )
-outside("blockwise.Blockwise", (lambda rng: blockwise.Blockwise(MDLM, 0, fast.above(0)), "0"))
-outside("blockwise.Blockwise", (lambda rng: blockwise.Blockwise(MDLM, 1.5, fast.above(0)), "1.5"))
-outside("blockwise.Reused", (lambda rng: blockwise.Reused(EXACT, 0, L), "plain function"))
+outside("blockwise.Blockwise", (lambda rng: block_cache.Blockwise(MDLM, 0, skipping.above(0)), "0"))
+outside("blockwise.Blockwise", (lambda rng: block_cache.Blockwise(MDLM, 1.5, skipping.above(0)), "1.5"))
+outside("blockwise.Reused", (lambda rng: block_cache.Reused(EXACT, 0, L), "plain function"))
 for scale in (NAN, INF):
     outside("guidance.guide", (lambda rng, scale=scale: guidance.guide(EXACT, EXACT, scale), str(scale)))
     outside(
@@ -1013,48 +1032,55 @@ outside(
     (lambda rng: guidance.exact_classifier(MICRO, MDLM, "sad"), "'sad'"),
     who="StoryLanguage",
 )
-outside("latents.exact_opinion", (lambda rng: latents.exact_opinion(MICRO, SPACE, "sad"), "'sad'"), who="StoryLanguage")
-outside("latents.pushed", (lambda rng: latents.pushed(SPACE, EXACT, EXACT, 1), "Plaid"))
-outside("latents.pushed", (lambda rng: latents.pushed(POINTS, EXACT, EXACT, NAN), "nan"))
+outside(
+    "latents.exact_opinion",
+    (lambda rng: embedding_guidance.exact_opinion(MICRO, SPACE, "sad"), "'sad'"),
+    who="StoryLanguage",
+)
+outside("latents.pushed", (lambda rng: embedding_guidance.pushed(SPACE, EXACT, EXACT, 1), "Plaid"))
+outside("latents.pushed", (lambda rng: embedding_guidance.pushed(POINTS, EXACT, EXACT, NAN), "nan"))
 outside(
     "latents.PutBack",
     *(
-        (lambda rng, start=start: latents.PutBack(SPACE, start), shows)
+        (lambda rng, start=start: embedding_guidance.PutBack(SPACE, start), shows)
         for start, shows in ((X0[0], "(5,)"), (X0.double(), "float64"), (BEYOND, "8"), (BELOW, "-1"))
     ),
 )
-outside("latents.PutBack", (lambda rng: latents.PutBack(SPACE, CANVAS).prior(2, L, rng), "(2, 5)"))
+outside("latents.PutBack", (lambda rng: embedding_guidance.PutBack(SPACE, CANVAS).prior(2, L, rng), "(2, 5)"))
 for p in (-0.1, 1.1, NAN):
-    outside("labels.dropped", (lambda rng, p=p: labels.dropped(torch.tensor([0, 1]), p, 2, rng), str(p)))
-outside("labels.endings", (lambda rng: labels.endings(MICRO, BEYOND), "8"), who="StoryLanguage")
-outside("labels.Conditioned", (lambda rng: labels.Conditioned(LABELLED, 3)(CANVAS, TIMES), "3"), who="Denoiser")
+    outside("labels.dropped", (lambda rng, p=p: conditioning.dropped(torch.tensor([0, 1]), p, 2, rng), str(p)))
+outside("labels.endings", (lambda rng: conditioning.endings(MICRO, BEYOND), "8"), who="StoryLanguage")
+outside("labels.Conditioned", (lambda rng: conditioning.Conditioned(LABELLED, 3)(CANVAS, TIMES), "3"), who="Denoiser")
 outside(
     "labels.Conditioned",
-    (lambda rng: labels.Conditioned(LABELLED, torch.tensor([0, 1]))(CANVAS, TIMES), "(2,)"),
+    (lambda rng: conditioning.Conditioned(LABELLED, torch.tensor([0, 1]))(CANVAS, TIMES), "(2,)"),
     who="Conditioned",
 )
 outside(
     "lengths.length_histogram",
-    (lambda rng: lengths.length_histogram(torch.tensor([0, L + 1]), L), "6"),
-    (lambda rng: lengths.length_histogram(torch.tensor([-1]), L), "-1"),
-    (lambda rng: lengths.length_histogram(torch.tensor([1.0]), L), "float32"),
-    (lambda rng: lengths.length_histogram(torch.tensor([1]), L, -1), "-1"),
-    (lambda rng: lengths.length_histogram(torch.tensor([], dtype=torch.int64), L, 0), "0"),
+    (lambda rng: variable_length.length_histogram(torch.tensor([0, L + 1]), L), "6"),
+    (lambda rng: variable_length.length_histogram(torch.tensor([-1]), L), "-1"),
+    (lambda rng: variable_length.length_histogram(torch.tensor([1.0]), L), "float32"),
+    (lambda rng: variable_length.length_histogram(torch.tensor([1]), L, -1), "-1"),
+    (lambda rng: variable_length.length_histogram(torch.tensor([], dtype=torch.int64), L, 0), "0"),
 )
-outside("lengths.length_beliefs", (lambda rng: lengths.length_beliefs(MDLM, EXACT, CANVAS, V), "8"))
-outside("lengths.length_beliefs", (lambda rng: lengths.length_beliefs(MDLM, EXACT, BEYOND, 2), "8"))
+outside("lengths.length_beliefs", (lambda rng: variable_length.length_beliefs(MDLM, EXACT, CANVAS, V), "8"))
+outside("lengths.length_beliefs", (lambda rng: variable_length.length_beliefs(MDLM, EXACT, BEYOND, 2), "8"))
 outside(
     "lengths.canvases_of",
     *(
-        (lambda rng, n=n: lengths.canvases_of(torch.tensor(n), L, mask_id=1, eos_id=2, pad_id=0), str(n))
+        (lambda rng, n=n: variable_length.canvases_of(torch.tensor(n), L, mask_id=1, eos_id=2, pad_id=0), str(n))
         for n in ([L], [-1], [])
     ),
 )
-outside("lengths.left_to_right_in_blocks", (lambda rng: lengths.left_to_right_in_blocks(0), "0"))
+outside("lengths.left_to_right_in_blocks", (lambda rng: variable_length.left_to_right_in_blocks(0), "0"))
 outside(
     "lengths.grow",
     *(
-        (lambda rng, change=change: next(lengths.grow(BLOCKED, TWIN_BY_BLOCKS, rng=rng, **GROW | change)), shows)
+        (
+            lambda rng, change=change: next(variable_length.grow(BLOCKED, TWIN_BY_BLOCKS, rng=rng, **GROW | change)),
+            shows,
+        )
         for change, shows in (
             ({"rows": 0}, "0"),
             ({"rows": -1}, "-1"),
@@ -1084,63 +1110,63 @@ inside(
     "infilling.conditional_gap",
     (lambda rng: infilling.conditional_gap(MDLM, EXACT, MICRO, X0, IS_MASKED, rng=rng), "[float, float]"),
 )
-inside("evaluate.mean_of", (lambda rng: evaluate.mean_of(TIMES), "[float, float]"))
+inside("evaluate.mean_of", (lambda rng: bounds.mean_of(TIMES), "[float, float]"))
 inside(
     "evaluate.sequence_bounds",
     *(
         (
-            lambda rng, it=it: evaluate.sequence_bounds(it, MICRO.denoiser(it), X0, rng=rng, draws=1, batch_size=2),
+            lambda rng, it=it: bounds.sequence_bounds(it, MICRO.denoiser(it), X0, rng=rng, draws=1, batch_size=2),
             "(3,) float64",
         )
         for it in PROCESSES.values()
     ),
 )
-inside("evaluate.nelbo", (lambda rng: evaluate.nelbo(MDLM, EXACT, X0, rng=rng), "[float, float]"))
+inside("evaluate.nelbo", (lambda rng: bounds.nelbo(MDLM, EXACT, X0, rng=rng), "[float, float]"))
 inside(
     "evaluate.paired_gap",
-    (lambda rng: evaluate.paired_gap(lambda who, masks: TIMES, EXACT, EXACT, seed=0), "[float, float]"),
+    (lambda rng: bounds.paired_gap(lambda who, masks: TIMES, EXACT, EXACT, seed=0), "[float, float]"),
 )
 inside(
     "evaluate.gap_to_entropy",
-    (lambda rng: evaluate.gap_to_entropy(MDLM, EXACT, MICRO, 2, rng=rng, draws=1), "[float, float]"),
+    (lambda rng: bounds.gap_to_entropy(MDLM, EXACT, MICRO, 2, rng=rng, draws=1), "[float, float]"),
 )
 inside(
     "evaluate.order_bounds",
-    (lambda rng: evaluate.order_bounds(MDLM, EXACT, X0, torch.arange(L).repeat(B, 1)), "(3,) float64"),
+    (lambda rng: bounds.order_bounds(MDLM, EXACT, X0, torch.arange(L).repeat(B, 1)), "(3,) float64"),
 )
 inside(
     "evaluate.error_by_count",
-    (lambda rng: evaluate.error_by_count(MDLM, EXACT, MICRO, counts=[1, L], n=2, rng=rng)[1].model, "float"),
+    (lambda rng: bounds.error_by_count(MDLM, EXACT, MICRO, counts=[1, L], n=2, rng=rng)[1].model, "float"),
 )
-inside("evaluate.mask_patterns", (lambda rng: evaluate.mask_patterns(1), "(2, 1) bool"))
-inside("evaluate.pattern_losses", (lambda rng: evaluate.pattern_losses(MDLM, EXACT, X0), "(3, 32) float64"))
-inside("evaluate.pattern_chances", (lambda rng: evaluate.pattern_chances(LINEAR, TIMES, L), "(3, 32) float64"))
-inside("evaluate.plots_of", (lambda rng: evaluate.plots_of(MICRO, CANVAS), "(3,) int64"))
-inside("evaluate.quality", (lambda rng: evaluate.quality(MICRO, X0), "[float, float, float, float, float, float]"))
-inside("evaluate.chance_of_counts", (lambda rng: evaluate.chance_of_counts(MICRO.template_probs, 0)[0], "(1,) float64"))
+inside("evaluate.mask_patterns", (lambda rng: bounds.mask_patterns(1), "(2, 1) bool"))
+inside("evaluate.pattern_losses", (lambda rng: bounds.pattern_losses(MDLM, EXACT, X0), "(3, 32) float64"))
+inside("evaluate.pattern_chances", (lambda rng: bounds.pattern_chances(LINEAR, TIMES, L), "(3, 32) float64"))
+inside("evaluate.plots_of", (lambda rng: bounds.plots_of(MICRO, CANVAS), "(3,) int64"))
+inside("evaluate.quality", (lambda rng: bounds.quality(MICRO, X0), "[float, float, float, float, float, float]"))
+inside("evaluate.chance_of_counts", (lambda rng: bounds.chance_of_counts(MICRO.template_probs, 0)[0], "(1,) float64"))
 inside(
     "evaluate.kl_of_counts",
-    (lambda rng: evaluate.kl_of_counts(torch.tensor([3, 1]), torch.tensor([0.5, 0.5])), "float"),
+    (lambda rng: bounds.kl_of_counts(torch.tensor([3, 1]), torch.tensor([0.5, 0.5])), "float"),
 )
-inside("evaluate.kl_floor", (lambda rng: evaluate.kl_floor(torch.tensor([0.5, 0.5]), 1), "float"))
-inside("evaluate.plot_kl_floor", (lambda rng: evaluate.plot_kl_floor(MICRO, 1), "float"))
-inside("evaluate.wilson", (lambda rng: evaluate.wilson(0, 1), "[float, float]"))
+inside("evaluate.kl_floor", (lambda rng: bounds.kl_floor(torch.tensor([0.5, 0.5]), 1), "float"))
+inside("evaluate.plot_kl_floor", (lambda rng: bounds.plot_kl_floor(MICRO, 1), "float"))
+inside("evaluate.wilson", (lambda rng: bounds.wilson(0, 1), "[float, float]"))
 EOS = {"eos_id": MICRO.eos_id}
-inside("metrics.until_end", (lambda rng: len(metrics.until_end(X0, 2)), "int"))
-inside("metrics.distinct_n", (lambda rng: metrics.distinct_n(X0, 2, **EOS), "float"))
-inside("metrics.token_entropy", (lambda rng: metrics.token_entropy(X0, **EOS), "float"))
-inside("metrics.token_entropy", (lambda rng: metrics.token_entropy(torch.full((1, 2), 2), **EOS), "float"))
-inside("metrics.entropy_within", (lambda rng: metrics.entropy_within([]), "float"))
-inside("metrics.self_bleu", (lambda rng: metrics.self_bleu(X0, **EOS), "float"))
-inside("metrics.repeated_sentences", (lambda rng: metrics.repeated_sentences(X0, stop_id=4, **EOS), "float"))
-inside("metrics.seen_windows", (lambda rng: metrics.seen_windows(X0, X0.flatten(), L), "float"))
-inside("metrics.copied", (lambda rng: metrics.copied(X0, TEXTS[:4], MICRO), "[float, float, float]"))
+inside("metrics.until_end", (lambda rng: len(samples.until_end(X0, 2)), "int"))
+inside("metrics.distinct_n", (lambda rng: samples.distinct_n(X0, 2, **EOS), "float"))
+inside("metrics.token_entropy", (lambda rng: samples.token_entropy(X0, **EOS), "float"))
+inside("metrics.token_entropy", (lambda rng: samples.token_entropy(torch.full((1, 2), 2), **EOS), "float"))
+inside("metrics.entropy_within", (lambda rng: samples.entropy_within([]), "float"))
+inside("metrics.self_bleu", (lambda rng: samples.self_bleu(X0, **EOS), "float"))
+inside("metrics.repeated_sentences", (lambda rng: samples.repeated_sentences(X0, stop_id=4, **EOS), "float"))
+inside("metrics.seen_windows", (lambda rng: samples.seen_windows(X0, X0.flatten(), L), "float"))
+inside("metrics.copied", (lambda rng: samples.copied(X0, TEXTS[:4], MICRO), "[float, float, float]"))
 inside(
     "metrics.distance",
-    (lambda rng: metrics.distance(torch.tensor([1, 0]), torch.tensor([0.5, 0.5])), "[float, float, float, float]"),
+    (lambda rng: samples.distance(torch.tensor([1, 0]), torch.tensor([0.5, 0.5])), "[float, float, float, float]"),
 )
-inside("metrics.marginals", (lambda rng: metrics.marginals(MICRO, X0)["plot"].kl, "float"))
-inside("metrics.pair_distance", (lambda rng: metrics.pair_distance(MICRO, X0, "Mia", "ran").kl, "float"))
+inside("metrics.marginals", (lambda rng: samples.marginals(MICRO, X0)["plot"].kl, "float"))
+inside("metrics.pair_distance", (lambda rng: samples.pair_distance(MICRO, X0, "Mia", "ran").kl, "float"))
 inside("scaling.recipe", (lambda rng: scaling.recipe(POINT), "TrainSettings"))
 inside(
     "scaling.build_point",
@@ -1173,16 +1199,18 @@ inside("leaderboard.as_json", (lambda rng: leaderboard.as_json(leaderboard.Board
 inside("leaderboard.columns", (lambda rng: leaderboard.columns(["a", "b"], [["c", "d"]]), "str"))
 inside("leaderboard.by_likelihood", (lambda rng: leaderboard.by_likelihood([]), "str"))
 inside("leaderboard.by_samples", (lambda rng: leaderboard.by_samples([]), "str"))
-PLAN = reveal.evenly(rules.confidence)
+PLAN = parallel_cost.evenly(unmasking.confidence)
 inside("reveal.evenly", (lambda rng: PLAN(PROBS, IS_MASKED, 2), "(3, 5) bool"))
-inside("reveal.shipped", (lambda rng: reveal.shipped()["margin"](PROBS, IS_MASKED, 2), "(3, 5) bool"))
-inside("reveal.checked", (lambda rng: reveal.checked(IS_MASKED, IS_MASKED), "(3, 5) bool"))
-inside("reveal.reveal_steps", (lambda rng: [*reveal.reveal_steps(MDLM, EXACT, X0, PLAN, 1)][0].nats, "(3,) float64"))
-inside("reveal.sampler_nats", (lambda rng: reveal.sampler_nats(MDLM, EXACT, X0, PLAN, 2), "(3,) float64"))
-inside("reveal.true_stories", (lambda rng: reveal.true_stories(MICRO, 2, 0), "(2, 5) int64"))
-inside("reveal.excess_nats", (lambda rng: reveal.excess_nats(PLAN, MICRO, steps=2, n=2), "(2,) float64"))
-inside("reveal.score_rule", (lambda rng: reveal.score_rule("margin", MICRO, steps=2, n=2), "[float, float]"))
-inside("reveal.rule_board", (lambda rng: reveal.rule_board({}, MICRO, steps=(1,), n=2).steps, "[int]"))
+inside("reveal.shipped", (lambda rng: parallel_cost.shipped()["margin"](PROBS, IS_MASKED, 2), "(3, 5) bool"))
+inside("reveal.checked", (lambda rng: parallel_cost.checked(IS_MASKED, IS_MASKED), "(3, 5) bool"))
+inside(
+    "reveal.reveal_steps", (lambda rng: [*parallel_cost.reveal_steps(MDLM, EXACT, X0, PLAN, 1)][0].nats, "(3,) float64")
+)
+inside("reveal.sampler_nats", (lambda rng: parallel_cost.sampler_nats(MDLM, EXACT, X0, PLAN, 2), "(3,) float64"))
+inside("reveal.true_stories", (lambda rng: parallel_cost.true_stories(MICRO, 2, 0), "(2, 5) int64"))
+inside("reveal.excess_nats", (lambda rng: parallel_cost.excess_nats(PLAN, MICRO, steps=2, n=2), "(2,) float64"))
+inside("reveal.score_rule", (lambda rng: parallel_cost.score_rule("margin", MICRO, steps=2, n=2), "[float, float]"))
+inside("reveal.rule_board", (lambda rng: parallel_cost.rule_board({}, MICRO, steps=(1,), n=2).steps, "[int]"))
 
 for given, shows in ((X0[:1], "(1, 5)"), (X0[:, :4], "(3, 4)")):
     outside(
@@ -1211,115 +1239,108 @@ outside(
     (lambda rng: infilling.conditional_gap(MDLM, EXACT, MICRO, X0, IS_MASKED, rng=None), "NoneType"),
     who="rng",
 )
-outside(
-    "evaluate.mean_of", (lambda rng: evaluate.mean_of(TIMES[:0]), "(0,)"), (lambda rng: evaluate.mean_of(U), "(3, 5)")
-)
-outside("evaluate.nelbo", (lambda rng: evaluate.nelbo(MDLM, EXACT, NO_TEXT, rng=rng), "no sequences"))
+outside("evaluate.mean_of", (lambda rng: bounds.mean_of(TIMES[:0]), "(0,)"), (lambda rng: bounds.mean_of(U), "(3, 5)"))
+outside("evaluate.nelbo", (lambda rng: bounds.nelbo(MDLM, EXACT, NO_TEXT, rng=rng), "no sequences"))
 for given, shows in ((BEYOND, "8"), (BELOW, "-1"), (X0[0], "(5,)"), (X0.double(), "float64"), (CANVAS, "MASK")):
     for process in (MDLM, UNIFORM, SPACE):
         outside(
             "evaluate.nelbo",
             (
-                lambda rng, given=given, process=process: evaluate.nelbo(process, lambda z, t: LOGITS, given, rng=rng),
+                lambda rng, given=given, process=process: bounds.nelbo(process, lambda z, t: LOGITS, given, rng=rng),
                 shows,
             ),
             who="sequence_bounds",
         )
 outside(
     "evaluate.sequence_bounds",
-    (lambda rng: evaluate.sequence_bounds(MDLM, EXACT, X0, rng=rng, draws=0), "0"),
-    (lambda rng: evaluate.sequence_bounds(MDLM, EXACT, X0, rng=rng, draws=-1), "-1"),
-    (lambda rng: evaluate.sequence_bounds(MDLM, EXACT, X0, rng=rng, batch_size=0), "0"),
-    (lambda rng: evaluate.sequence_bounds(MDLM, EXACT, NO_TEXT, rng=rng), "(0, 5)"),
+    (lambda rng: bounds.sequence_bounds(MDLM, EXACT, X0, rng=rng, draws=0), "0"),
+    (lambda rng: bounds.sequence_bounds(MDLM, EXACT, X0, rng=rng, draws=-1), "-1"),
+    (lambda rng: bounds.sequence_bounds(MDLM, EXACT, X0, rng=rng, batch_size=0), "0"),
+    (lambda rng: bounds.sequence_bounds(MDLM, EXACT, NO_TEXT, rng=rng), "(0, 5)"),
 )
-outside("evaluate.sequence_bounds", (lambda rng: evaluate.sequence_bounds(MDLM, EXACT, X0, rng=0), "int"), who="rng")
+outside("evaluate.sequence_bounds", (lambda rng: bounds.sequence_bounds(MDLM, EXACT, X0, rng=0), "int"), who="rng")
 outside(
     "evaluate.gap_to_entropy",
-    (lambda rng: evaluate.gap_to_entropy(MDLM, EXACT, MICRO, 0, rng=rng), "0"),
+    (lambda rng: bounds.gap_to_entropy(MDLM, EXACT, MICRO, 0, rng=rng), "0"),
     who="(sequence_bounds|gap_to_entropy)",
 )
 outside(
     "evaluate.gap_to_entropy",
-    (lambda rng: evaluate.gap_to_entropy(MDLM, EXACT, MICRO, -1, rng=rng), "-1"),
+    (lambda rng: bounds.gap_to_entropy(MDLM, EXACT, MICRO, -1, rng=rng), "-1"),
     who="StoryLanguage",
 )
 outside(
     "evaluate.order_bounds",
-    (lambda rng: evaluate.order_bounds(MDLM, EXACT, X0, torch.zeros(B, L).long()), "(3, 5)"),
-    (lambda rng: evaluate.order_bounds(MDLM, EXACT, X0, torch.arange(L)), "(3, 5)"),
-    (lambda rng: evaluate.order_bounds(MDLM, EXACT, BEYOND, torch.arange(L).repeat(B, 1)), "8"),
+    (lambda rng: bounds.order_bounds(MDLM, EXACT, X0, torch.zeros(B, L).long()), "(3, 5)"),
+    (lambda rng: bounds.order_bounds(MDLM, EXACT, X0, torch.arange(L)), "(3, 5)"),
+    (lambda rng: bounds.order_bounds(MDLM, EXACT, BEYOND, torch.arange(L).repeat(B, 1)), "8"),
 )
 outside(
     "evaluate.error_by_count",
     *(
-        (lambda rng, count=count: evaluate.error_by_count(MDLM, EXACT, MICRO, counts=[count], n=2, rng=rng), str(count))
+        (lambda rng, count=count: bounds.error_by_count(MDLM, EXACT, MICRO, counts=[count], n=2, rng=rng), str(count))
         for count in (0, -1, L + 1)
     ),
 )
 outside(
-    "evaluate.error_by_count", (lambda rng: evaluate.error_by_count(MDLM, EXACT, MICRO, counts=[1], n=0, rng=rng), "0")
+    "evaluate.error_by_count", (lambda rng: bounds.error_by_count(MDLM, EXACT, MICRO, counts=[1], n=0, rng=rng), "0")
 )
-outside("evaluate.mask_patterns", *((lambda rng, n=n: evaluate.mask_patterns(n), str(n)) for n in (0, -1, 13, 1.5)))
+outside("evaluate.mask_patterns", *((lambda rng, n=n: bounds.mask_patterns(n), str(n)) for n in (0, -1, 13, 1.5)))
 outside(
     "evaluate.pattern_losses",
-    (lambda rng: evaluate.pattern_losses(MDLM, EXACT, torch.zeros(1, 13).long()), "13"),
+    (lambda rng: bounds.pattern_losses(MDLM, EXACT, torch.zeros(1, 13).long()), "13"),
     who="mask_patterns",
 )
-outside("evaluate.pattern_losses", (lambda rng: evaluate.pattern_losses(MDLM, EXACT, BEYOND), "8"))
+outside("evaluate.pattern_losses", (lambda rng: bounds.pattern_losses(MDLM, EXACT, BEYOND), "8"))
 outside(
     "evaluate.pattern_chances",
-    (lambda rng: evaluate.pattern_chances(LINEAR, TIMES + 1, L), "1001"),
+    (lambda rng: bounds.pattern_chances(LINEAR, TIMES + 1, L), "1001"),
     who="linear schedule",
 )
-outside("evaluate.plots_of", (lambda rng: evaluate.plots_of(MICRO, BEYOND), "8"), who="StoryLanguage")
-outside("evaluate.quality", (lambda rng: evaluate.quality(MICRO, NO_TEXT), "(0, 5)"))
-outside("evaluate.quality", (lambda rng: evaluate.quality(MICRO, BEYOND), "8"), who="StoryLanguage")
-outside("evaluate.quality", (lambda rng: evaluate.quality(MICRO, X0[:, :4]), "(3, 4)"), who="StoryLanguage")
+outside("evaluate.plots_of", (lambda rng: bounds.plots_of(MICRO, BEYOND), "8"), who="StoryLanguage")
+outside("evaluate.quality", (lambda rng: bounds.quality(MICRO, NO_TEXT), "(0, 5)"))
+outside("evaluate.quality", (lambda rng: bounds.quality(MICRO, BEYOND), "8"), who="StoryLanguage")
+outside("evaluate.quality", (lambda rng: bounds.quality(MICRO, X0[:, :4]), "(3, 4)"), who="StoryLanguage")
 outside(
     "evaluate.kl_of_counts",
-    (lambda rng: evaluate.kl_of_counts(torch.tensor([3, 1, 1]), torch.tensor([0.5, 0.5])), "(3,)"),
+    (lambda rng: bounds.kl_of_counts(torch.tensor([3, 1, 1]), torch.tensor([0.5, 0.5])), "(3,)"),
 )
+outside("evaluate.kl_of_counts", (lambda rng: bounds.kl_of_counts(torch.tensor([3]), torch.tensor([0.5, 0.5])), "(1,)"))
 outside(
-    "evaluate.kl_of_counts", (lambda rng: evaluate.kl_of_counts(torch.tensor([3]), torch.tensor([0.5, 0.5])), "(1,)")
-)
-outside(
-    "evaluate.kl_floor", *((lambda rng, n=n: evaluate.kl_floor(torch.tensor([0.5, 0.5]), n), str(n)) for n in (0, -1))
+    "evaluate.kl_floor", *((lambda rng, n=n: bounds.kl_floor(torch.tensor([0.5, 0.5]), n), str(n)) for n in (0, -1))
 )
 outside(
     "evaluate.wilson",
-    *(
-        (lambda rng, given=given: evaluate.wilson(*given), str(given[0]))
-        for given in ((1, 0), (2, 1), (-1, 3), (NAN, 3))
-    ),
+    *((lambda rng, given=given: bounds.wilson(*given), str(given[0])) for given in ((1, 0), (2, 1), (-1, 3), (NAN, 3))),
 )
 outside(
     "metrics.distinct_n",
-    (lambda rng: metrics.distinct_n(X0, 0, **EOS), "0"),
-    (lambda rng: metrics.distinct_n(X0, -1, **EOS), "-1"),
+    (lambda rng: samples.distinct_n(X0, 0, **EOS), "0"),
+    (lambda rng: samples.distinct_n(X0, -1, **EOS), "-1"),
 )
-outside("metrics.token_entropy", (lambda rng: metrics.token_entropy(NO_TEXT, **EOS), "(0, 5)"), who="until_end")
+outside("metrics.token_entropy", (lambda rng: samples.token_entropy(NO_TEXT, **EOS), "(0, 5)"), who="until_end")
 outside(
     "metrics.repeated_sentences",
-    (lambda rng: metrics.repeated_sentences(NO_TEXT, stop_id=4, **EOS), "(0, 5)"),
+    (lambda rng: samples.repeated_sentences(NO_TEXT, stop_id=4, **EOS), "(0, 5)"),
     who="until_end",
 )
-outside("metrics.self_bleu", (lambda rng: metrics.self_bleu(X0[:1], **EOS), "1"))
-outside("metrics.until_end", (lambda rng: metrics.until_end(X0[0], 2), "(5,)"))
-outside("metrics.distinct_n", (lambda rng: metrics.distinct_n(X0[0], 2, **EOS), "(5,)"), who="until_end")
+outside("metrics.self_bleu", (lambda rng: samples.self_bleu(X0[:1], **EOS), "1"))
+outside("metrics.until_end", (lambda rng: samples.until_end(X0[0], 2), "(5,)"))
+outside("metrics.distinct_n", (lambda rng: samples.distinct_n(X0[0], 2, **EOS), "(5,)"), who="until_end")
 outside(
     "metrics.seen_windows",
-    *((lambda rng, n=n: metrics.seen_windows(X0, X0.flatten(), n), str(n)) for n in (0, -1, L + 1)),
+    *((lambda rng, n=n: samples.seen_windows(X0, X0.flatten(), n), str(n)) for n in (0, -1, L + 1)),
 )
-outside("metrics.seen_windows", (lambda rng: metrics.seen_windows(NO_TEXT, X0.flatten(), 2), "(0, 5)"))
-outside("metrics.copied", (lambda rng: metrics.copied(NO_TEXT, X0, MICRO), "(0, 5)"))
-outside("metrics.copied", (lambda rng: metrics.copied(X0, X0[:, :4], MICRO), "(3, 4)"))
-outside("metrics.distance", (lambda rng: metrics.distance(torch.tensor([0, 0]), torch.tensor([0.5, 0.5])), "0 samples"))
-outside("metrics.distance", (lambda rng: metrics.distance(torch.tensor([1]), torch.tensor([0.5, 0.5])), "(1,)"))
-outside("metrics.marginals", (lambda rng: metrics.marginals(MICRO, BLANK), "no sample"))
-outside("metrics.pair_distance", (lambda rng: metrics.pair_distance(MICRO, X0, "hero", "ran"), "'hero'"))
+outside("metrics.seen_windows", (lambda rng: samples.seen_windows(NO_TEXT, X0.flatten(), 2), "(0, 5)"))
+outside("metrics.copied", (lambda rng: samples.copied(NO_TEXT, X0, MICRO), "(0, 5)"))
+outside("metrics.copied", (lambda rng: samples.copied(X0, X0[:, :4], MICRO), "(3, 4)"))
+outside("metrics.distance", (lambda rng: samples.distance(torch.tensor([0, 0]), torch.tensor([0.5, 0.5])), "0 samples"))
+outside("metrics.distance", (lambda rng: samples.distance(torch.tensor([1]), torch.tensor([0.5, 0.5])), "(1,)"))
+outside("metrics.marginals", (lambda rng: samples.marginals(MICRO, BLANK), "no sample"))
+outside("metrics.pair_distance", (lambda rng: samples.pair_distance(MICRO, X0, "hero", "ran"), "'hero'"))
 outside(
     "metrics.pair_distance",
-    (lambda rng: metrics.pair_distance(MICRO, BLANK, "Mia", "ran"), "0 samples"),
+    (lambda rng: samples.pair_distance(MICRO, BLANK, "Mia", "ran"), "0 samples"),
     who="distance",
 )
 outside("scaling.build_point", (lambda rng: scaling.build_point(POINT._replace(process="sedd"), MICRO), "'sedd'"))
@@ -1358,27 +1379,33 @@ outside(
 )
 outside("leaderboard.by_samples", (lambda rng: leaderboard.by_samples([], "validity"), "'validity'"))
 outside(
-    "reveal.evenly", (lambda rng: reveal.evenly(lambda p, r: p)(PROBS, IS_MASKED, 2), "(3, 5, 8)"), who="the score.*"
+    "reveal.evenly",
+    (lambda rng: parallel_cost.evenly(lambda p, r: p)(PROBS, IS_MASKED, 2), "(3, 5, 8)"),
+    who="the score.*",
 )
 outside(
-    "reveal.evenly", (lambda rng: reveal.evenly(lambda p, r: U * NAN)(PROBS, IS_MASKED, 2), "NaN"), who="the score.*"
+    "reveal.evenly",
+    (lambda rng: parallel_cost.evenly(lambda p, r: U * NAN)(PROBS, IS_MASKED, 2), "NaN"),
+    who="the score.*",
 )
-outside("reveal.checked", (lambda rng: reveal.checked(X0, IS_MASKED), "int64"), who="the plan.*")
-outside("reveal.checked", (lambda rng: reveal.checked(~IS_MASKED, IS_MASKED), "place"), who="place .*")
+outside("reveal.checked", (lambda rng: parallel_cost.checked(X0, IS_MASKED), "int64"), who="the plan.*")
+outside("reveal.checked", (lambda rng: parallel_cost.checked(~IS_MASKED, IS_MASKED), "place"), who="place .*")
 for steps in (0, -1, 1.5, NAN):
     outside(
         "reveal.reveal_steps",
-        (lambda rng, steps=steps: next(reveal.reveal_steps(MDLM, EXACT, X0, PLAN, steps)), str(steps)),
+        (lambda rng, steps=steps: next(parallel_cost.reveal_steps(MDLM, EXACT, X0, PLAN, steps)), str(steps)),
     )
     outside(
         "reveal.sampler_nats",
-        (lambda rng, steps=steps: reveal.sampler_nats(MDLM, EXACT, X0, PLAN, steps), str(steps)),
+        (lambda rng, steps=steps: parallel_cost.sampler_nats(MDLM, EXACT, X0, PLAN, steps), str(steps)),
         who="reveal_steps",
     )
-outside("reveal.score_rule", (lambda rng: reveal.score_rule("best", MICRO), "'best'"))
-outside("reveal.score_rule", (lambda rng: reveal.score_rule(PLAN, MICRO, n=0), "0"), who="posterior")
-outside("reveal.rule_board", (lambda rng: reveal.rule_board({}, MICRO, steps=(0,), n=2), "0"), who="reveal_steps")
-outside("reveal.rule_board", (lambda rng: reveal.rule_board({}, MICRO, steps=(), n=2), "()"))
+outside("reveal.score_rule", (lambda rng: parallel_cost.score_rule("best", MICRO), "'best'"))
+outside("reveal.score_rule", (lambda rng: parallel_cost.score_rule(PLAN, MICRO, n=0), "0"), who="posterior")
+outside(
+    "reveal.rule_board", (lambda rng: parallel_cost.rule_board({}, MICRO, steps=(0,), n=2), "0"), who="reveal_steps"
+)
+outside("reveal.rule_board", (lambda rng: parallel_cost.rule_board({}, MICRO, steps=(), n=2), "()"))
 
 
 # ------------------------------------------------------------------------------------------------------ judge and disk

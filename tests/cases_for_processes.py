@@ -10,9 +10,9 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from diffkit.config import DataSettings, ModelSettings, build
-from diffkit.recipe import TrainSettings
-from diffkit.train import fit
+from diffkit.cli.settings import DataSettings, ModelSettings, build
+from diffkit.training.config import TrainSettings
+from diffkit.training.trainer import fit
 
 STEPS = 6
 SETTINGS = TrainSettings(steps=STEPS, warmup=2, lr=3e-3, ema=0.9, save_every=3, validate_every=3)

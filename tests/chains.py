@@ -10,8 +10,8 @@ import numpy
 import torch
 from worlds import generator
 
-from diffkit.language import StoryLanguage
-from diffkit.stories import Grammar, Slot, Template
+from diffkit.languages.story_language import StoryLanguage
+from diffkit.languages.tales import Grammar, Slot, Template
 
 DUO = StoryLanguage(
     Grammar(

@@ -17,7 +17,7 @@ import resource
 import signal
 import sys
 
-from diffkit import cli
+from diffkit.cli import main
 
 TOO_LONG = 120  # seconds
 
@@ -53,7 +53,7 @@ def run(arguments, told, end):
             resource.setrlimit(resource.RLIMIT_FSIZE, (end["bytes"], end["bytes"]))
         if "line" in end:
             sys.settrace(killed_at_line(**end))
-        status = cli.main(arguments)
+        status = main.main(arguments)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

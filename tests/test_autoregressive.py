@@ -9,13 +9,14 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from worlds import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator
 
-from diffkit.attention import KeyValueCache
-from diffkit.autoregressive import Autoregressive
-from diffkit.config import DataSettings, ModelSettings, build
-from diffkit.evaluate import gap_to_entropy, nelbo, sequence_bounds
+from diffkit.cli.settings import DataSettings, ModelSettings, build
+from diffkit.evaluation.bounds import gap_to_entropy, nelbo, sequence_bounds
 from diffkit.model import build_model, load_model, quiet
-from diffkit.sample import denoise_frames, infill, last_frame, sample
-from diffkit.train import TrainSettings, fit
+from diffkit.network.attention import KeyValueCache
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.sampling.sampler import denoise_frames, infill, last_frame, sample
+from diffkit.training.config import TrainSettings
+from diffkit.training.trainer import fit
 
 PROCESS = Autoregressive(V, MASK)
 

@@ -9,10 +9,10 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import MASK, MICRO, TALES, L, V, generator
 
-from diffkit.autoregressive import Autoregressive
-from diffkit.baselines import NGram
-from diffkit.evaluate import gap_to_entropy, nelbo
-from diffkit.sample import sample
+from diffkit.evaluation.bounds import gap_to_entropy, nelbo
+from diffkit.evaluation.ngram import NGram
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.sampling.sampler import sample
 
 PROCESS = Autoregressive(V, MASK)
 SEEN = MICRO.sample(40, generator())

@@ -12,7 +12,7 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from worlds import generator
 
-from diffkit.backbone import DenoiserConfig, parameter_count
+from diffkit.network.transformer import DenoiserConfig, parameter_count
 
 FOLDER = Path(__file__).resolve().parent.parent / "benchmarks"
 sys.path.append(str(FOLDER))  # they are scripts, which import each other by name

@@ -9,16 +9,17 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from worlds import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, micro_counts
 
-from diffkit.attention import KeyValueCache, two_stream_mask
-from diffkit.autoregressive import Autoregressive
-from diffkit.blocks import BlockDiffusion
-from diffkit.config import DataSettings, ModelSettings, build
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.evaluate import gap_to_entropy, sequence_bounds
+from diffkit.cli.settings import DataSettings, ModelSettings, build
+from diffkit.evaluation.bounds import gap_to_entropy, sequence_bounds
 from diffkit.model import build_model, load_model, quiet
-from diffkit.objectives import OBJECTIVES
-from diffkit.sample import denoise_frames, infill, sample
-from diffkit.train import TrainSettings, fit
+from diffkit.network.attention import KeyValueCache, two_stream_mask
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.block import BlockDiffusion
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.sampler import denoise_frames, infill, sample
+from diffkit.training.config import TrainSettings
+from diffkit.training.losses import OBJECTIVES
+from diffkit.training.trainer import fit
 
 ALL = [1, 2, 3, L]  # sizes of blocks; the last block of 2 and of 3 is shorter
 each_block = pytest.mark.parametrize("block", ALL)

@@ -4,11 +4,11 @@ import pytest
 import torch
 from worlds import MASK, MICRO, TEXTS, L, V, deduplicated, generator, masked_diffusion, table_denoiser
 
-from diffkit.attention import KeyValueCache
-from diffkit.backbone import Denoiser, DenoiserConfig
-from diffkit.blockwise import Blockwise, OldKeys, block_anew, reuse_error, suffix_anew
-from diffkit.fast import Counted, above, fast_frames, most_confident
-from diffkit.sample import last_frame
+from diffkit.network.attention import KeyValueCache
+from diffkit.network.transformer import Denoiser, DenoiserConfig
+from diffkit.sampling.block_cache import Blockwise, OldKeys, block_anew, reuse_error, suffix_anew
+from diffkit.sampling.sampler import last_frame
+from diffkit.sampling.skipping import Counted, above, fast_frames, most_confident
 
 PROCESS = masked_diffusion()
 CANVAS = 12

@@ -16,7 +16,7 @@ from browsers import PATIENCE, in_chromium, screenshot, stored_player
 from playwright.sync_api import Error, expect
 from test_player import texts_in
 
-from diffkit.widgets.text import HIDDEN
+from diffkit.course.widgets.text import HIDDEN
 
 ROOT = Path(__file__).resolve().parent.parent
 TOKEN = "browser-test"

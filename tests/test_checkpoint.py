@@ -9,8 +9,8 @@ import sys
 import pytest
 import torch
 
-from diffkit import checkpoint
-from diffkit.checkpoint import (
+from diffkit.training import checkpoint
+from diffkit.training.checkpoint import (
     FORMAT,
     checkpoints,
     claimed,

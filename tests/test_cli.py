@@ -15,12 +15,12 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffkit import cli, commands, runs
-from diffkit.checkpoint import latest_checkpoint
-from diffkit.language import load_language
+from diffkit.cli import generate, main, train
+from diffkit.data.tokenizer import load_tokenizer, word_level_tokenizer
+from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
-from diffkit.rules import RULES
-from diffkit.tokenizer import load_tokenizer, word_level_tokenizer
+from diffkit.sampling.unmasking import RULES
+from diffkit.training.checkpoint import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parent.parent
 MICRO = ["train", "--data.corpus=micro", "--data.batch_size=4", "--data.validation_sequences=8", "--train.warmup=1"]
@@ -42,7 +42,7 @@ def here(monkeypatch, tmp_path):
 def micro(tmp_path_factory):
     """A nano model after 5 steps on `micro`, trained by the command itself."""
     folder = tmp_path_factory.mktemp("run") / "micro"
-    assert cli.main([*MICRO, "--train.steps=5", f"--out={folder}"]) == 0
+    assert main.main([*MICRO, "--train.steps=5", f"--out={folder}"]) == 0
     return folder
 
 
@@ -59,7 +59,7 @@ def letters(tmp_path_factory):
 def mistake(capsys, *arguments):
     """Run a command that must fail: exit code 2, one line on stderr, which is returned."""
     capsys.readouterr()
-    assert cli.main([str(word) for word in arguments]) == 2
+    assert main.main([str(word) for word in arguments]) == 2
     lines = capsys.readouterr().err.splitlines()
     assert len(lines) == 1 and "Traceback" not in lines[0], lines
     assert lines[0].startswith("diffkit"), lines[0]
@@ -69,10 +69,10 @@ def mistake(capsys, *arguments):
 # ---------------------------------------------------------------------------------------------------------------- help
 
 
-@pytest.mark.parametrize("command", [[], *([name] for name in cli.COMMANDS)], ids=" ".join)
+@pytest.mark.parametrize("command", [[], *([name] for name in main.COMMANDS)], ids=" ".join)
 def test_help_explains_every_option(command, capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main([*command, "--help"])
+        main.main([*command, "--help"])
     assert end.value.code == 0
     text = " ".join(capsys.readouterr().out.split())
     assert not re.findall(r"(--[\w.]+) \S+ \((?:required, )?type:", text), "options without an explanation"
@@ -80,19 +80,19 @@ def test_help_explains_every_option(command, capsys):
 
 def test_without_arguments_the_help_is_shown(capsys):
     with pytest.raises(SystemExit) as end:
-        cli.main([])
+        main.main([])
     assert end.value.code == 0 and "diffkit doctor" in capsys.readouterr().out
 
 
 def test_flags_and_defaults_are_spelled_out():
     """A flag alone means true wherever it stands; a value is left alone."""
-    assert cli.spelled_out(["infill", "--animate", "a ___"]) == ["infill", "--animate=true", "a ___"]
-    assert cli.spelled_out(["sample", "--animate"]) == ["sample", "--animate=true"]
-    assert cli.spelled_out(["sample", "--animate", "false"]) == ["sample", "--animate", "false"]
-    given = cli.spelled_out(["train", "--resume", "--out", "x"])
+    assert main.spelled_out(["infill", "--animate", "a ___"]) == ["infill", "--animate=true", "a ___"]
+    assert main.spelled_out(["sample", "--animate"]) == ["sample", "--animate=true"]
+    assert main.spelled_out(["sample", "--animate", "false"]) == ["sample", "--animate", "false"]
+    given = main.spelled_out(["train", "--resume", "--out", "x"])
     assert given == ["train", "--config", str(ROOT / "configs" / "default.yaml"), "--resume=true", "--out", "x"]
-    assert cli.spelled_out(["train", "--config=a.yaml"]) == ["train", "--config=a.yaml"]
-    assert cli.spelled_out(["sample", "--top-k=3", "a-b", "--x=a-b"]) == ["sample", "--top_k=3", "a-b", "--x=a-b"]
+    assert main.spelled_out(["train", "--config=a.yaml"]) == ["train", "--config=a.yaml"]
+    assert main.spelled_out(["sample", "--top-k=3", "a-b", "--x=a-b"]) == ["sample", "--top_k=3", "a-b", "--x=a-b"]
 
 
 # ----------------------------------------------------------------------------------------------------------------train
@@ -103,9 +103,9 @@ def test_train_leaves_a_model_that_samples(micro, capsys):
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5]
     assert records[-1]["validation"] > 0 and latest_checkpoint(micro / "checkpoints").name == "step-0000005"
     assert load_model(micro).config.language == "micro"
-    assert cli.main(["sample", "--model", str(micro), "--seed", "1"]) == 0
+    assert main.main(["sample", "--model", str(micro), "--seed", "1"]) == 0
     first = capsys.readouterr().out
-    assert cli.main(["sample", "--model", str(micro), "--seed", "1"]) == 0
+    assert main.main(["sample", "--model", str(micro), "--seed", "1"]) == 0
     assert capsys.readouterr().out == first and first.strip() and "[" not in first
 
 
@@ -121,16 +121,16 @@ WITHOUT_MASK = [  # process, its own option, objective, why it cannot fill in bl
 def test_methods_without_mask_are_trained_and_sampled_alike(here, capsys, process, option, objective, why):
     """They start from random words or points, not from MASK; filling in blanks is refused with a reason."""
     which = [f"--model.process={process}", option, f"--train.objective={objective}"]
-    assert cli.main([*MICRO, *which, "--train.steps=2", "--out=run"]) == 0
+    assert main.main([*MICRO, *which, "--train.steps=2", "--out=run"]) == 0
     capsys.readouterr()
-    assert cli.main(["sample", "--model", "run", "--n", "3", "--steps", "4", "--seed", "1"]) == 0
+    assert main.main(["sample", "--model", "run", "--n", "3", "--steps", "4", "--seed", "1"]) == 0
     told = capsys.readouterr().out
     assert told.strip() and "[MASK]" not in told
     assert why in mistake(capsys, "infill", "Mia ___", "--model", "run")
 
 
 def test_train_prints_entropy_and_validation(here, capsys):
-    assert cli.main([*MICRO, "--train.steps=4", "--train.validate_every=2"]) == 0
+    assert main.main([*MICRO, "--train.steps=4", "--train.validate_every=2"]) == 0
     told = capsys.readouterr().out
     language = load_language("micro")
     assert f"exact entropy is {language.entropy() / language.length:.4f} nats per token" in told
@@ -140,7 +140,7 @@ def test_train_prints_entropy_and_validation(here, capsys):
 
 def test_resuming_gives_the_weights_of_a_straight_run(here, monkeypatch, capsys):
     """Ctrl-C after step 3 saves; resuming ends with the very weights of a run that nobody stopped."""
-    with_progress = runs.with_progress
+    with_progress = train.with_progress
 
     def interrupted(records, settings):
         for record in records:
@@ -149,13 +149,13 @@ def test_resuming_gives_the_weights_of_a_straight_run(here, monkeypatch, capsys)
             yield record
 
     run = [*MICRO, "--train.steps=6"]
-    assert cli.main([*run, "--out=straight"]) == 0
-    monkeypatch.setattr(runs, "with_progress", interrupted)
-    assert cli.main([*run, "--out=parts"]) == 0
+    assert main.main([*run, "--out=straight"]) == 0
+    monkeypatch.setattr(train, "with_progress", interrupted)
+    assert main.main([*run, "--out=parts"]) == 0
     assert "Stopped after 3 of 6 steps" in capsys.readouterr().out
     assert load_model(here / "parts").config.language == "micro"
-    monkeypatch.setattr(runs, "with_progress", with_progress)
-    assert cli.main([*run, "--out=parts", "--resume"]) == 0
+    monkeypatch.setattr(train, "with_progress", with_progress)
+    assert main.main([*run, "--out=parts", "--resume"]) == 0
     out, err = capsys.readouterr()
     assert "Resuming from step-0000003" in out and "Done." in out and "3/6" in err and "2/6" not in err
     straight, parts = (load_file(here / name / "model.safetensors") for name in ("straight", "parts"))
@@ -163,12 +163,12 @@ def test_resuming_gives_the_weights_of_a_straight_run(here, monkeypatch, capsys)
     logs = [(here / name / "training.jsonl").read_text(encoding="utf-8") for name in ("straight", "parts")]
     losses = [[json.loads(line)["loss"] for line in log.splitlines()] for log in logs]
     assert losses[0] == losses[1] and len(losses[0]) == 6
-    assert cli.main([*run, "--out=parts", "--resume"]) == 0, "nothing is left to do, and that is no mistake"
+    assert main.main([*run, "--out=parts", "--resume"]) == 0, "nothing is left to do, and that is no mistake"
     assert "Done." in capsys.readouterr().out
 
 
 def test_resume_with_nothing_there_starts_afresh(here, capsys):
-    assert cli.main([*MICRO, "--train.steps=1", "--out=new", "--resume", "true"]) == 0
+    assert main.main([*MICRO, "--train.steps=1", "--out=new", "--resume", "true"]) == 0
     assert "Nothing to resume" in capsys.readouterr().out
 
 
@@ -178,16 +178,16 @@ def test_a_text_of_ones_own(here, letters, capsys):
     text, tokenizer = letters
     own = ["--config", ROOT / "configs/tiny.yaml", "--data.corpus", text, "--data.tokenizer", tokenizer]
     own = [str(word) for word in [*own, "--data.length=16", "--data.validation_fraction=0.2", "--data.batch_size=4"]]
-    assert cli.main(["data", *own]) == 0
+    assert main.main(["data", *own]) == 0
     told = capsys.readouterr().out
     assert "One sequence of 16 tokens" in told and "░░░" in told and "[EOS]" not in told
     small = ["--model.size=nano", "--train.steps=2", "--out=own", "--data.validation_sequences=4"]
-    assert cli.main(["train", *own, *small]) == 0
+    assert main.main(["train", *own, *small]) == 0
     assert "entropy" not in capsys.readouterr().out
-    assert cli.main(["sample", "--model=own", "--n=2", "--prompt=a b ___ d"]) == 0
+    assert main.main(["sample", "--model=own", "--n=2", "--prompt=a b ___ d"]) == 0
     assert "a b" in capsys.readouterr().out
     assert "--corpus" in mistake(capsys, "evaluate", "--model=own")
-    assert cli.main(["evaluate", "--model=own", f"--corpus={text}", "--fraction=1", "--n=8"]) == 0
+    assert main.main(["evaluate", "--model=own", f"--corpus={text}", "--fraction=1", "--n=8"]) == 0
     told = capsys.readouterr().out
     assert "8 sequences of 16 tokens" in told and "gap" not in told
 
@@ -196,14 +196,14 @@ def test_a_tokenizer_is_learned_from_ones_own_text(here, letters, capsys):
     """From the training part only, saved as a folder that training takes; never over another one."""
     options = ["--config", str(ROOT / "configs/tiny.yaml"), f"--data.corpus={letters[0]}", "--data.length=16"]
     learn = ["data", *options, "--data.validation_fraction=0.2", "--train-tokenizer=pieces", "--vocab-size=265"]
-    assert cli.main(learn) == 0
+    assert main.main(learn) == 0
     told = capsys.readouterr().out
     assert "--data.tokenizer pieces" in told and "265 words in the vocabulary" in told
     assert len(load_tokenizer(here / "pieces")) == 265
     assert "is there already" in mistake(capsys, *learn)
     small = ["--model.size=pico", "--train.steps=1", "--out=own", "--data.tokenizer=pieces", "--data.batch_size=4"]
-    assert cli.main(["train", *options, *small, "--data.validation_sequences=4"]) == 0
-    assert cli.main(["evaluate", "--model=own", f"--corpus={letters[0]}", "--fraction=0.2", "--n=8"]) == 0
+    assert main.main(["train", *options, *small, "--data.validation_sequences=4"]) == 0
+    assert main.main(["evaluate", "--model=own", f"--corpus={letters[0]}", "--fraction=0.2", "--n=8"]) == 0
     told = capsys.readouterr().out
     assert "character" in told and "does not know" not in told  # bytes know every word
     assert "at least 259" in mistake(capsys, *learn[:-2], "--train-tokenizer=few", "--vocab-size=10")
@@ -216,13 +216,13 @@ def test_a_tokenizer_is_learned_from_ones_own_text(here, letters, capsys):
 
 def test_sampling_is_played_to_its_end(micro, capsys):
     """Not on a terminal: a few frames, the first all hidden, the last all words; nothing is printed twice."""
-    assert cli.main(["sample", "--model", str(micro), "--animate", "--seed", "3"]) == 0
+    assert main.main(["sample", "--model", str(micro), "--animate", "--seed", "3"]) == 0
     told = capsys.readouterr().out
     length = load_language("micro").length
     assert told.startswith("░░░") and f"[step 0 of {length}]" in told
     assert told.rstrip().endswith(f"[step {length} of {length}]") and "\033" not in told
     assert "░" not in told.splitlines()[-2] and "PAD" not in told
-    assert cli.main(["sample", "--model", str(micro), "--seed", "3"]) == 0
+    assert main.main(["sample", "--model", str(micro), "--seed", "3"]) == 0
     assert capsys.readouterr().out.splitlines()[0] in told
 
 
@@ -232,7 +232,7 @@ def test_infill_keeps_the_words(micro, capsys):
     )
     first, *rest = words.split()
     blank = " ".join(["___", *rest])
-    assert cli.main(["infill", blank, "--model", str(micro), "--complete", "--n", "3", "--rule", "confidence"]) == 0
+    assert main.main(["infill", blank, "--model", str(micro), "--complete", "--n", "3", "--rule", "confidence"]) == 0
     texts = capsys.readouterr().out.strip().split("\n\n")
     assert len(texts) == 3 and all(text.endswith(rest[-1]) for text in texts)
     assert "no blank" in mistake(capsys, "infill", words, "--model", micro, "--complete")
@@ -240,7 +240,7 @@ def test_infill_keeps_the_words(micro, capsys):
 
 def test_evaluate_prints_and_writes_every_number(micro, here, capsys):
     arguments = ["--n=32", "--samples=16", "--json_file=found.json"]
-    assert cli.main(["evaluate", "--model", str(micro), *arguments]) == 0
+    assert main.main(["evaluate", "--model", str(micro), *arguments]) == 0
     told = capsys.readouterr().out
     for phrase in ("nats per sequence", "nats per token", "perplexity", "exact entropy", "gap to the entropy", "valid"):
         assert phrase in told
@@ -278,7 +278,7 @@ def test_sampling_mistakes_are_one_line(option, micro, here, capsys):
 
 
 def test_every_reveal_rule_can_be_asked_for():
-    assert get_args(commands.Rule) == ("ancestral", *RULES)
+    assert get_args(generate.Rule) == ("ancestral", *RULES)
 
 
 def test_a_text_longer_than_the_canvas_is_refused(micro, here, capsys):
@@ -371,7 +371,7 @@ def test_no_network_names_the_two_ways_out(here, letters, monkeypatch, capsys):
     def offline(*_, **__):
         raise ConnectionError("no network")
 
-    monkeypatch.setattr("diffkit.corpus.HfApi", offline)
+    monkeypatch.setattr("diffkit.data.corpus.HfApi", offline)
     monkeypatch.setattr(datasets, "load_dataset", offline)
     told = mistake(capsys, "train", "--config", ROOT / "configs/tiny.yaml", f"--data.tokenizer={letters[1]}")
     assert "TinyStories" in told and ".txt" in told and "'tales'" in told
@@ -380,26 +380,26 @@ def test_no_network_names_the_two_ways_out(here, letters, monkeypatch, capsys):
 
 def test_a_run_that_diverges_says_what_to_do(here, monkeypatch, capsys):
     def diverging(*_, **__):
-        raise cli.TrainingDiverged("fit: loss nan at step 1. Lower the learning rate.")
+        raise main.TrainingDiverged("fit: loss nan at step 1. Lower the learning rate.")
         yield
 
-    monkeypatch.setattr(runs, "fit", diverging)
+    monkeypatch.setattr(train, "fit", diverging)
     assert "Lower the learning rate" in mistake(capsys, *MICRO)
 
 
 def test_a_bug_of_ours_is_not_hidden(micro, monkeypatch):
     """Only a user's mistakes are told in one line; anything else keeps its traceback."""
-    monkeypatch.setattr(commands, "last_frame", lambda frames: frames.nothing)
+    monkeypatch.setattr(generate, "last_frame", lambda frames: frames.nothing)
     with pytest.raises(AttributeError):
-        cli.main(["sample", "--model", str(micro)])
+        main.main(["sample", "--model", str(micro)])
 
 
 def test_stopping_is_no_crash(micro, monkeypatch, capsys):
     def interrupted(frames):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(commands, "last_frame", interrupted)
-    assert cli.main(["sample", "--model", str(micro)]) == 130
+    monkeypatch.setattr(generate, "last_frame", interrupted)
+    assert main.main(["sample", "--model", str(micro)]) == 130
     assert capsys.readouterr().err == "diffkit sample: stopped.\n"
 
 
@@ -410,7 +410,7 @@ def test_scripts_call_the_same_commands(micro, tmp_path, capsys):
     path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
     command = [ROOT / "scripts/sample.sh", "--model", micro, "--seed", "5"]
     ran = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True)
-    assert cli.main(["sample", "--model", str(micro), "--seed", "5"]) == 0
+    assert main.main(["sample", "--model", str(micro), "--seed", "5"]) == 0
     assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", capsys.readouterr().out)
     assert os.access(ROOT / "scripts/train.sh", os.X_OK) and not list(tmp_path.iterdir())
 
@@ -419,7 +419,7 @@ def test_scripts_call_the_same_commands(micro, tmp_path, capsys):
 def labelled(tmp_path_factory):
     """A conditional nano model after 3 steps on `micro`."""
     folder = tmp_path_factory.mktemp("run") / "labelled"
-    assert cli.main([*MICRO, "--train.steps=3", "--model.conditional=true", f"--out={folder}"]) == 0
+    assert main.main([*MICRO, "--train.steps=3", "--model.conditional=true", f"--out={folder}"]) == 0
     return folder
 
 
@@ -428,9 +428,9 @@ def test_a_conditional_model_is_trained_and_asked_for_an_ending(labelled, capsys
     assert load_model(labelled).labels == len(load_language("micro").labels)
     capsys.readouterr()
     for more in ([], ["--guidance=3"]):
-        assert cli.main(["sample", f"--model={labelled}", f"--label={label}", "--seed=1", *more]) == 0
+        assert main.main(["sample", f"--model={labelled}", f"--label={label}", "--seed=1", *more]) == 0
         assert capsys.readouterr().out.strip()
-    assert cli.main(["infill", "Mia ___{2}", f"--model={labelled}", f"--label={label}", "--seed=1"]) == 0
+    assert main.main(["infill", "Mia ___{2}", f"--model={labelled}", f"--label={label}", "--seed=1"]) == 0
     assert capsys.readouterr().out.startswith("Mia")
 
 
@@ -447,7 +447,7 @@ def test_a_conditional_model_needs_a_corpus_with_labels(letters, here, capsys):
 
 
 def test_evaluate_all_leaves_a_report(micro, here, capsys):
-    assert cli.main(["evaluate", "--model", str(micro), "--n=16", "--samples=8", "--all", "--out=found"]) == 0
+    assert main.main(["evaluate", "--model", str(micro), "--n=16", "--samples=8", "--all", "--out=found"]) == 0
     told = capsys.readouterr().out
     assert "true stories" in told and "per character" in told and "The report is in found" in told
     assert {"README.md", "report.json", "marginals.png"} <= {path.name for path in (here / "found").iterdir()}

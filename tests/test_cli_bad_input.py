@@ -21,12 +21,12 @@ import torch
 from datasets import Dataset
 from safetensors.torch import load_file, save_file
 
-from diffkit import cli
-from diffkit.config import DataSettings, ModelSettings, read_config
+from diffkit.cli import main
+from diffkit.cli.settings import DataSettings, ModelSettings, read_config
+from diffkit.data.tokenizer import word_level_tokenizer
 from diffkit.model import PROCESSES
-from diffkit.objectives import OBJECTIVES
-from diffkit.recipe import Curriculum, TrainSettings
-from diffkit.tokenizer import word_level_tokenizer
+from diffkit.training.config import Curriculum, TrainSettings
+from diffkit.training.losses import OBJECTIVES
 
 ROOT = Path(__file__).resolve().parent.parent
 LETTERS = "abcdefghij"
@@ -209,9 +209,9 @@ def world(tmp_path_factory):
         shutil.copy(home / name, home / "two kinds")
     (home / "dangling.txt").symlink_to(home / "nowhere")
     word_level_tokenizer(LETTERS).save_pretrained(home / "tokenizer")
-    assert cli.main(["train", *MICRO, f"--out={home / 'micro'}"]) == 0
+    assert main.main(["train", *MICRO, f"--out={home / 'micro'}"]) == 0
     own = [word.replace("@", str(home)) for word in OWN]
-    assert cli.main(["train", *own, f"--data.corpus={home / 'text.txt'}", f"--out={home / 'own'}"]) == 0
+    assert main.main(["train", *own, f"--data.corpus={home / 'text.txt'}", f"--out={home / 'own'}"]) == 0
     return home
 
 
@@ -232,7 +232,7 @@ def refused(world, tmp_path, monkeypatch, capfd):
     def run(*words, said, at=world):
         before = state_of(at), state_of(tmp_path)
         capfd.readouterr()
-        assert cli.main([str(word).replace("@", str(at)) for word in words]) == 2
+        assert main.main([str(word).replace("@", str(at)) for word in words]) == 2
         assert (state_of(at), state_of(tmp_path)) == before, "something was left behind"
         told = capfd.readouterr().err.replace("\r", "\n").splitlines()
         lines = [line for line in told if line.strip() and "/s]" not in line]  # without bars of progress
@@ -311,7 +311,7 @@ def test_what_is_no_number_is_refused_and_what_is_one_is_read(name, tmp_path):
 def test_zeros_that_mean_something_run(world, tmp_path, monkeypatch):
     monkeypatch.chdir(tmp_path)
     zeros = [f"--{name}={value}" for name, value in sorted(ACCEPTED) if value == "0"]
-    assert cli.main(["train", *MICRO, *zeros, "--train.clip=.inf", "--out=run"]) == 0
+    assert main.main(["train", *MICRO, *zeros, "--train.clip=.inf", "--out=run"]) == 0
 
 
 # ---------------------------------------------------------------------------------------------- options of the commands
@@ -471,7 +471,7 @@ def test_a_bad_option_is_refused(refused, monkeypatch, command, option):
 )
 def test_a_command_that_is_none_is_refused(tmp_path, monkeypatch, capsys, words):
     monkeypatch.chdir(tmp_path)
-    assert cli.main(words) == 2
+    assert main.main(words) == 2
     assert len(capsys.readouterr().err.splitlines()) == 1 and not list(tmp_path.iterdir())
 
 
@@ -531,7 +531,7 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(world, monkeypat
     monkeypatch.chdir(tmp_path)
     own, told = [word.replace("@", str(world)) for word in OWN], set()
     for name in ("text" if kind == "txt" else "rows", "crlf", "bom"):
-        assert cli.main(["data", *own, f"--data.corpus={world / name}.{kind}"]) == 0
+        assert main.main(["data", *own, f"--data.corpus={world / name}.{kind}"]) == 0
         told.add(capsys.readouterr().out.partition("\n")[2])
     assert len(told) == 1 and "One sequence of 4 tokens" in told.pop()
 
@@ -549,13 +549,13 @@ def test_a_config_may_be_written_on_windows(tmp_path, change):
     ["--temperature=0", "--temperature=1e30", f"--top_k={HUGE}", "--seed=-1", "--prompt=", "--guidance=0", "--n=70"],
 )
 def test_extremes_that_mean_something_run(world, option, capsys):
-    assert cli.main(["sample", f"--model={world / 'micro'}", option]) == 0
+    assert main.main(["sample", f"--model={world / 'micro'}", option]) == 0
     assert capsys.readouterr().err == ""
 
 
 @pytest.mark.parametrize("option", ["--samples=0", "--n=1"])
 def test_an_evaluation_of_almost_nothing_runs_without_a_warning(world, option, capsys):
-    assert cli.main(["evaluate", f"--model={world / 'micro'}", "--n=2", "--samples=1", option]) == 0
+    assert main.main(["evaluate", f"--model={world / 'micro'}", "--n=2", "--samples=1", option]) == 0
     assert capsys.readouterr().err == ""
 
 
@@ -566,13 +566,17 @@ def test_want_of_memory_is_told_in_one_line(world, monkeypatch, capsys):
         RuntimeError("DefaultCPUAllocator: can't allocate memory"),
         torch.OutOfMemoryError("CUDA out of memory"),
     ):
-        monkeypatch.setattr("diffkit.commands.last_frame", lambda frames, error=error: (_ for _ in ()).throw(error))
-        assert cli.main(["sample", f"--model={world / 'micro'}"]) == 2
+        monkeypatch.setattr(
+            "diffkit.sampling.sampler.last_frame", lambda frames, error=error: (_ for _ in ()).throw(error)
+        )
+        assert main.main(["sample", f"--model={world / 'micro'}"]) == 2
         (line,) = capsys.readouterr().err.splitlines()
         assert "not enough memory" in line and "fewer texts" in line
-    monkeypatch.setattr("diffkit.commands.last_frame", lambda _: (_ for _ in ()).throw(RuntimeError("size mismatch")))
+    monkeypatch.setattr(
+        "diffkit.sampling.sampler.last_frame", lambda _: (_ for _ in ()).throw(RuntimeError("size mismatch"))
+    )
     with pytest.raises(RuntimeError, match="size mismatch"):
-        cli.main(["sample", f"--model={world / 'micro'}"])
+        main.main(["sample", f"--model={world / 'micro'}"])
 
 
 # ------------------------------------------------------------------------------------------------------- real processes

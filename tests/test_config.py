@@ -10,11 +10,22 @@ import pytest
 import torch
 from datasets import IterableDataset
 
-from diffkit import corpus
-from diffkit.config import DataSettings, ModelSettings, _split, build, default_output, read, read_config, read_held_out
-from diffkit.language import load_language
-from diffkit.model import PRETRAINED, load_model, parameter_count
-from diffkit.tokenizer import word_level_tokenizer
+from diffkit.cli.settings import (
+    DataSettings,
+    ModelSettings,
+    _split,
+    build,
+    default_output,
+    read,
+    read_config,
+    read_held_out,
+)
+from diffkit.data import corpus
+from diffkit.data.tokenizer import word_level_tokenizer
+from diffkit.languages.story_language import load_language
+from diffkit.model import load_model
+from diffkit.network.transformer import parameter_count
+from diffkit.paths import PRETRAINED
 
 FOLDER = Path(__file__).resolve().parent.parent / "configs"
 CONFIGS, LEADERBOARD = sorted(FOLDER.glob("*.yaml")), sorted(FOLDER.glob("leaderboard/*.yaml"))

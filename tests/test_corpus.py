@@ -9,8 +9,8 @@ from huggingface_hub import HfApi
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from diffkit import corpus
-from diffkit.corpus import CORPORA, load_corpus, split_documents
+from diffkit.data import corpus
+from diffkit.data.corpus import CORPORA, load_corpus, split_documents
 
 STORIES = [
     "Nora found a key.",

@@ -9,23 +9,23 @@ from accelerate import Accelerator
 from accelerate.state import AcceleratorState
 from torch import Generator
 
-from diffkit.cli import main
-from diffkit.data import StoryBatches
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.evaluate import error_by_count, nelbo, order_bounds
-from diffkit.fast import FirstHitting, Lazy, Parallel, Remembered, above, even_times, fast_frames
-from diffkit.guidance import follow
-from diffkit.infilling import conditional_gap
-from diffkit.language import load_language
-from diffkit.lengths import grow
+from diffkit.cli.main import main
+from diffkit.data.batches import StoryBatches
+from diffkit.evaluation.bounds import error_by_count, nelbo, order_bounds
+from diffkit.evaluation.infilling import conditional_gap
+from diffkit.evaluation.parallel_cost import score_rule
+from diffkit.languages.story_language import load_language
 from diffkit.model import build_model, load_model
-from diffkit.recipe import TrainSettings
-from diffkit.reveal import score_rule
-from diffkit.sample import last_frame, sample
-from diffkit.shipped import PRETRAINED
-from diffkit.train import fit
+from diffkit.paths import PRETRAINED
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.guidance import follow
+from diffkit.sampling.sampler import last_frame, sample
+from diffkit.sampling.skipping import FirstHitting, Lazy, Parallel, Remembered, above, even_times, fast_frames
+from diffkit.sampling.variable_length import grow
+from diffkit.training.config import TrainSettings
+from diffkit.training.trainer import fit
 
-sampling = importlib.import_module("diffkit.sample")
+sampling = importlib.import_module("diffkit.sampling.sampler")
 if not torch.cuda.is_available():
     pytest.skip("no GPU here; CUDA is tested on a machine that has one", allow_module_level=True)
 TALES, L = load_language("tales"), 48

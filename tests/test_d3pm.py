@@ -22,14 +22,15 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import MASK, MICRO, PROBS, SUBSETS, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
-from diffkit.config import DataSettings, ModelSettings, build
-from diffkit.d3pm import D3PM, REVERSES
-from diffkit.evaluate import gap_to_entropy, nelbo, sequence_bounds
+from diffkit.cli.settings import DataSettings, ModelSettings, build
+from diffkit.evaluation.bounds import gap_to_entropy, nelbo, sequence_bounds
 from diffkit.model import load_model, quiet
-from diffkit.noise import get_schedule
-from diffkit.objectives import bound, hybrid
-from diffkit.sample import denoise_frames, noising_frames, sample
-from diffkit.train import TrainSettings, fit
+from diffkit.processes.d3pm import D3PM, REVERSES
+from diffkit.processes.schedules import get_schedule
+from diffkit.sampling.sampler import denoise_frames, noising_frames, sample
+from diffkit.training.config import TrainSettings
+from diffkit.training.losses import bound, hybrid
+from diffkit.training.trainer import fit
 
 KINDS = ["absorbing", "gaussian", "uniform"]
 each_kind = pytest.mark.parametrize("noise", KINDS)

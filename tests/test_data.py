@@ -15,17 +15,11 @@ from tokenizers import Tokenizer
 from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
-from diffkit import chunks
-from diffkit.data import (
-    ChunkBatches,
-    StoryBatches,
-    StreamBatches,
-    fixed_batches,
-    load_corpus,
-    split_documents,
-    tokenize_corpus,
-)
-from diffkit.tokenizer import word_level_tokenizer
+from diffkit.data import chunks
+from diffkit.data.batches import ChunkBatches, StoryBatches, StreamBatches, fixed_batches
+from diffkit.data.chunks import tokenize_corpus
+from diffkit.data.corpus import load_corpus, split_documents
+from diffkit.data.tokenizer import word_level_tokenizer
 
 STORIES = Path(__file__).parent / "data" / "stories.txt"
 LETTERS = "abcdefgh"

@@ -27,11 +27,11 @@ from worlds import (
     uniform_denoiser,
 )
 
-import diffkit.diffusion
-from diffkit.diffusion import MaskedDiffusion, Process, discrete_weight, logits_at
+import diffkit.processes.masked
 from diffkit.model import PROCESSES
-from diffkit.noise import corrupt_count, get_schedule
-from diffkit.objectives import cross_entropy, sequence_mean
+from diffkit.processes.masked import MaskedDiffusion, Process, discrete_weight, logits_at
+from diffkit.processes.schedules import corrupt_count, get_schedule
+from diffkit.training.losses import cross_entropy, sequence_mean
 
 SIZES = SUBSETS.sum(1)
 SCHEDULES = ["linear", "cosine", "quadratic", "maskgit_cosine"]
@@ -157,7 +157,7 @@ def count_losses(monkeypatch, process, denoise, x0):
         assert torch.equal(count, SIZES[1:])
         return torch.where(SUBSETS[1:], MASK, clean), SUBSETS[1:]
 
-    monkeypatch.setattr(diffkit.diffusion, "corrupt_count", told)
+    monkeypatch.setattr(diffkit.processes.masked, "corrupt_count", told)
     losses = process.count_loss(denoise, x0.expand(31, L), SIZES[1:], generator()).sum(1)
     return torch.cat([losses.new_zeros(1), losses])
 

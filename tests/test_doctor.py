@@ -4,11 +4,11 @@ import shutil
 
 import pytest
 
-from diffkit import cli, doctor
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.doctor import Finding, examine, line_of
-from diffkit.language import load_language
+from diffkit.cli import doctor, main
+from diffkit.cli.doctor import Finding, examine, line_of
+from diffkit.languages.story_language import load_language
 from diffkit.model import build_model
+from diffkit.processes.masked import MaskedDiffusion
 
 
 @pytest.fixture
@@ -30,7 +30,7 @@ def test_a_sound_machine_is_told_so(shipped, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "seconds_per_step", lambda: 0.25)
     monkeypatch.setattr(doctor, "free_memory_gb", lambda: 8.0)
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "transformers"))
-    assert cli.main(["doctor"]) == 0
+    assert main.main(["doctor"]) == 0
     told = capsys.readouterr().out
     for name in ("Python", "torch", "device", "threads", "free memory", "model small", "training step"):
         assert f"ok    {name}" in told
@@ -40,7 +40,7 @@ def test_a_sound_machine_is_told_so(shipped, monkeypatch, capsys):
 def test_what_is_wrong_is_counted(monkeypatch, capsys):
     wrong = Finding("bicycle", "flat", False, "Pump it up.")
     monkeypatch.setattr(doctor, "SECTIONS", (lambda: iter([wrong]),))
-    assert cli.main(["doctor"]) == 0
+    assert main.main(["doctor"]) == 0
     told = capsys.readouterr().out
     assert "LOOK  bicycle" in told and "      Pump it up." in told and "1 to look at" in told
 

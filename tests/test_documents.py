@@ -10,8 +10,8 @@ import nbformat
 import pytest
 
 import diffkit
-from diffkit.config import DataSettings, ModelSettings, read_config
-from diffkit.recipe import TrainSettings
+from diffkit.cli.settings import DataSettings, ModelSettings, read_config
+from diffkit.training.config import TrainSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.md"), *ROOT.glob("data/**/*.md")]

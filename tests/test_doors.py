@@ -17,11 +17,11 @@ from hypothesis import strategies as st
 from worlds import MASK, MICRO, V, generator, masked_diffusion
 
 import diffkit
-from diffkit.draws import categorical
-from diffkit.evaluate import sequence_bounds
-from diffkit.noise import CURVES, FAMILIES, corrupt, corrupt_count, get_schedule
-from diffkit.rules import RULES
-from diffkit.sample import sample
+from diffkit.evaluation.bounds import sequence_bounds
+from diffkit.processes.schedules import CURVES, FAMILIES, corrupt, corrupt_count, get_schedule
+from diffkit.random import categorical
+from diffkit.sampling.sampler import sample
+from diffkit.sampling.unmasking import RULES
 
 
 def shape_of(answer):

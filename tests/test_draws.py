@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from worlds import generator
 
-from diffkit.draws import categorical, highest
+from diffkit.random import categorical, highest
 
 BIGGEST = 1 - 2**-53  # the largest number that torch.rand returns in float64
 

@@ -27,8 +27,7 @@ from worlds import (
     uniform_denoiser,
 )
 
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.evaluate import (
+from diffkit.evaluation.bounds import (
     Estimate,
     error_by_count,
     gap_to_entropy,
@@ -40,6 +39,7 @@ from diffkit.evaluate import (
     sequence_bounds,
     wilson,
 )
+from diffkit.processes.masked import MaskedDiffusion
 
 PROCESS = masked_diffusion("cosine")
 

@@ -9,7 +9,7 @@ import pytest
 import torch
 from exercise_cases import CASES
 
-from diffkit import exercises
+from diffkit.course import exercises
 
 FOLDER = Path(__file__).resolve().parent.parent / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
@@ -210,7 +210,7 @@ def namespace_of(path):
     for cell in nbformat.read(path, as_version=4).cells:
         if cell.cell_type == "code":
             lines = re.findall(r"^(?:from|import) (?:[^(\n]*\([^)]*\)|[^\n]*)$", cell.source, re.M)
-            exec("\n".join(line for line in lines if "diffkit.widgets" not in line), space)
+            exec("\n".join(line for line in lines if "diffkit.course.widgets" not in line), space)
     return space
 
 

@@ -20,8 +20,11 @@ from worlds import (
     table_denoiser,
 )
 
-from diffkit.backbone import Denoiser, DenoiserConfig
-from diffkit.fast import (
+from diffkit.network.conditioning import Conditioned
+from diffkit.network.transformer import Denoiser, DenoiserConfig
+from diffkit.processes.schedules import get_schedule
+from diffkit.sampling.sampler import denoise_frames, last_frame, sample
+from diffkit.sampling.skipping import (
     Counted,
     FirstHitting,
     Lazy,
@@ -35,9 +38,6 @@ from diffkit.fast import (
     most_confident,
     takes_time,
 )
-from diffkit.labels import Conditioned
-from diffkit.noise import get_schedule
-from diffkit.sample import denoise_frames, last_frame, sample
 
 PROCESS = masked_diffusion()
 TABLE = table_denoiser(seed=4)

@@ -21,8 +21,8 @@ from pathlib import Path
 import pytest
 import torch
 
-from diffkit.checkpoint import FORMAT, checkpoints, latest_checkpoint, load_checkpoint
-from diffkit.tokenizer import word_level_tokenizer
+from diffkit.data.tokenizer import word_level_tokenizer
+from diffkit.training.checkpoint import FORMAT, checkpoints, latest_checkpoint, load_checkpoint
 
 TESTS = Path(__file__).resolve().parent
 LETTERS = "abcdefghij"

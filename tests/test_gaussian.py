@@ -15,14 +15,15 @@ from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
 from worlds import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, V, generator
 
-from diffkit.config import DataSettings, ModelSettings, build
-from diffkit.evaluate import gap_to_entropy, nelbo
-from diffkit.gaussian import DiffusionLM, Plaid
+from diffkit.cli.settings import DataSettings, ModelSettings, build
+from diffkit.evaluation.bounds import gap_to_entropy, nelbo
 from diffkit.model import build_model, load_model, quiet
-from diffkit.objectives import end_to_end, likelihood
-from diffkit.sample import denoise_frames, noising_frames, sample
-from diffkit.train import TrainSettings, fit
-from diffkit.wordvectors import MOVERS
+from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.embedding_diffusion import MOVERS
+from diffkit.sampling.sampler import denoise_frames, noising_frames, sample
+from diffkit.training.config import TrainSettings
+from diffkit.training.losses import end_to_end, likelihood
+from diffkit.training.trainer import fit
 
 METHODS = [DiffusionLM, Plaid]
 each_method = pytest.mark.parametrize("method", METHODS)

@@ -6,12 +6,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import MASK, MICRO, TALES, L, V, generator
 
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.evaluate import mask_patterns
-from diffkit.guidance import classifier_guided, exact_classifier, follow, guide
-from diffkit.labels import Conditioned
+from diffkit.evaluation.bounds import mask_patterns
 from diffkit.model import build_model
-from diffkit.sample import sample
+from diffkit.network.conditioning import Conditioned
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.guidance import classifier_guided, exact_classifier, follow, guide
+from diffkit.sampling.sampler import sample
 
 PROCESS = MaskedDiffusion(V, MASK, "linear")
 TIME = torch.tensor(500.0)

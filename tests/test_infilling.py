@@ -8,12 +8,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import MASK, MICRO, TALES, L, V, generator
 
-from diffkit.autoregressive import Autoregressive
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.evaluate import mean_of
-from diffkit.infilling import conditional_bounds, conditional_gap, judge_fillings
-from diffkit.rules import RULES
-from diffkit.sample import canvas_from_text, infill
+from diffkit.evaluation.bounds import mean_of
+from diffkit.evaluation.infilling import conditional_bounds, conditional_gap, judge_fillings
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.sampler import canvas_from_text, infill
+from diffkit.sampling.unmasking import RULES
 
 PROCESS = MaskedDiffusion(V, MASK, "linear")
 

@@ -7,7 +7,7 @@ import torch
 from transformers import GPT2Config, GPT2LMHeadModel
 from worlds import TALES, generator
 
-from diffkit.judge import generative_perplexity, load_judge
+from diffkit.evaluation.judge import generative_perplexity, load_judge
 from diffkit.model import quiet
 
 TEXTS = TALES.decode(TALES.sample(3, generator()))

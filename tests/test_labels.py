@@ -6,9 +6,9 @@ import pytest
 import torch
 from worlds import MASK, MICRO, TALES, L, V, derivations, generator
 
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.labels import Conditioned, dropped, endings
 from diffkit.model import build_model, start_from
+from diffkit.network.conditioning import Conditioned, dropped, endings
+from diffkit.processes.masked import MaskedDiffusion
 
 
 def conditional_model(**settings):

@@ -25,10 +25,10 @@ from worlds import (
     micro_counts,
 )
 
-import diffkit.language
-from diffkit.language import StoryLanguage, load_language
-from diffkit.stories import MICRO as MICRO_GRAMMAR
-from diffkit.stories import Template
+import diffkit.languages.story_language
+from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.languages.tales import MICRO as MICRO_GRAMMAR
+from diffkit.languages.tales import Template
 
 TEXT_PROBS = dict(zip(map(tuple, TEXTS.tolist()), PROBS.tolist(), strict=True))
 
@@ -277,7 +277,7 @@ def test_posterior_of_tales_remembers_across_sentences():
 def test_large_batches_are_cut_and_put_together(monkeypatch):
     evidence = evidence_of("gaussian", MICRO.sample(10, generator()), generator())
     whole = MICRO.posterior(evidence)
-    monkeypatch.setattr(diffkit.language, "STORIES_AT_ONCE", 3)
+    monkeypatch.setattr(diffkit.languages.story_language, "STORIES_AT_ONCE", 3)
     torch.testing.assert_close(MICRO.posterior(evidence), whole, atol=0, rtol=0)
     assert len(MICRO.log_prob(TEXTS)) == 16
 

@@ -6,9 +6,9 @@ import pytest
 import torch
 from worlds import LABELS, MASK, MICRO, PROBS, TEXTS, L, V, generator
 
-from diffkit.gaussian import DiffusionLM, Plaid
-from diffkit.latents import PutBack, exact_opinion, pushed
-from diffkit.sample import denoise_frames, last_frame, sample
+from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.sampling.embedding_guidance import PutBack, exact_opinion, pushed
+from diffkit.sampling.sampler import denoise_frames, last_frame, sample
 
 
 def made(method):

@@ -213,7 +213,7 @@ def test_package_root_runs_nothing():
 
 
 def test_no_name_of_the_root_hides_a_module():
-    """`import diffkit.sample` must give the module, whatever else the package is asked for."""
+    """`import diffkit.sampling.sampler` must give the module, whatever else the package is asked for."""
     names = next(node for node in read(PACKAGE / "__init__.py").body if isinstance(node, ast.Assign)
                  and ast.unparse(node.targets[0]) == "__all__")  # fmt: skip
     assert not {*ast.literal_eval(names.value)} & {*ORDER}

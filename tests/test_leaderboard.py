@@ -9,13 +9,8 @@ import pytest
 import torch
 from worlds import MICRO, TALES, generator, uniform_denoiser
 
-from diffkit.autoregressive import Autoregressive
-from diffkit.config import DataSettings, ModelSettings, Run, build, read_config
-from diffkit.d3pm import D3PM
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.evaluate import quality
-from diffkit.gaussian import DiffusionLM, Plaid
-from diffkit.leaderboard import (
+from diffkit.cli.settings import DataSettings, ModelSettings, Run, build, read_config
+from diffkit.course.experiments.leaderboard import (
     STEPS,
     TITLES,
     Board,
@@ -30,9 +25,15 @@ from diffkit.leaderboard import (
     texts,
     ways_of,
 )
-from diffkit.model import fingerprint, load_model, parameter_count
-from diffkit.recipe import Curriculum, TrainSettings
-from diffkit.sedd import SEDD, UDLM
+from diffkit.evaluation.bounds import quality
+from diffkit.model import fingerprint, load_model
+from diffkit.network.transformer import parameter_count
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.sedd import SEDD, UDLM
+from diffkit.training.config import Curriculum, TrainSettings
 
 ROOT = Path(__file__).resolve().parent.parent
 BOARD = read_board(ROOT / "benchmarks" / "results" / "leaderboard.json")

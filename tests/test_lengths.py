@@ -6,10 +6,13 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import MASK, MICRO, TALES, L, V, generator
 
-from diffkit.blocks import BlockDiffusion
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.draws import categorical
-from diffkit.lengths import (
+from diffkit.model import build_model
+from diffkit.processes.block import BlockDiffusion
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.random import categorical
+from diffkit.sampling.sampler import sample
+from diffkit.sampling.unmasking import Reveal, random_order
+from diffkit.sampling.variable_length import (
     canvases_of,
     grow,
     left_to_right_in_blocks,
@@ -18,9 +21,6 @@ from diffkit.lengths import (
     lengths_of,
     words_first,
 )
-from diffkit.model import build_model
-from diffkit.rules import Reveal, random_order
-from diffkit.sample import sample
 
 ENDS = {"eos_id": MICRO.eos_id, "pad_id": MICRO.pad_id}
 

@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import MICRO, PROBS, TALES, TEXTS, generator
 
-from diffkit.metrics import (
+from diffkit.evaluation.samples import (
     copied,
     distance,
     distinct_n,

@@ -7,11 +7,11 @@ import pytest
 import torch
 from transformers import AutoConfig, AutoModel
 
-from diffkit.attention import Attention, Block, rotate
-from diffkit.backbone import SIZES, Denoiser, DenoiserConfig, parameter_count, sinusoids
-from diffkit.diffusion import MaskedDiffusion, logits_at
-from diffkit.language import load_language
+from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, build_model, load_model, quiet
+from diffkit.network.attention import Attention, Block, rotate
+from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig, parameter_count, sinusoids
+from diffkit.processes.masked import MaskedDiffusion, logits_at
 
 V, L, MASK, T = 11, 7, 1, 20
 PROCESS = MaskedDiffusion(V, MASK)

@@ -4,7 +4,7 @@ import pytest
 import torch
 from worlds import generator
 
-from diffkit.muon import Muon, orthogonalized
+from diffkit.training.muon import Muon, orthogonalized
 
 
 @pytest.mark.parametrize("shape", [(8, 8), (12, 5), (5, 12), (64, 3)])

@@ -15,13 +15,13 @@ import pytest
 import torch
 from worlds import MASK, MICRO, TALES, L, V, generator, masked_diffusion
 
-from diffkit.d3pm import D3PM
-from diffkit.evaluate import sequence_bounds
-from diffkit.gaussian import DiffusionLM, Plaid
+from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.model import load_model
-from diffkit.noise import corrupt, get_schedule
-from diffkit.sample import infill, sample
-from diffkit.sedd import SEDD, UDLM
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.schedules import corrupt, get_schedule
+from diffkit.processes.sedd import SEDD, UDLM
+from diffkit.sampling.sampler import infill, sample
 
 STORIES = TALES.sample(24, generator(1))
 

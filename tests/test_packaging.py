@@ -217,11 +217,11 @@ def test_wheel_works_without_the_repository(built, tmp_path):
 
 @pytest.mark.parametrize("name", ["anywidget", "ipywidgets"])
 def test_widgets_without_their_extra_say_how_to_get_it(name, monkeypatch):
-    for module in [module for module in sys.modules if module.startswith("diffkit.widgets")]:
+    for module in [module for module in sys.modules if module.startswith("diffkit.course.widgets")]:
         monkeypatch.delitem(sys.modules, module)
     monkeypatch.setitem(sys.modules, name, None)
     with pytest.raises(ModuleNotFoundError, match=rf"needs {name}: pip install 'diffkit\[notebooks\]'"):
-        importlib.import_module("diffkit.widgets")
+        importlib.import_module("diffkit.course.widgets")
 
 
 # ----------------------------------------------------------------------------------------------- continuous integration

@@ -13,12 +13,12 @@ import torch
 from accelerate import Accelerator, DistributedType
 from cases_for_processes import CASES, SETTINGS, STEPS, run
 
-from diffkit.checkpoint import checkpoints, load_checkpoint
-from diffkit.cli import main
-from diffkit.config import DataSettings, build
-from diffkit.draws import SharedGenerator, categorical, normal_like, uniform_numbers
-from diffkit.objectives import TIME_LAWS
-from diffkit.parallel import check_launch, part_of, shard
+from diffkit.cli.main import main
+from diffkit.cli.settings import DataSettings, build
+from diffkit.random import SharedGenerator, categorical, normal_like, uniform_numbers
+from diffkit.training.checkpoint import checkpoints, load_checkpoint
+from diffkit.training.losses import TIME_LAWS
+from diffkit.training.parallel import check_launch, part_of, shard
 
 ROOT = Path(__file__).resolve().parent.parent
 pytestmark = pytest.mark.slow

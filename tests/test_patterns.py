@@ -6,10 +6,10 @@ import pytest
 import torch
 from torch import Generator
 
-from diffkit.diffusion import MaskedDiffusion, discrete_weight
-from diffkit.evaluate import mask_patterns, pattern_chances, pattern_losses
-from diffkit.language import load_language
-from diffkit.noise import get_schedule
+from diffkit.evaluation.bounds import mask_patterns, pattern_chances, pattern_losses
+from diffkit.languages.story_language import load_language
+from diffkit.processes.masked import MaskedDiffusion, discrete_weight
+from diffkit.processes.schedules import get_schedule
 
 
 @pytest.fixture(scope="module")

@@ -12,17 +12,17 @@ from browsers import PATIENCE, in_chromium, serious_problems
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from worlds import MASK, MICRO, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
-from diffkit.d3pm import D3PM
-from diffkit.fast import even_times, fast_frames
-from diffkit.gaussian import DiffusionLM, Plaid
-from diffkit.model import PRETRAINED
-from diffkit.remasking import Remasking, rescaled
-from diffkit.sample import Frame, denoise_frames, infill, noising_frames
-from diffkit.sedd import SEDD
-from diffkit.tokenizer import load_tokenizer
-from diffkit.widgets import Player, SideBySide
-from diffkit.widgets.player import PlayerView
-from diffkit.widgets.text import HIDDEN
+from diffkit.course.widgets import Player, SideBySide
+from diffkit.course.widgets.player import PlayerView
+from diffkit.course.widgets.text import HIDDEN
+from diffkit.data.tokenizer import load_tokenizer
+from diffkit.paths import PRETRAINED
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.sedd import SEDD
+from diffkit.sampling.remasking import Remasking, rescaled
+from diffkit.sampling.sampler import Frame, denoise_frames, infill, noising_frames
+from diffkit.sampling.skipping import even_times, fast_frames
 
 PROCESS = masked_diffusion()
 

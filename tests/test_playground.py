@@ -11,12 +11,13 @@ import pytest
 import torch
 from browsers import PATIENCE, in_chromium, screenshot, serious_problems
 
-from diffkit.d3pm import D3PM
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.language import load_language
-from diffkit.model import PRETRAINED, build_model, load_model, quiet
-from diffkit.sample import denoise_frames
-from diffkit.tokenizer import load_tokenizer
+from diffkit.data.tokenizer import load_tokenizer
+from diffkit.languages.story_language import load_language
+from diffkit.model import build_model, load_model, quiet
+from diffkit.paths import PRETRAINED
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.sampler import denoise_frames
 
 ROOT = Path(__file__).resolve().parent.parent
 SCRIPT = ROOT / "scripts" / "make_playground.py"

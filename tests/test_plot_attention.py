@@ -3,9 +3,9 @@
 import pytest
 import torch
 
-from diffkit import plot
-from diffkit.attention import Attention, attention_weights
-from diffkit.backbone import Denoiser, DenoiserConfig
+from diffkit.course import plots
+from diffkit.network.attention import Attention, attention_weights
+from diffkit.network.transformer import Denoiser, DenoiserConfig
 
 
 def network(**settings):
@@ -51,5 +51,5 @@ def test_it_leaves_no_hook_behind_even_after_an_error():
 
 
 def test_the_map_is_a_picture_that_says_what_it_shows():
-    picture = plot.attention_map(torch.eye(3), ["a", "b", "c"], title="Head 1", alt="each looks at itself")
+    picture = plots.attention_map(torch.eye(3), ["a", "b", "c"], title="Head 1", alt="each looks at itself")
     assert picture.png.startswith(b"\x89PNG") and repr(picture) == "Picture: each looks at itself"

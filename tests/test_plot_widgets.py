@@ -12,16 +12,16 @@ import pytest
 import torch
 from worlds import MICRO, TEXTS, V
 
-from diffkit import plot
-from diffkit.draws import inverse_cdf
-from diffkit.evaluate import CountError, Estimate
-from diffkit.model import PRETRAINED
-from diffkit.noise import get_schedule
-from diffkit.sample import Frame
-from diffkit.tokenizer import load_tokenizer
-from diffkit.train import Record
-from diffkit.widgets import show_source
-from diffkit.widgets.text import HIDDEN, frame_html, token_html, words_of
+from diffkit.course import plots
+from diffkit.course.widgets import show_source
+from diffkit.course.widgets.text import HIDDEN, frame_html, token_html, words_of
+from diffkit.data.tokenizer import load_tokenizer
+from diffkit.evaluation.bounds import CountError, Estimate
+from diffkit.paths import PRETRAINED
+from diffkit.processes.schedules import get_schedule
+from diffkit.random import inverse_cdf
+from diffkit.sampling.sampler import Frame
+from diffkit.training.trainer import Record
 
 # ------------------------------------------------------------------------------------------------------------ figures
 
@@ -29,18 +29,18 @@ TEXT = {"title": "A title", "x_label": "steps", "alt": "What it shows"}
 RECORDS = [Record(step, 5 / step, 1.0, 3e-4, 1000.0) for step in range(1, 30)]
 ROWS = [CountError(1, 2.0, 1.0, Estimate(1.0, 0.1)), CountError(5, 2.0, 1.9, Estimate(0.1, 0.1))]
 FIGURES = {
-    "points": lambda: plot.points(
+    "points": lambda: plots.points(
         {"a": [(1, 2.0), (4, 3.0)], "b": [(2, 1.0)]}, title="t", x_label="x", y_label="y", alt="two groups of points"
     ),
-    "word_map": lambda: plot.word_map(
+    "word_map": lambda: plots.word_map(
         torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]),
         ["a", "b", "c"],
         {"two": ["a", "c"]},
         title="t",
         alt="three words",
     ),
-    "lines": lambda: plot.lines([1, 2, 4], {"one": [1, 2, 3], "two": [3, 2, 1]}, y_label="nats", **TEXT),
-    "lines with all": lambda: plot.lines(
+    "lines": lambda: plots.lines([1, 2, 4], {"one": [1, 2, 3], "two": [3, 2, 1]}, y_label="nats", **TEXT),
+    "lines with all": lambda: plots.lines(
         [1, 2, 4],
         {"one": [1, 2, 3]},
         y_label="nats",
@@ -50,25 +50,25 @@ FIGURES = {
         log_y=True,
         **TEXT,
     ),
-    "many lines": lambda: plot.lines([1, 2], {str(i): [i, i] for i in range(11)}, y_label="nats", **TEXT),
-    "bars": lambda: plot.bars({"Mia": 0.7, "Tom": 0.3}, **TEXT),
-    "grouped_bars": lambda: plot.grouped_bars(
+    "many lines": lambda: plots.lines([1, 2], {str(i): [i, i] for i in range(11)}, y_label="nats", **TEXT),
+    "bars": lambda: plots.bars({"Mia": 0.7, "Tom": 0.3}, **TEXT),
+    "grouped_bars": lambda: plots.grouped_bars(
         {"exact": {"a": 1.0, "b": 2.0}, "model": {"a": 1.5}}, title="A title", y_label="nats", alt="What it shows"
     ),
-    "belief": lambda: plot.belief(
+    "belief": lambda: plots.belief(
         torch.eye(V)[4] * 0.9 + 0.0125, MICRO.tokenizer, title="A title", alt="What it shows"
     ),
-    "heatmap": lambda: plot.heatmap(torch.eye(3), y_label="rows", colour_label="share", **TEXT),
-    "attention_map": lambda: plot.attention_map(torch.eye(2), ["Mia", "ran"], title="A title", alt="What it shows"),
-    "scaling": lambda: plot.scaling(
+    "heatmap": lambda: plots.heatmap(torch.eye(3), y_label="rows", colour_label="share", **TEXT),
+    "attention_map": lambda: plots.attention_map(torch.eye(2), ["Mia", "ran"], title="A title", alt="What it shows"),
+    "scaling": lambda: plots.scaling(
         {"one": ([1, 10, 100], [3.0, 2.0, 1.0]), "two": ([1, 10], [1.0, 0.5])},
         y_label="gap",
         laws={"one": float},
         **TEXT,
     ),
-    "schedules": lambda: plot.schedules([get_schedule("cosine"), get_schedule("linear")], torch.arange(0, 1001, 100)),
-    "training_curve": lambda: plot.training_curve(RECORDS, entropy=0.5),
-    "error_by_count": lambda: plot.error_by_count(ROWS),
+    "schedules": lambda: plots.schedules([get_schedule("cosine"), get_schedule("linear")], torch.arange(0, 1001, 100)),
+    "training_curve": lambda: plots.training_curve(RECORDS, entropy=0.5),
+    "error_by_count": lambda: plots.error_by_count(ROWS),
 }
 each_figure = pytest.mark.parametrize("name", FIGURES)
 
@@ -76,7 +76,7 @@ each_figure = pytest.mark.parametrize("name", FIGURES)
 @each_figure
 def test_every_figure_is_a_picture_with_words(name):
     picture = FIGURES[name]()
-    assert isinstance(picture, plot.Picture)
+    assert isinstance(picture, plots.Picture)
     assert len(picture.alt) > 10 and repr(picture) == f"Picture: {picture.alt}"
     data, metadata = picture._repr_mimebundle_()
     assert data["text/plain"] == repr(picture)
@@ -96,7 +96,9 @@ def test_the_same_numbers_give_the_same_bytes():
 
 
 def test_every_kind_of_figure_is_tried():
-    drawn = {name for name, item in vars(plot).items() if inspect.isfunction(item) and item.__module__ == plot.__name__}
+    drawn = {
+        name for name, item in vars(plots).items() if inspect.isfunction(item) and item.__module__ == plots.__name__
+    }
     assert drawn - {"axes", "smoothed"} <= FIGURES.keys()
 
 
@@ -104,7 +106,7 @@ def test_every_kind_of_figure_is_tried():
 def kept(monkeypatch):
     """What is drawn, before it becomes bytes."""
     figures = []
-    monkeypatch.setattr(plot, "Picture", lambda figure, alt: figures.append((figure, alt)) or figures[-1])
+    monkeypatch.setattr(plots, "Picture", lambda figure, alt: figures.append((figure, alt)) or figures[-1])
     yield figures
     plt.close("all")
 
@@ -126,16 +128,16 @@ def test_figures_name_their_axes_and_draw_their_numbers(kept):
     assert "cosine, linear" in drawn["schedules"][1]
     assert [bar.get_width() for bar in drawn["bars"][0].axes[0].patches] == [0.7, 0.3]
     assert "with 1 hidden" in drawn["error_by_count"][1]
-    assert drawn["training_curve"][0].axes[0].lines[0].get_ydata().tolist() == plot.smoothed([r.loss for r in RECORDS])
+    assert drawn["training_curve"][0].axes[0].lines[0].get_ydata().tolist() == plots.smoothed([r.loss for r in RECORDS])
 
 
 def test_smoothing_is_a_weighted_mean_of_the_past():
     values = [3.0, 1.0, 4.0, 1.0, 5.0]
     weights = [0.9**k for k in range(5)]
-    for n, found in enumerate(plot.smoothed(values, keep=0.9), start=1):
+    for n, found in enumerate(plots.smoothed(values, keep=0.9), start=1):
         past = values[:n][::-1]
         assert found == pytest.approx(sum(w * v for w, v in zip(weights, past, strict=False)) / sum(weights[:n]))
-    assert plot.smoothed([2.0] * 5) == pytest.approx([2.0] * 5) and plot.smoothed([]) == []
+    assert plots.smoothed([2.0] * 5) == pytest.approx([2.0] * 5) and plots.smoothed([]) == []
 
 
 # ------------------------------------------------------------------------------------------------------ tokens as text
@@ -192,16 +194,16 @@ def test_source_is_shown_as_it_is():
 
 def test_points_stand_where_they_belong_and_calls_are_on_a_logarithmic_axis():
     figure = {}
-    real = plot.Picture.__init__
+    real = plots.Picture.__init__
 
     def spying(self, drawn, alt):
         figure["axes"] = drawn.axes[0]
         real(self, drawn, alt)
 
     with pytest.MonkeyPatch.context() as patch:
-        patch.setattr(plot.Picture, "__init__", spying)
+        patch.setattr(plots.Picture, "__init__", spying)
         groups = {"one": [(8.0, 0.5), (64.0, 1.0)], "two": [(16.0, 0.25)]}
-        picture = plot.points(groups, title="t", x_label="calls", y_label="share", alt="Two.", level=("best", 1.0))
+        picture = plots.points(groups, title="t", x_label="calls", y_label="share", alt="Two.", level=("best", 1.0))
     axes = figure["axes"]
     assert axes.get_xscale() == "log" and picture.png.startswith(b"\x89PNG") and picture.alt == "Two."
     drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()}

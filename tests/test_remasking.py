@@ -9,8 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from worlds import MASK, TEXTS, L, V, generator, masked_diffusion, table_denoiser, uniform_denoiser
 
-from diffkit.fast import Counted, even_times, fast_frames
-from diffkit.remasking import (
+from diffkit.sampling.remasking import (
     Moment,
     Remasking,
     back_and_forth,
@@ -21,7 +20,8 @@ from diffkit.remasking import (
     standing,
     stay_masked,
 )
-from diffkit.sample import denoise_frames, last_frame
+from diffkit.sampling.sampler import denoise_frames, last_frame
+from diffkit.sampling.skipping import Counted, even_times, fast_frames
 
 PROCESS = masked_diffusion("cosine")
 TABLE = table_denoiser(seed=5)

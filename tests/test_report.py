@@ -7,9 +7,9 @@ import pytest
 import torch
 from worlds import MICRO, TALES, generator
 
-from diffkit import report
-from diffkit.diffusion import MaskedDiffusion
+from diffkit.cli import report
 from diffkit.model import build_model, load_model
+from diffkit.processes.masked import MaskedDiffusion
 
 
 @pytest.fixture(scope="module")

@@ -9,10 +9,19 @@ from exercise_cases.notebook_16 import strangers, sure_and, two_far_apart
 from worlds import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, masked_diffusion
 
 from diffkit import load_model
-from diffkit.evaluate import Estimate, order_bounds
-from diffkit.reveal import BadRule, RuleBoard, evenly, excess_nats, rule_board, sampler_nats, score_rule, shipped
-from diffkit.rules import RULES, Reveal, random_order
-from diffkit.sample import sample
+from diffkit.evaluation.bounds import Estimate, order_bounds
+from diffkit.evaluation.parallel_cost import (
+    BadRule,
+    RuleBoard,
+    evenly,
+    excess_nats,
+    rule_board,
+    sampler_nats,
+    score_rule,
+    shipped,
+)
+from diffkit.sampling.sampler import sample
+from diffkit.sampling.unmasking import RULES, Reveal, random_order
 
 PROCESS = masked_diffusion()
 EXACT = MICRO.denoiser(PROCESS)

@@ -24,12 +24,12 @@ from worlds import (
     table_denoiser,
 )
 
-from diffkit.filters import cooler, filtered, keep_top_k, keep_top_p
-from diffkit.model import PRETRAINED
-from diffkit.noise import get_schedule
-from diffkit.rules import RULES, Reveal
-from diffkit.sample import canvas_from_text, denoise_frames, infill, last_frame, sample
-from diffkit.tokenizer import load_tokenizer
+from diffkit.data.tokenizer import load_tokenizer
+from diffkit.paths import PRETRAINED
+from diffkit.processes.schedules import get_schedule
+from diffkit.sampling.logits import cooler, filtered, keep_top_k, keep_top_p
+from diffkit.sampling.sampler import canvas_from_text, denoise_frames, infill, last_frame, sample
+from diffkit.sampling.unmasking import RULES, Reveal
 
 PROCESS = masked_diffusion()
 each_rule = pytest.mark.parametrize("rule", RULES)

@@ -10,7 +10,7 @@ from hypothesis import strategies as st
 from scipy.stats import linregress
 from worlds import TALES, generator
 
-from diffkit.scaling import (
+from diffkit.course.experiments.scaling import (
     Point,
     Prefixes,
     build_point,
@@ -21,7 +21,7 @@ from diffkit.scaling import (
     recipe,
     size_of,
 )
-from diffkit.train import fit
+from diffkit.training.trainer import fit
 
 TABLE = Path(__file__).resolve().parent.parent / "benchmarks" / "results" / "scaling.csv"
 SMALL = Point("mdlm", width=16, layers=1, steps=2, stories=0, length=12)

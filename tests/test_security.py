@@ -23,22 +23,24 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 from worlds import MASK, MICRO, TEXTS, L, generator, masked_diffusion
 
-from diffkit import commands, plot, report
-from diffkit.checkpoint import write_whole
-from diffkit.cli import main
-from diffkit.config import DataSettings, ModelSettings, default_output
-from diffkit.corpus import load_corpus
-from diffkit.data import tokenize_corpus
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.judge import load_judge
-from diffkit.model import PRETRAINED, build_model, load_model, model_folder
-from diffkit.noise import get_schedule
-from diffkit.sample import denoise_frames
-from diffkit.terminal import paragraph
-from diffkit.tokenizer import SPECIAL_TOKENS, load_tokenizer
-from diffkit.train import Record
-from diffkit.widgets import InfillingBoard, NoiseExplorer, Player, SamplerLab, SideBySide, TrainingDashboard
-from diffkit.widgets.player import PlayerView
+from diffkit.cli import generate, report
+from diffkit.cli.main import main
+from diffkit.cli.settings import DataSettings, ModelSettings, default_output
+from diffkit.cli.terminal import paragraph
+from diffkit.course import plots
+from diffkit.course.widgets import InfillingBoard, NoiseExplorer, Player, SamplerLab, SideBySide, TrainingDashboard
+from diffkit.course.widgets.player import PlayerView
+from diffkit.data.chunks import tokenize_corpus
+from diffkit.data.corpus import load_corpus
+from diffkit.data.tokenizer import SPECIAL_TOKENS, load_tokenizer
+from diffkit.evaluation.judge import load_judge
+from diffkit.model import build_model, load_model, model_folder
+from diffkit.paths import PRETRAINED
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.schedules import get_schedule
+from diffkit.sampling.sampler import denoise_frames
+from diffkit.training.checkpoint import write_whole
+from diffkit.training.trainer import Record
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -196,10 +198,12 @@ def test_hostile_tokens_are_words_in_a_figure(word):
     """A dollar starts no formula, which might be none; no figure stays open."""
     how = {"title": word, "alt": word}
     for picture in (
-        plot.bars({word: 1.0, "b": 2.0}, x_label=word, **how),
-        plot.lines([1, 2], {word: [1, 2], "b": [2, 1]}, x_label="x", y_label="y", level=(word, 1.0), log_x=True, **how),
-        plot.word_map(torch.eye(3), [word, "b", "c"], {word: [word, "b"]}, **how),
-        plot.attention_map(torch.eye(2), [word, "b"], **how),
+        plots.bars({word: 1.0, "b": 2.0}, x_label=word, **how),
+        plots.lines(
+            [1, 2], {word: [1, 2], "b": [2, 1]}, x_label="x", y_label="y", level=(word, 1.0), log_x=True, **how
+        ),
+        plots.word_map(torch.eye(3), [word, "b", "c"], {word: [word, "b"]}, **how),
+        plots.attention_map(torch.eye(2), [word, "b"], **how),
     ):
         assert picture.png[:4] == b"\x89PNG" and "<b>" not in json.dumps(picture._repr_mimebundle_()[1])
     assert not plt.get_fignums()
@@ -416,9 +420,9 @@ def test_a_report_of_the_folder_above_stays_in_reports(tmp_path, monkeypatch):
     inside.mkdir()
     monkeypatch.chdir(inside)
     written = []
-    monkeypatch.setattr(commands.report, "measure", lambda *_, **__: {})
-    monkeypatch.setattr(commands, "_write_report", lambda name, found, folder: written.append((name, folder)))
-    commands.evaluate("..", all=True)
+    monkeypatch.setattr(generate.report, "measure", lambda *_, **__: {})
+    monkeypatch.setattr(generate, "_write_report", lambda name, found, folder: written.append((name, folder)))
+    generate.evaluate("..", all=True)
     assert written == [("mine", Path("reports/mine"))]
 
 

@@ -21,15 +21,16 @@ from worlds import (
     table_denoiser,
 )
 
-from diffkit.config import DataSettings, ModelSettings, build
-from diffkit.d3pm import D3PM
-from diffkit.evaluate import gap_to_entropy, nelbo, sequence_bounds
+from diffkit.cli.settings import DataSettings, ModelSettings, build
+from diffkit.evaluation.bounds import gap_to_entropy, nelbo, sequence_bounds
 from diffkit.model import load_model, quiet
-from diffkit.noise import get_schedule
-from diffkit.objectives import bound, score_entropy
-from diffkit.sample import denoise_frames, sample
-from diffkit.sedd import SAMPLERS, SEDD, euler, tweedie
-from diffkit.train import TrainSettings, fit
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.schedules import get_schedule
+from diffkit.processes.sedd import SAMPLERS, SEDD, euler, tweedie
+from diffkit.sampling.sampler import denoise_frames, sample
+from diffkit.training.config import TrainSettings
+from diffkit.training.losses import bound, score_entropy
+from diffkit.training.trainer import fit
 
 PAIRS = [("absorbing", "loglinear"), ("absorbing", "geometric"), ("uniform", "geometric")]
 each_pair = pytest.mark.parametrize(("noise", "schedule"), PAIRS)

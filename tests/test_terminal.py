@@ -5,10 +5,10 @@ import sys
 import pytest
 import torch
 
-from diffkit import terminal
-from diffkit.sample import Frame
-from diffkit.terminal import HIDDEN, paragraph, play
-from diffkit.tokenizer import word_level_tokenizer
+from diffkit.cli import terminal
+from diffkit.cli.terminal import HIDDEN, paragraph, play
+from diffkit.data.tokenizer import word_level_tokenizer
+from diffkit.sampling.sampler import Frame
 
 TOKENIZER = word_level_tokenizer(["She", "said", "hi", "Tom", "'s", "hat", ".", ",", '"', "!"])
 

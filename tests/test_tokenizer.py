@@ -8,7 +8,7 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from diffkit.tokenizer import SpecialIds, load_tokenizer, special_ids, train_tokenizer, word_level_tokenizer
+from diffkit.data.tokenizer import SpecialIds, load_tokenizer, special_ids, train_tokenizer, word_level_tokenizer
 
 WORDS = "Ida Otto dog the The ran said don't well-known café 's . , ! ? ; : \" ' - ( ) “ ”".split()
 TOKENIZER = word_level_tokenizer(WORDS)

@@ -19,15 +19,17 @@ from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 
-from diffkit import checkpoint
-from diffkit.checkpoint import latest_checkpoint, load_checkpoint
-from diffkit.data import ChunkBatches, StoryBatches, StreamBatches
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.language import load_language
+from diffkit.data.batches import ChunkBatches, StoryBatches, StreamBatches
+from diffkit.data.tokenizer import word_level_tokenizer
+from diffkit.languages.story_language import load_language
 from diffkit.model import build_model
-from diffkit.objectives import OBJECTIVES, TIME_LAWS, _counts, low_discrepancy, uniform
-from diffkit.tokenizer import word_level_tokenizer
-from diffkit.train import Curriculum, TrainingDiverged, TrainSettings, TrainState, fit, make_optimizers, with_progress
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.training import checkpoint
+from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
+from diffkit.training.config import Curriculum, TrainSettings
+from diffkit.training.losses import OBJECTIVES, TIME_LAWS, _counts, low_discrepancy, uniform
+from diffkit.training.state import TrainingDiverged, TrainState, make_optimizers
+from diffkit.training.trainer import fit, with_progress
 
 MICRO = load_language("micro")
 V, L, MASK = MICRO.vocab_size, MICRO.length, MICRO.mask_id

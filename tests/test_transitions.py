@@ -11,12 +11,11 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import MASK, MICRO, TEXTS, L, V, generator, table_denoiser
 
-from diffkit.d3pm import D3PM
-from diffkit.diffusion import Process
-from diffkit.noise import get_schedule
-from diffkit.sample import infill
-from diffkit.sedd import SEDD
-from diffkit.transitions import (
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.masked import Process
+from diffkit.processes.schedules import get_schedule
+from diffkit.processes.sedd import SEDD
+from diffkit.processes.transitions import (
     TRANSITIONS,
     before_end,
     check_reached,
@@ -26,6 +25,7 @@ from diffkit.transitions import (
     transitions_from,
     without_own,
 )
+from diffkit.sampling.sampler import infill
 
 KINDS = sorted(TRANSITIONS)
 each_kind = pytest.mark.parametrize("noise", KINDS)

@@ -10,15 +10,16 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from worlds import MASK, MICRO, SUBSETS, TALES, TEXTS, L, V, generator, masked_diffusion, micro_counts, table_denoiser
 
-from diffkit.config import DataSettings, ModelSettings, build
-from diffkit.d3pm import D3PM
-from diffkit.evaluate import gap_to_entropy, sequence_bounds
+from diffkit.cli.settings import DataSettings, ModelSettings, build
+from diffkit.evaluation.bounds import gap_to_entropy, sequence_bounds
 from diffkit.model import load_model, quiet
-from diffkit.noise import get_schedule
-from diffkit.objectives import score_entropy
-from diffkit.sample import sample
-from diffkit.sedd import SEDD, UDLM
-from diffkit.train import TrainSettings, fit
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.schedules import get_schedule
+from diffkit.processes.sedd import SEDD, UDLM
+from diffkit.sampling.sampler import sample
+from diffkit.training.config import TrainSettings
+from diffkit.training.losses import score_entropy
+from diffkit.training.trainer import fit
 
 WORDS = [v for v in range(V) if v != MASK]
 TWO, CHANCE = texts_of(DUO)

@@ -15,23 +15,25 @@ import torch
 from ipywidgets.widgets.widget import _instances
 from worlds import MASK, MICRO, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
-from diffkit import plot
-from diffkit.checkpoint import latest_checkpoint
-from diffkit.data import StoryBatches
-from diffkit.evaluate import quality
-from diffkit.guidance import follow, guide
-from diffkit.metrics import marginals
+from diffkit.course import plots
+from diffkit.course.widgets import InfillingBoard, NoiseExplorer, SamplerLab, TrainingDashboard
+from diffkit.course.widgets import dashboard as dashboard_file
+from diffkit.course.widgets.board import _Panel
+from diffkit.course.widgets.chart import BOTTOM, HEIGHT, LEFT, MAX_POINTS, RIGHT, TOP, WIDTH, Window, chart
+from diffkit.course.widgets.panel import OPEN_AT_ONCE, guarded, heard_while_busy, parts_of
+from diffkit.course.widgets.sampler_lab import THREAD, Settings
+from diffkit.course.widgets.text import HIDDEN
+from diffkit.data.batches import StoryBatches
+from diffkit.evaluation.bounds import quality
+from diffkit.evaluation.samples import marginals
 from diffkit.model import build_model
-from diffkit.noise import corrupt, get_schedule
-from diffkit.sample import sample
-from diffkit.train import Record, TrainingDiverged, TrainSettings, fit
-from diffkit.widgets import InfillingBoard, NoiseExplorer, SamplerLab, TrainingDashboard
-from diffkit.widgets import dashboard as dashboard_file
-from diffkit.widgets.board import _Panel
-from diffkit.widgets.chart import BOTTOM, HEIGHT, LEFT, MAX_POINTS, RIGHT, TOP, WIDTH, Window, chart
-from diffkit.widgets.panel import OPEN_AT_ONCE, guarded, heard_while_busy, parts_of
-from diffkit.widgets.sampler_lab import THREAD, Settings
-from diffkit.widgets.text import HIDDEN
+from diffkit.processes.schedules import corrupt, get_schedule
+from diffkit.sampling.guidance import follow, guide
+from diffkit.sampling.sampler import sample
+from diffkit.training.checkpoint import latest_checkpoint
+from diffkit.training.config import TrainSettings
+from diffkit.training.state import TrainingDiverged
+from diffkit.training.trainer import Record, fit
 
 PROCESS, EXACT = masked_diffusion(), MICRO.denoiser(masked_diffusion())
 SHAPE = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}
@@ -443,7 +445,7 @@ def test_the_dashboard_passes_records_on_and_shows_them():
     controls = one.controls()
     assert list(one.watch(iter(RECORDS))) == RECORDS
     told = text_of(controls)
-    smooth = plot.smoothed([record.loss for record in RECORDS], keep=0.8)
+    smooth = plots.smoothed([record.loss for record in RECORDS], keep=0.8)
     assert f"Finished after step 5 of 5. Loss {smooth[-1]:.3f} nats per token, smoothed (the entropy is 0.500)" in told
     assert "1,005 tokens/s" in told and "left" not in told
     (curve,) = numbers(one.picture())

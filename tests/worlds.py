@@ -1,6 +1,6 @@
 """Small worlds in which everything is known: `micro` written out by hand-made loops, a random denoiser, exact samplers.
 
-Nothing here uses the inference of diffkit.language: it is what that inference is held against.
+Nothing here uses the inference of diffkit.languages.story_language: it is what that inference is held against.
 """
 
 import itertools
@@ -9,8 +9,8 @@ import math
 import torch
 from hypothesis import settings
 
-from diffkit.diffusion import MaskedDiffusion
-from diffkit.language import load_language
+from diffkit.languages.story_language import load_language
+from diffkit.processes.masked import MaskedDiffusion
 
 # slow machines; the same examples each time
 settings.register_profile("diffkit", deadline=None, derandomize=True, max_examples=40)

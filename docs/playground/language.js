@@ -1,5 +1,5 @@
 "use strict";
-/* The language itself, exactly: diffkit/language.py for canvases whose tokens are either seen or hidden.
+/* The language itself, exactly: diffkit/languages/story_language.py for canvases whose tokens are either seen or hidden.
  *
  * A story is a template whose positions are literal words or slots; given the template the slots are independent. So
  * the chance of what is visible, and of each word behind a mask, is a sum over templates of products over slots.

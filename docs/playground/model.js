@@ -1,5 +1,5 @@
 "use strict";
-/* The network of diffkit/backbone.py and diffkit/attention.py, its forward pass only, in plain JavaScript.
+/* The network of diffkit/network/transformer.py and diffkit/network/attention.py, its forward pass only, in plain JavaScript.
  *
  * Why no ONNX: the model has under a million numbers, so a loop over arrays is quick enough. onnxruntime-web would add
  * about ten megabytes of WebAssembly, which a browser refuses to load from disk, and the mathematics would be out of

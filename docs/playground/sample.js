@@ -1,5 +1,5 @@
 "use strict";
-/* How a story is written: diffkit/sample.py and diffkit/draws.py in JavaScript, one text at a time.
+/* How a story is written: diffkit/sampling/sampler.py and diffkit/random.py in JavaScript, one text at a time.
  *
  * The random numbers are those of torch.Generator, so a seed writes the same story here as in diffkit.
  */

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from diffkit import exercises
+from diffkit.course import exercises
 
 
 def block_parameters(D, heads, inner):

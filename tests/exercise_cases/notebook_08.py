@@ -1,7 +1,7 @@
 """Exercises of notebook 08: worked solutions, and likely mistakes with what is said of them."""
 
-from diffkit import exercises
-from diffkit.language import load_language
+from diffkit.course import exercises
+from diffkit.languages.story_language import load_language
 
 TALES = load_language("tales")
 

@@ -2,7 +2,7 @@
 
 import math
 
-from diffkit import exercises
+from diffkit.course import exercises
 
 
 def calls(steps, L):

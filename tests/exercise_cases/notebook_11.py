@@ -4,9 +4,9 @@ import math
 
 import torch
 
-from diffkit import exercises
-from diffkit.rules import RULES, rounded
-from diffkit.scaling import frontier
+from diffkit.course import exercises
+from diffkit.course.experiments.scaling import frontier
+from diffkit.sampling.unmasking import RULES, rounded
 
 
 def exponent(x, y):

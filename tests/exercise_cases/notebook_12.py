@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from diffkit import exercises
+from diffkit.course import exercises
 
 
 def kept(betas):

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit import exercises
+from diffkit.course import exercises
 
 
 def score(p, x):

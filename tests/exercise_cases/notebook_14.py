@@ -1,6 +1,6 @@
 """Exercises of notebook 14: worked solutions, and likely mistakes with what is said of them."""
 
-from diffkit import exercises
+from diffkit.course import exercises
 
 
 def signal(tau):

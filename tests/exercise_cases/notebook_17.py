@@ -2,7 +2,7 @@
 
 import math
 
-from diffkit import exercises
+from diffkit.course import exercises
 
 
 def bits(nats, tokens, characters):

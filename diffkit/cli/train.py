@@ -1,0 +1,146 @@
+"""The commands that make a model: data, train. Their signatures are the options, their docstrings the help."""
+
+from __future__ import annotations
+
+import contextlib
+import importlib.util
+import json
+import re
+import time
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Literal
+
+import torch
+from accelerate import Accelerator
+from torch import Generator
+from tqdm.auto import tqdm
+
+from diffkit.cli.settings import DataSettings, ModelSettings, Workshop, build, default_output, learn_tokenizer
+from diffkit.cli.terminal import paragraph
+from diffkit.model import quiet
+from diffkit.network.transformer import parameter_count
+from diffkit.training.checkpoint import check_writable, latest_checkpoint, whole_files, write_whole
+from diffkit.training.config import TrainSettings
+from diffkit.training.trainer import Record, fit, with_progress
+
+Tracker = Literal["", "wandb", "tensorboard", "trackio"]
+
+
+def data(
+    data: DataSettings, model: ModelSettings, train: TrainSettings, train_tokenizer: str = "", vocab_size: int = 4096
+) -> None:
+    """Prepare the text of configs/default.yaml, or of --config, as training would, and show what a model sees of it.
+
+    Args:
+        data: what is read.
+        model: its process and schedule show how text is hidden; nothing is trained.
+        train: its seed decides the order and the split.
+        train_tokenizer: first learn a small tokenizer from the training part of the text, and save it in this folder.
+        vocab_size: how many words and pieces of words it shall have.
+    """
+    if train_tokenizer:
+        data = learn_tokenizer(data, train.seed, Path(train_tokenizer), vocab_size)
+        print(f"A tokenizer is in {train_tokenizer}; to train with it: --data.tokenizer {train_tokenizer}")
+    started = time.perf_counter()
+    shop = build(data, model, train.seed)
+    x0 = next(shop.batches)[:1]
+    process, tokenizer = shop.model.process, shop.tokenizer
+    print(f"{data.corpus}: ready in {time.perf_counter() - started:.1f} s, {len(tokenizer):,} words in the vocabulary.")
+    print(f"\nOne sequence of {x0.shape[1]} tokens, as it is:\n{paragraph(x0[0], tokenizer)}")
+    xt, is_masked = process.corrupt(x0, torch.tensor(process.T // 2), Generator().manual_seed(train.seed))
+    print(f"\nThe same at t = {process.T // 2} of {process.T}, {int(is_masked.sum())} tokens hidden:")
+    print(paragraph(xt[0], tokenizer))
+
+
+def train(
+    data: DataSettings,
+    model: ModelSettings,
+    train: TrainSettings,
+    out: str = "",
+    resume: bool = False,
+    track: Tracker = "",
+) -> None:
+    """Train the model of configs/default.yaml, or of --config; options change single settings, and Ctrl-C saves.
+
+    Args:
+        data: what the model reads.
+        model: what is trained.
+        train: how it is trained.
+        out: folder for checkpoints and the finished model (default: runs/CORPUS-PROCESS-SIZE).
+        resume: go on from the newest checkpoint in that folder, bit for bit; `--resume` alone is enough.
+        track: also log to one of these (installed with the extra `track`).
+    """
+    folder = Path(out) if out else default_output(data, model)
+    _check_output(folder, resume, track)
+    accelerator = Accelerator(mixed_precision=train.precision, log_with=track or None, project_dir=str(folder))
+    with accelerator.main_process_first():  # the others find the text prepared
+        shop = build(data, model, train.seed)
+    say, checkpoints = accelerator.print, folder / "checkpoints"
+    newest = latest_checkpoint(checkpoints)
+    say(f"{parameter_count(shop.model):,} parameters on {_devices(accelerator)}; checkpoints in {checkpoints}")
+    if resume:
+        say(f"Resuming from {newest.name}." if newest else "Nothing to resume there: starting afresh.")
+    if shop.language:
+        say(f"The exact entropy is {shop.language.entropy() / shop.language.length:.4f} nats per token.")
+    if track:
+        accelerator.init_trackers("diffkit")
+    records: Iterator[Record] = fit(
+        shop.model, shop.batches, train, folder=checkpoints, resume=resume, validate=shop.validate,
+        accelerator=accelerator, label_of=shop.label_of,
+    )  # fmt: skip
+    step = train.steps  # if there is nothing left to do
+    records = _logged(records, folder / "training.jsonl", accelerator)
+    for record in with_progress(records, train) if accelerator.is_main_process else records:
+        step = record.step
+        if record.validation is not None and accelerator.is_main_process:
+            tqdm.write(f"step {step}: held-out bound {record.validation:.4f} nats per token")
+    accelerator.end_training()
+    if accelerator.is_main_process:
+        save(shop, folder)
+    say("Done." if step == train.steps else f"Stopped after {step} of {train.steps} steps; go on with --resume.")
+    say(f"The model is in {folder}: diffkit sample --model {folder}")
+
+
+def _devices(accelerator: Accelerator) -> str:
+    """Where a run happens, in words."""
+    n = accelerator.num_processes
+    return f"{accelerator.device}" if n == 1 else f"{n} processes, this one on {accelerator.device}"
+
+
+def _check_output(folder: Path, resume: bool, track: str) -> None:
+    """Find out before the work, and without leaving anything behind, whether results can be kept."""
+    check_writable(folder)
+    if (folder / "config.json").exists() and not (resume and latest_checkpoint(folder / "checkpoints")):
+        raise ValueError(f"{folder} already holds a model. Go on with --resume, or choose another folder with --out.")
+    if track and importlib.util.find_spec(track) is None:
+        raise ValueError(f"{track} is not installed. Run pip install 'diffkit[track]', or leave --track out.")
+
+
+def _logged(records: Iterator[Record], path: Path, accelerator: Accelerator) -> Iterator[Record]:
+    """The same records, one line of JSON each in a file; what a resumed run does again is not told twice."""
+    with contextlib.ExitStack() as files:
+        log = None
+        for record in records:
+            accelerator.log({"loss": record.loss, "grad_norm": record.grad_norm, "lr": record.lr}, step=record.step)
+            if log is None and accelerator.is_main_process:
+                write_whole(path, _told_before(record.step, path))
+                log = files.enter_context(path.open("a", buffering=1, encoding="utf-8"))
+            if log:
+                log.write(json.dumps(record._asdict()) + "\n")
+            yield record
+
+
+def _told_before(step: int, path: Path) -> str:
+    """The lines of a log about earlier steps; a line that a killed run left half-written is dropped."""
+    lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
+    told = [(re.match(r'{"step": (\d+), .*}\n', line), line) for line in lines]
+    return "".join(line for match, line in told if match and int(match[1]) < step)
+
+
+def save(shop: Workshop, folder: Path) -> None:
+    """Write model and tokenizer as one folder that `load_model` reads; killed, it leaves whole files, old or new."""
+    with whole_files(folder, last="config.json") as draft:
+        with quiet():
+            shop.model.save_pretrained(draft)
+        shop.tokenizer.save_pretrained(draft)

@@ -1,0 +1,1 @@
+"""What the notebooks use: exercises, widgets, plots, experiments."""

@@ -1,0 +1,132 @@
+"""The capstone of notebooks 11 and 16: a reveal rule that beats the shipped ones."""
+
+from __future__ import annotations
+
+from functools import lru_cache
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from diffkit.course.exercises.checks import Wrong, exercise
+from diffkit.evaluation.bounds import mean_of
+from diffkit.evaluation.parallel_cost import (
+    BadRule,
+    Plan,
+    checked,
+    evenly,
+    excess_nats,
+    reveal_steps,
+    shipped,
+    true_stories,
+)
+from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.unmasking import Score, rounded
+
+N, SEED, STEPS, FEW = 32, 11, 16, 8  # stories, which ones, network calls, half of them
+
+
+def one_question(probs: Tensor, rng: Generator) -> Tensor:
+    """The bar of notebook 16: the most open place first, then the surest."""
+    doubt = rounded(torch.special.entr(probs).sum(-1))
+    return (-doubt).scatter(1, doubt.argmax(1, keepdim=True), 1e9)
+
+
+@lru_cache
+def bars(steps: int) -> dict[str, Tensor]:
+    """Excess nats (N,) of every shipped rule on the same stories."""
+    return {name: judge(plan, steps) for name, plan in shipped().items()}
+
+
+def judge(plan: Plan, steps: int) -> Tensor:
+    """Excess nats (N,) of a plan. Raises Wrong for an answer that is none."""
+    try:
+        return excess_nats(plan, load_language("tales"), steps=steps, n=N, seed=SEED)
+    except BadRule as bad:
+        raise Wrong(str(bad)) from None
+
+
+def dearest(plan: Plan, language: StoryLanguage, steps: int) -> str:
+    """The step, of all stories, at which drawing apart lost most: its words, and their chances together and apart."""
+    process, x0 = MaskedDiffusion(len(language.tokenizer), language.mask_id), true_stories(language, N, SEED)
+    worst = (-1.0, "")
+    for number, step in enumerate(reveal_steps(process, language.denoiser(process), x0, plan, steps), 1):
+        after = torch.where(step.reveal, x0, step.zt)
+        together = language.log_prob(after) - language.log_prob(step.zt)  # (N,)
+        row = int((together + step.nats).argmax())
+        if (lost := float(together[row] + step.nats[row])) > worst[0]:
+            ids = x0[row][step.reveal[row]]
+            words = language.tokenizer.convert_ids_to_tokens(ids.tolist())
+            said = " ".join(words[:12]) + (" ..." if len(words) > 12 else "")
+            worst = (
+                lost,
+                (
+                    f'its step {number} may show "{said}" at once: together these words have chance '
+                    f"{together[row].exp():.2g}, drawn apart {(-step.nats[row]).exp():.2g}"
+                ),
+            )
+    return worst[1]
+
+
+def beaten(plan: Plan, mine: Tensor, others: dict[str, Tensor], steps: int) -> str:
+    """How far below the best of the others. Raises Wrong, with the step that cost most, if it is not."""
+    best = min(others, key=lambda name: float(others[name].mean()))
+    twin = next((name for name, nats in others.items() if torch.allclose(nats, mine, atol=1e-9)), None)
+    if twin is not None:
+        raise Wrong(f"on all {N} stories that is what `{twin}` does: {mine.mean():.2f} nats a story in {steps} steps.")
+    ahead = mean_of(others[best] - mine)
+    against = f"in {steps} steps your rule costs {mine.mean():.2f} nats a story, the best so far, `{best}`, "
+    against += f"{others[best].mean():.2f}"
+    if not ahead.mean > 2 * ahead.standard_error:
+        close = f" That is ahead by {ahead.mean:.2f}, within chance." if ahead.mean > 0 else ""
+        raise Wrong(f"{against}.{close} For instance, {dearest(plan, load_language('tales'), steps)}.")
+    return f"{against[0].upper()}{against[1:]}: {ahead.mean:.2f} ± {ahead.standard_error:.2f} less."
+
+
+def sees_its_own_row(answer: Any, others: Any) -> None:
+    """Raise Wrong if what a rule says of the first story changes with the others of the batch."""
+    if isinstance(answer, Tensor) and answer.ndim and not torch.equal(answer[0], others[0]):
+        raise Wrong(
+            "what your rule says of one story depends on the other stories of the batch. Places are dimension 1."
+        )
+
+
+def half_told() -> tuple[Tensor, Tensor]:
+    """Beliefs (5, L, V) about five stories, three fifths of them hidden, and the masks (5, L)."""
+    language = load_language("tales")
+    process, rng = MaskedDiffusion(len(language.tokenizer), language.mask_id), Generator().manual_seed(SEED)
+    x0 = language.sample(5, rng)
+    zt = torch.where(torch.rand(x0.shape, generator=rng) < 0.6, language.mask_id, x0)
+    return process.log_probs(language.denoiser(process)(zt, torch.ones(5)), zt).exp(), zt == language.mask_id
+
+
+@exercise
+def check_reveal_rule(score: Score) -> str:
+    """score(probs, rng) -> (B, L), high first, as many places at every step: beats the shipped rules at 16 steps."""
+    probs, is_masked = half_told()
+    answers = [score(probs[rows].clone(), Generator().manual_seed(1)) for rows in ([0, 1, 2], [0, 3, 4])]
+    try:
+        evenly(lambda *_: answers[0])(probs[:3], is_masked[:3], STEPS)
+    except BadRule as bad:
+        raise Wrong(str(bad)) from None
+    sees_its_own_row(*answers)
+    return beaten(evenly(score), judge(evenly(score), STEPS), bars(STEPS), STEPS)
+
+
+@exercise
+def check_reveal_plan(plan: Plan) -> str:
+    """plan(probs, is_masked, steps_left) -> (B, L) bool, what to reveal now: beats every rule at 16 and at 8 steps."""
+    probs, is_masked = half_told()
+    batches = [0, 1, 2], [0, 3, 4]
+    answers = [plan(probs[rows].clone(), is_masked[rows].clone(), STEPS) for rows in batches]
+    try:
+        checked(answers[0], is_masked[:3])
+    except BadRule as bad:
+        raise Wrong(str(bad)) from None
+    sees_its_own_row(*answers)
+    if not answers[0].any():
+        raise Wrong("with most of a story hidden and 16 steps left your plan reveals nothing: that call is wasted.")
+    said = beaten(plan, judge(plan, STEPS), bars(STEPS), STEPS)
+    others = {**bars(FEW), "one open question": judge(evenly(one_question), FEW)}
+    return f"{said} {beaten(plan, judge(plan, FEW), others, FEW)}"

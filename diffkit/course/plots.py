@@ -1,0 +1,281 @@
+"""Figures: plain numbers to one matplotlib figure with title, units and a palette that colour-blind eyes can read."""
+
+from __future__ import annotations
+
+import base64
+import html
+from collections.abc import Callable, Mapping, Sequence
+from io import BytesIO
+from typing import Any
+
+import torch
+from matplotlib.axes import Axes
+from matplotlib.figure import Figure
+from matplotlib.text import Text
+from matplotlib.ticker import MaxNLocator, NullFormatter
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from diffkit.evaluation.bounds import CountError
+from diffkit.processes.schedules import Schedule
+from diffkit.training.trainer import Record
+
+# Okabe and Ito (2008): eight colours that stay apart under every common colour blindness.
+PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+DASHES = ("-", "--", "-.", ":")
+
+
+class Picture:
+    """A finished figure for a notebook: a PNG with a text alternative, the same bytes for the same numbers.
+
+    Displayed as HTML with the image inside, so that a screen reader gets `alt`; its plain text is `alt`, too.
+    """
+
+    def __init__(self, figure: Figure, alt: str):
+        buffer = BytesIO()
+        self._take_words_as_they_are(figure)
+        figure.savefig(buffer, format="png", dpi=90, bbox_inches="tight", metadata={"Software": None})
+        self.png, self.alt = buffer.getvalue(), alt
+
+    @staticmethod
+    def _take_words_as_they_are(figure: Figure) -> None:
+        """Let a `$` in a token be a `$`, not a formula; only the powers on logarithmic axes are formulas."""
+        powers = {
+            tick.label1
+            for ax in figure.axes
+            for axis in (ax.xaxis, ax.yaxis)
+            if axis.get_scale() == "log"
+            for tick in (*axis.get_major_ticks(), *axis.get_minor_ticks())
+        }
+        for text in {*figure.findobj(Text)} - powers:
+            text.set_parse_math(False)
+
+    def __repr__(self) -> str:
+        return f"Picture: {self.alt}"
+
+    def _repr_mimebundle_(self, include: object = None, exclude: object = None) -> dict[str, object]:
+        return {"image/png": base64.b64encode(self.png).decode(), "text/plain": repr(self)}, {  # type: ignore[return-value]
+            "image/png": {"alt": html.escape(self.alt)}
+        }
+
+
+def axes(title: str, x: str, y: str, size: tuple[float, float] = (6.4, 3.6)) -> tuple[Figure, Axes]:
+    """An empty figure with its title and its axis labels, units included; pyplot knows nothing of it, nor keeps it."""
+    figure = Figure(figsize=size)
+    ax = figure.subplots()
+    ax.set(title=title, xlabel=x, ylabel=y)
+    ax.grid(alpha=0.3)
+    ax.spines[["top", "right"]].set_visible(False)
+    return figure, ax
+
+
+def lines(
+    x: Sequence[float],
+    curves: Mapping[str, Sequence[float]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    level: tuple[str, float] | None = None,
+    markers: bool = False,
+    log_x: bool = False,
+    log_y: bool = False,
+    spans: Mapping[str, tuple[float, float]] | None = None,
+) -> Picture:
+    """One line for each named curve over the same x; `level` is a named horizontal line, such as the exact entropy.
+
+    `spans` are stretches of x, each shaded and named at the top, such as the phases of a run.
+    """
+    figure, ax = axes(title, x_label, y_label)
+    for i, (name, (left, right)) in enumerate((spans or {}).items()):
+        ax.axvspan(left, right, color="black", alpha=(0.1, 0.03)[i % 2], linewidth=0)
+        ax.text((left + right) / 2, 0.97, name, transform=ax.get_xaxis_transform(), ha="center", va="top")
+    for i, (name, values) in enumerate(curves.items()):
+        style: dict[str, Any] = {
+            "color": PALETTE[i % len(PALETTE)],
+            "linestyle": DASHES[i // len(PALETTE) % len(DASHES)],
+        }
+        ax.plot(x, values, label=name, marker="osv^D"[i % 5] if markers else None, **style)
+    if level is not None:
+        ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
+    if log_x:
+        ax.set_xscale("log", base=2)
+        ax.xaxis.set_major_formatter("{x:g}")
+    if log_y:
+        ax.set_yscale("log")
+    if len(curves) > 1 or level is not None:
+        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > 6 else {}
+        ax.legend(frameon=False, fontsize=9, **beside)
+    return Picture(figure, alt)
+
+
+def scaling(
+    groups: Mapping[str, tuple[Sequence[float], Sequence[float]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    laws: Mapping[str, Callable[[float], float]] | None = None,
+) -> Picture:
+    """Points of each named group on two logarithmic axes; a group with a law gets its line, the others are joined."""
+    figure, ax = axes(title, x_label, y_label)
+    for i, (name, (x, y)) in enumerate(groups.items()):
+        law, colour = (laws or {}).get(name), PALETTE[i % len(PALETTE)]
+        ax.plot(x, y, "osv^D"[i % 5] + ("" if law else "-"), color=colour, label=name)
+        if law:
+            ax.plot(x, [law(value) for value in x], color=colour, linewidth=1)
+    ax.set(xscale="log", yscale="log")
+    ax.xaxis.set_minor_formatter(NullFormatter())  # numbers between the powers of ten run into each other
+    ax.legend(frameon=False, fontsize=9)
+    return Picture(figure, alt)
+
+
+def points(
+    groups: Mapping[str, Sequence[tuple[float, float]]],
+    *,
+    title: str,
+    x_label: str,
+    y_label: str,
+    alt: str,
+    level: tuple[str, float] | None = None,
+) -> Picture:
+    """Points (x, y) of several groups over a logarithmic x, those of a group joined; `level` as in `lines`."""
+    figure, ax = axes(title, x_label, y_label, size=(7.2, 4.4))
+    for i, (name, places) in enumerate(groups.items()):
+        xs, ys = zip(*places, strict=True)
+        style: dict[str, Any] = {"color": PALETTE[i % 7], "marker": "osv^DPX*"[i % 8], "linestyle": DASHES[i % 4]}
+        ax.plot(xs, ys, label=name, linewidth=1, **style)
+    if level is not None:
+        ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
+    ax.set_xscale("log", base=2)
+    ax.xaxis.set_major_formatter("{x:g}")
+    ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
+    return Picture(figure, alt)
+
+
+def word_map(
+    vectors: Tensor, words: Sequence[str], groups: Mapping[str, Sequence[str]], *, title: str, alt: str
+) -> Picture:
+    """Word vectors (N, E) along the two directions in which they differ most; words of a group are written out."""
+    centred = vectors.detach() - vectors.detach().mean(0)
+    places = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
+    figure, ax = axes(title, "first direction", "second direction", size=(7.2, 4.4))
+    across, up = places.T.tolist()
+    ax.scatter(across, up, s=6, color="0.75")
+    for i, (name, members) in enumerate(groups.items()):
+        where = [words.index(word) for word in members]
+        ax.scatter(
+            [across[n] for n in where],
+            [up[n] for n in where],
+            s=18,
+            color=PALETTE[i % 7],
+            marker="osv^DPX*"[i % 8],
+            label=name,
+        )
+        for word, n in zip(members, where, strict=True):
+            ax.annotate(
+                word, (across[n], up[n]), xytext=(3, 3), textcoords="offset points", fontsize=8, color=PALETTE[i % 7]
+            )
+    ax.legend(frameon=False, fontsize=8)
+    return Picture(figure, alt)
+
+
+def schedules(these: Sequence[Schedule], t: Tensor) -> Picture:
+    """gamma(t) of several schedules, times (N,)."""
+    curves = {schedule.name: schedule.gamma(t).tolist() for schedule in these}
+    names = ", ".join(curves)
+    return lines(
+        t.tolist(), curves, title="How much is hidden: the masking rate", x_label="time t (steps)",
+        y_label="gamma(t), chance that a token is masked",
+        alt=f"Masking rate over time for {names}: all rise from 0 at t=0 to 1 at t={these[0].T}, on different paths.",
+    )  # fmt: skip
+
+
+def bars(values: Mapping[str, float], *, title: str, x_label: str, alt: str) -> Picture:
+    """Horizontal bars, the first on top, each with its number."""
+    figure, ax = axes(title, x_label, "", size=(6.4, 0.6 + 0.32 * len(values)))
+    drawn = ax.barh(range(len(values)), list(values.values()), color=PALETTE[0])
+    ax.bar_label(drawn, fmt="{:.3g}", padding=3, fontsize=8)
+    ax.set_yticks(range(len(values)), list(values))
+    ax.invert_yaxis()
+    return Picture(figure, alt)
+
+
+def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_label: str, alt: str) -> Picture:
+    """Upright bars: for every name on the x axis one bar of each group, side by side, such as exact and model."""
+    names = list(dict.fromkeys(name for values in groups.values() for name in values))
+    figure, ax = axes(title, "", y_label)
+    width = 0.8 / len(groups)
+    for i, (group, values) in enumerate(groups.items()):
+        places = [place + (i - (len(groups) - 1) / 2) * width for place in range(len(names))]
+        heights = [values.get(name, 0.0) for name in names]
+        style: dict[str, Any] = {"color": PALETTE[i], "hatch": ("", "//", "..", "xx")[i % 4], "edgecolor": "white"}
+        ax.bar(places, heights, width, label=group, **style)
+    is_wide = len(names) > 8 or sum(map(len, names)) > 75
+    ax.set_xticks(range(len(names)), names, rotation=30 if is_wide else 0, ha="right" if is_wide else "center")
+    ax.legend(frameon=False, fontsize=9)
+    return Picture(figure, alt)
+
+
+def belief(
+    probs: Tensor, tokenizer: PreTrainedTokenizerBase, *, title: str, alt: str, most: int = 12, least: float = 1e-3
+) -> Picture:
+    """What could stand at one place: the likeliest tokens of (V,) probabilities, at most `most`, none below `least`."""
+    order = probs.round(decimals=9).argsort(descending=True, stable=True)[:most].tolist()
+    shown = [i for i in order if probs[i] >= least]
+    values = dict(zip(tokenizer.convert_ids_to_tokens(shown), probs[shown].tolist(), strict=True))
+    return bars(values, title=title, x_label="probability", alt=alt)
+
+
+def heatmap(values: Tensor, *, title: str, x_label: str, y_label: str, alt: str, colour_label: str = "") -> Picture:
+    """A (rows, columns) table as shades."""
+    figure, ax = axes(title, x_label, y_label)
+    ax.grid(visible=False)
+    image = ax.imshow(values.tolist(), cmap="cividis", aspect="auto", interpolation="nearest")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    figure.colorbar(image, label=colour_label)
+    return Picture(figure, alt)
+
+
+def smoothed(values: Sequence[float], keep: float = 0.95) -> list[float]:
+    """Running mean with exponential forgetting, started without bias."""
+    mean, weight, result = 0.0, 0.0, []
+    for value in values:
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        result.append(mean / weight)
+    return result
+
+
+def training_curve(records: Sequence[Record], *, entropy: float | None = None, title: str = "Training") -> Picture:
+    """Loss by step, smoothed, with the exact entropy per token as a line where it is known."""
+    loss = smoothed([record.loss for record in records])
+    return lines(
+        [record.step for record in records], {"training loss, smoothed": loss}, title=title, x_label="step",
+        y_label="nats per token", level=None if entropy is None else ("exact entropy per token", entropy),
+        alt=f"Training loss over {len(records)} steps, " + ("falling" if loss[-1] < loss[0] else "not falling") + ".",
+    )  # fmt: skip
+
+
+def error_by_count(rows: Sequence[CountError], *, title: str = "Loss by number of hidden tokens") -> Picture:
+    """The model's loss per hidden token beside the exact one."""
+    curves = {"model": [row.model for row in rows], "exact denoiser": [row.exact for row in rows]}
+    worst = max(rows, key=lambda row: row.gap.mean)
+    return lines(
+        [row.count for row in rows], curves, title=title, x_label="hidden tokens", y_label="nats per hidden token",
+        markers=True,
+        alt=f"Loss per hidden token, model and exact denoiser; the model is furthest off with {worst.count} hidden.",
+    )  # fmt: skip
+
+
+def attention_map(weights: Tensor, words: Sequence[str], *, title: str, alt: str) -> Picture:
+    """One head's attention, (L, L): each row is a position that looks, each column one that is looked at."""
+    figure, ax = axes(title, "looked at", "looks", size=(0.8 + 0.2 * len(words), 0.2 * len(words)))
+    ax.grid(visible=False)
+    image = ax.imshow(weights.tolist(), cmap="cividis", vmin=0, vmax=1, aspect="auto", interpolation="nearest")
+    ax.set_xticks(range(len(words)), words, rotation=90, fontsize=8)
+    ax.set_yticks(range(len(words)), words, fontsize=8)
+    figure.colorbar(image, label="weight (each row sums to 1)")
+    return Picture(figure, alt)

@@ -1,0 +1,151 @@
+"""The unmasking player: frames made beforehand, played, stepped and scrubbed without a kernel."""
+
+from __future__ import annotations
+
+import html
+from collections.abc import Iterable, Sequence
+from pathlib import Path
+from typing import Any
+
+import anywidget
+import torch
+import traitlets
+from IPython.display import DisplayObject
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from diffkit.course.widgets.film import film
+from diffkit.course.widgets.panel import Displays
+from diffkit.course.widgets.text import STYLE, frame_html
+from diffkit.processes.masked import Denoise, Process
+from diffkit.sampling.sampler import Frame
+
+Bundle = tuple[dict[str, Any], dict[str, Any]]  # what a notebook stores of an output: data, metadata
+
+
+class PlayerView(anywidget.AnyWidget):
+    """A player in a notebook: plain data and the script that shows it.
+
+    Nothing is sent back, and it plays on when the kernel is gone.
+    """
+
+    # as text: of files, anywidget 0.11 keeps a list of everyone who shows them, for ever
+    _esm, _css = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("player.js", "player.css"))
+    data = traitlets.Dict().tag(sync=True)
+
+
+def bundle_of(player: Player | SideBySide) -> Bundle:
+    """What every kind of viewer needs: a line of text, a film strip, a live view, and the data for a static page."""
+    live, _ = player.displays.add(player.view())._repr_mimebundle_() or ({}, {})
+    return live | {"text/plain": repr(player), "text/html": player.strip()}, {"diffkit": {"player": player.data}}
+
+
+class Player(DisplayObject):
+    """Play, step and scrub through frames made beforehand; a token shows the words that were likely at its place.
+
+    Works without a kernel once the page is open. Where no script runs, a strip of four frames shows instead.
+
+    Args:   frames: from `denoise_frames` or the like; fixed: (L,) bool, tokens that were given; row: which text of the
+            batch; interval_ms: time of a frame at normal speed; captions: one line for each frame, in place of its
+            step, time and count of hidden (or, where nothing is ever hidden, changed) tokens.
+            process: of the frames; where they are points, it shows how far each is from its word.
+            exact: `language.denoiser(process)`, to set the exact posterior beside every belief.
+    Raises: ValueError if there are no frames, or an argument does not fit them.
+    """
+
+    def __init__(
+        self,
+        frames: Iterable[Frame],
+        tokenizer: PreTrainedTokenizerBase,
+        *,
+        title: str = "A story unmasks",
+        fixed: Tensor | None = None,
+        row: int = 0,
+        interval_ms: int = 350,
+        captions: Sequence[str] | None = None,
+        process: Process | None = None,
+        exact: Denoise | None = None,
+    ):
+        self.frames, self.title, self.tokenizer, self.row = list(frames), title, tokenizer, row
+        if not self.frames:
+            raise ValueError("Player: there are no frames to play. Was the generator used up before?")
+        if captions is not None and len(captions) != len(self.frames):
+            raise ValueError(f"Player: one caption for each of {len(self.frames)} frames, got {len(captions)}.")
+        if interval_ms < 1:
+            raise ValueError(f"Player: interval_ms is the time of a frame, at least 1 millisecond, got {interval_ms}.")
+        L = self.frames[0].tokens.shape[1]
+        self.fixed = torch.zeros(L, dtype=torch.bool) if fixed is None else fixed
+        told = film(self.frames, tokenizer, fixed=self.fixed, row=row, process=process, exact=exact)
+        shown = [frame.tokens[row] for frame in self.frames]
+        self.changed = [int((now != shown[max(0, i - 1)]).sum()) for i, now in enumerate(shown)]
+        self.hidden = [int((now == tokenizer.mask_token_id).sum()) for now in shown]
+        self.captions, self.displays = captions, Displays()
+        lines = [self.caption(i) for i in range(len(self.frames))]
+        self.data: dict[str, Any] = {"title": title, "interval": interval_ms, "captions": lines} | told
+        self._pages = [self._page(i) for i in range(len(self.frames))]
+        # A notebook remembers every output, and beliefs are most of it: (B, L, V) a frame.
+        self.frames = [frame._replace(probs=None) for frame in self.frames]
+
+    def caption(self, i: int) -> str:
+        """What a screen reader and the line below the text say."""
+        if self.captions is not None:
+            return self.captions[i]
+        count, what = (self.hidden[i], "hidden") if any(self.hidden) else (self.changed[i], "changed")
+        told = f"{count} token{'' if count == 1 else 's'} {what}"
+        return f"Step {i} of {len(self.frames) - 1}, t = {self.frames[i].t:.0f}, {told}"
+
+    def page(self, i: int) -> str:
+        """Frame i as HTML, its caption above."""
+        return self._pages[i]
+
+    def _page(self, i: int) -> str:
+        before = self.frames[i - 1] if i else None
+        text = frame_html(self.frames[i], before, self.fixed, self.tokenizer, self.row)
+        return f"<small>{html.escape(self.caption(i))}</small>{text}"
+
+    def strip(self, pictures: int = 4) -> str:
+        """A few frames one below the other: what a printed page or a viewer without scripts shows."""
+        last = len(self.frames) - 1
+        picked = sorted({round(last * j / (pictures - 1)) for j in range(pictures)})
+        pages = "".join(map(self.page, picked))
+        return f'{STYLE}<div class="dk"><p><strong>{html.escape(self.title)}</strong></p>{pages}</div>'
+
+    def view(self) -> PlayerView:
+        """A fresh live view."""
+        return PlayerView(data=self.data)
+
+    def __repr__(self) -> str:
+        return f"Player: {self.title}, {len(self.frames)} frames"
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        return bundle_of(self)
+
+
+class SideBySide(DisplayObject):
+    """Players side by side on one clock, to compare two samplers or methods; below each other on a narrow screen.
+
+    Runs of different lengths start and end together: each shows the frame that lies at the same share of its way.
+
+    Args:   players: two or more.
+    Raises: ValueError for fewer.
+    """
+
+    def __init__(self, *players: Player):
+        if len(players) < 2:
+            raise ValueError(f"SideBySide: give two or more players to compare, got {len(players)}.")
+        self.players, self.displays = players, Displays()
+        self.data: dict[str, Any] = {"players": [player.data for player in players]}
+
+    def strip(self) -> str:
+        """The film strips of all, one below the other."""
+        return "".join(player.strip() for player in self.players)
+
+    def view(self) -> PlayerView:
+        """A fresh live view."""
+        return PlayerView(data=self.data)
+
+    def __repr__(self) -> str:
+        return "SideBySide: " + " | ".join(f"{p.title}, {len(p.frames)} frames" for p in self.players)
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
+        return bundle_of(self)

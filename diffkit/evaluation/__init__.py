@@ -1,0 +1,1 @@
+"""Bounds and sample statistics, beside the exact values."""

@@ -1,0 +1,204 @@
+"""What a set of samples shows: variety, repetition, copying, and its marginals beside the exact ones."""
+
+from __future__ import annotations
+
+import math
+from collections import Counter, defaultdict
+from collections.abc import Sequence
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from diffkit.evaluation.bounds import chance_of_counts, kl_floor, kl_of_counts, plots_of
+from diffkit.languages.story_language import StoryLanguage
+from diffkit.languages.tales import slot_and_form
+
+
+def until_end(ids: Tensor, eos_id: int) -> list[list[int]]:
+    """The tokens of each row (n, L) before its first EOS; all of them where there is none."""
+    if ids.ndim != 2 or not len(ids):
+        raise ValueError(f"until_end: samples are (n, L) ids, at least one row, got {tuple(ids.shape)}.")
+    return [row[: row.index(eos_id)] if eos_id in row else row for row in ids.tolist()]
+
+
+def distinct_n(ids: Tensor, n: int, *, eos_id: int) -> float:
+    """Share of different n-grams among all n-grams of the samples; NaN if there is none.
+
+    It falls as the samples grow in number, so compare sets of one size only.
+    Source: arXiv:1510.03055, section 4.
+    """
+    if n < 1:
+        raise ValueError(f"distinct_n: n must be at least 1, got {n}.")
+    grams = [tuple(row[i : i + n]) for row in until_end(ids, eos_id) for i in range(len(row) - n + 1)]
+    return len(set(grams)) / len(grams) if grams else math.nan
+
+
+def token_entropy(ids: Tensor, *, eos_id: int) -> float:
+    """Entropy of the words within one sample, nats, averaged over samples; low where a text repeats itself.
+
+    It grows with length, so it belongs beside generative perplexity, from samples of the same length.
+    """
+    entropies = [entropy_within(row) for row in until_end(ids, eos_id)]
+    return sum(entropies) / len(entropies)
+
+
+def entropy_within(row: Sequence[int]) -> float:
+    """Entropy of the words of one text, nats: how evenly it uses them."""
+    shares = torch.tensor([count / len(row) for count in Counter(row).values()], dtype=torch.float64)
+    return torch.special.entr(shares).sum().item()
+
+
+def self_bleu(ids: Tensor, *, eos_id: int) -> float:
+    """How much each sample (n, L) looks like the others: its BLEU-4 against all of them, averaged, from 0 to 100.
+
+    High where samples repeat each other. It grows with the number of samples, so compare sets of one size only.
+    Source: arXiv:1802.01886 (Texygen); computed with sacrebleu, exponential smoothing, our tokens.
+    Raises: ValueError for fewer than two samples.
+    """
+    if len(ids) < 2:
+        raise ValueError(f"self_bleu: needs at least two samples to compare, got {len(ids)}.")
+    from sacrebleu import sentence_bleu  # takes a moment to import
+
+    texts = [" ".join(map(str, row)) for row in until_end(ids, eos_id)]
+    scores = [sentence_bleu(text, texts[:i] + texts[i + 1 :], tokenize="none").score for i, text in enumerate(texts)]
+    return sum(scores) / len(scores)
+
+
+def repeated_sentences(ids: Tensor, *, eos_id: int, stop_id: int) -> float:
+    """Share of samples that say some sentence twice; a sentence ends with the token `stop_id`."""
+
+    def repeats(row: list[int]) -> bool:
+        ends = [i for i, token in enumerate(row) if token == stop_id]
+        sentences = [tuple(row[a + 1 : b]) for a, b in zip([-1, *ends], ends, strict=False)]
+        return len(set(sentences)) < len(sentences)
+
+    return sum(map(repeats, until_end(ids, eos_id))) / len(ids)
+
+
+def seen_windows(ids: Tensor, stream: Tensor, n: int) -> float:
+    """Share of the windows of n tokens in rows (N, L) that stand, in a row, in a stream of ids (tokens,).
+
+    Windows are compared by a hash of 64 bits; that two different ones of millions agree is less than one in a million.
+    """
+    if not len(ids):
+        raise ValueError(f"seen_windows: there is no window in rows {tuple(ids.shape)}.")
+    if not 1 <= n <= min(ids.shape[1], len(stream)):
+        raise ValueError(
+            f"seen_windows: n must lie in 1..{min(ids.shape[1], len(stream))}, the length of a text and of the stream, "
+            f"got {n}."
+        )
+    rng = torch.Generator().manual_seed(0)
+    odd = torch.randint(-(2**62), 2**62, (n,), generator=rng) * 2 + 1
+
+    def codes(row: Tensor) -> Tensor:
+        code = torch.zeros_like(row[..., : row.shape[-1] - n + 1])
+        for i in range(n):
+            code = (code + row[..., i : i + code.shape[-1]] + 1) * odd[i]  # modulo 2^64
+        return code
+
+    return torch.isin(codes(ids), codes(stream)).double().mean().item()
+
+
+class Copied(NamedTuple):
+    """How many samples stand word for word in the training set."""
+
+    share: float
+    by_chance: float  # what fresh stories of the language would show: the probability of the training set
+    standard_error: float  # of the share, if it were by chance
+
+
+def copied(ids: Tensor, training: Tensor, language: StoryLanguage) -> Copied:
+    """Compare samples (n, L) with the stories (N, L) that a model was trained on."""
+    if not len(ids) or ids.shape[1:] != training.shape[1:]:
+        raise ValueError(
+            f"copied: samples and training stories must be of one length, got {tuple(ids.shape)} and "
+            f"{tuple(training.shape)}."
+        )
+    known = training.unique(dim=0)
+    seen = {tuple(row) for row in known.tolist()}
+    share = sum(tuple(row) in seen for row in ids.tolist()) / len(ids)
+    chance = language.log_prob(known).exp().sum().item()
+    return Copied(share, chance, math.sqrt(chance * (1 - min(chance, 1.0)) / len(ids)))
+
+
+class Distance(NamedTuple):
+    """How far the frequencies of a sample are from exact probabilities."""
+
+    kl: float  # KL(sample || exact), nats
+    kl_floor: float  # what a perfect sampler of this many samples shows on average
+    total_variation: float
+    total_variation_floor: float
+
+
+def distance(counts: Tensor, probs: Tensor) -> Distance:
+    """Compare counts (K,) of outcomes with their exact probabilities (K,).
+
+    Raises: ValueError if nothing was counted or the shapes differ.
+    """
+    n = int(counts.sum())
+    if counts.shape != probs.shape or n < 1:
+        raise ValueError(
+            f"distance: needs counts of at least one sample, as many as probabilities; got {n} samples, counts "
+            f"{tuple(counts.shape)} and probs {tuple(probs.shape)}."
+        )
+    share, k = counts.double() / n, torch.arange(n + 1, dtype=torch.float64)
+    away = (chance_of_counts(probs, n) * (k / n - probs[:, None]).abs()).sum() / 2
+    variation = (share - probs).abs().sum().item() / 2
+    return Distance(kl_of_counts(counts, probs), kl_floor(probs, n), variation, away.item())
+
+
+def marginals(language: StoryLanguage, ids: Tensor) -> dict[str, Distance]:
+    """Plots, endings and lengths of the valid samples among (n, L), each beside its exact distribution.
+
+    Raises: ValueError if no sample is valid.
+    """
+    plots = plots_of(language, ids)
+    plots = plots[plots >= 0]
+    if not len(plots):
+        raise ValueError("marginals: no sample is a story of the language, so nothing can be counted.")
+    lengths = torch.tensor([len(template.text.split()) for template in language.grammar.templates])
+    kinds = {"plot": torch.arange(len(lengths)), "ending": language.template_labels, "length": lengths}
+    found = {}
+    for name, kind in kinds.items():
+        probs = torch.zeros(int(kind.max()) + 1, dtype=torch.float64).index_add_(0, kind, language.template_probs)
+        found[name] = distance(torch.bincount(kind[plots], minlength=len(probs)), probs)
+    return found
+
+
+def _first_mentions(language: StoryLanguage, slot: str) -> list[tuple[int, str] | None]:
+    """For each template the place where a slot shows first, and in which form; None where it does not show."""
+    found: list[tuple[int, str] | None] = []
+    for template in language.grammar.templates:
+        parts = map(slot_and_form, template.text.split())
+        shown = [(i, part[1]) for i, part in enumerate(parts) if part and part[0] == slot]
+        found.append(shown[0] if shown else None)
+    return found
+
+
+def pair_distance(language: StoryLanguage, ids: Tensor, first: str, second: str) -> Distance:
+    """Two slots together, such as hero and place: frequencies of their word pairs against the exact joint ones.
+
+    Counted among valid samples (n, L) of templates that show both slots, each by its first mention.
+    Raises: ValueError if there is none.
+    """
+    if not {first, second} <= set(language.grammar.slots):
+        raise ValueError(
+            f"pair_distance: the slots are {sorted(language.grammar.slots)}, got {first!r} and {second!r}."
+        )
+    places = list(zip(_first_mentions(language, first), _first_mentions(language, second), strict=True))
+    exact: dict[tuple[int, int], float] = defaultdict(float)
+    slots, word = language.grammar.slots, language.tokenizer.convert_tokens_to_ids
+    for (a, b), share in zip(places, language.template_probs.tolist(), strict=True):
+        if a is None or b is None:
+            continue
+        for one, p in zip(*slots[first], strict=True):
+            for other, q in zip(*slots[second], strict=True):
+                exact[word(one[a[1]]), word(other[b[1]])] += share * p * q
+    counts = dict.fromkeys(exact, 0)
+    for row, plot in zip(ids.tolist(), plots_of(language, ids).tolist(), strict=True):
+        a, b = places[plot] if plot >= 0 else (None, None)
+        if a is not None and b is not None:
+            counts[row[a[0]], row[b[0]]] += 1
+    probs = torch.tensor(list(exact.values()), dtype=torch.float64)
+    return distance(torch.tensor(list(counts.values())), probs / probs.sum())

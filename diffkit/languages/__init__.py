@@ -1,0 +1,1 @@
+"""The story languages, whose distribution is known exactly."""

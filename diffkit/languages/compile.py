@@ -1,0 +1,115 @@
+"""A grammar as tables of numbers: which cells of a canvas its literal words and the values of its slots fill.
+
+A cell is a position and a word, position * V + word. What exact inference (language.py) does is look up and add cells.
+"""
+
+from __future__ import annotations
+
+from collections import defaultdict
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+from transformers import PreTrainedTokenizerBase
+
+from diffkit.languages.tales import Grammar, slot_and_form
+
+Part = str | tuple[str, str]  # of a canvas: a literal token, or (slot, form)
+Places = tuple[tuple[int, str], ...]  # where a slot shows, each a position and a form
+
+
+class Bucket(NamedTuple):
+    """Slot groups of one shape, so that they are computed together. A group is one slot at one set of positions."""
+
+    group: Tensor  # (G,) number of the group
+    log_p: Tensor  # (G, U) log-probability of each value
+    cells: Tensor  # (G, U, P) where each value shows
+
+
+class Tables:
+    """A grammar of K templates, numbered.
+
+    Attributes:
+        buckets: every slot group, by shape; many templates share a group.
+        literals: (K, most) cells of the literal words of each template, EOS and PAD included, filled up with L V.
+        groups: (K, most) groups of each template, filled up with the number of groups.
+        members: (groups + 1, K) float64, 1 where a template has a group.
+        script: (K, L) what stands where: a token id, or -1 - f for the f-th of `forms`.
+        forms: a slot and the ids (U,) that its values show in one of their forms; [UNK] for a value without it.
+    Raises: ValueError for a template that does not fit the canvas.
+    """
+
+    def __init__(self, grammar: Grammar, tokenizer: PreTrainedTokenizerBase):
+        self.grammar, self.tokenizer, self.V = grammar, tokenizer, len(tokenizer)
+        canvases = [self._canvas(template.text) for template in grammar.templates]
+        numbers: dict[tuple[str, Places], int] = {}
+        members = [[numbers.setdefault(group, len(numbers)) for group in _groups_of(canvas)] for canvas in canvases]
+        self.buckets = self._buckets(numbers)
+        literals = [
+            [i * self.V + self._id(part) for i, part in enumerate(canvas) if isinstance(part, str)]
+            for canvas in canvases
+        ]
+        self.literals = _padded(literals, grammar.length * self.V)
+        self.groups = _padded(members, len(numbers))
+        self.members = torch.zeros(len(numbers) + 1, len(canvases), dtype=torch.float64)
+        self.members[self.groups, torch.arange(len(canvases))[:, None]] = 1
+        self.script, self.forms = self._script(canvases)
+
+    def _id(self, word: str) -> int:
+        return self.tokenizer.convert_tokens_to_ids(word)
+
+    def _canvas(self, text: str) -> list[Part]:
+        """The L parts of a template."""
+        parts: list[Part] = [slot_and_form(word) or word for word in text.split()]
+        L = self.grammar.length
+        if len(parts) >= L:
+            raise ValueError(
+                f"StoryLanguage: a story and its EOS must fit {L} positions; {text!r} has {len(parts)} words. Shorten "
+                "the template or lengthen the canvas."
+            )
+        return [*parts, "[EOS]", *["[PAD]"] * (L - len(parts) - 1)]
+
+    def _buckets(self, numbers: dict[tuple[str, Places], int]) -> list[Bucket]:
+        """All groups, those of one shape stacked."""
+        shapes = defaultdict(list)
+        for (slot, places), number in numbers.items():
+            log_p, cells = self._visible_values(slot, places)
+            shapes[cells.shape].append((torch.tensor(number), log_p, cells))
+        return [Bucket(*map(torch.stack, zip(*same, strict=True))) for same in shapes.values()]
+
+    def _visible_values(self, slot: str, places: Places) -> tuple[Tensor, Tensor]:
+        """Values of a slot as these places show them: equal-looking ones are merged. (U,) log p and (U, P) cells."""
+        total: dict[tuple[int, ...], float] = defaultdict(float)
+        for value, p in zip(*self.grammar.slots[slot], strict=True):
+            total[tuple(i * self.V + self._id(value[form]) for i, form in places)] += p
+        probs = torch.tensor(list(total.values()), dtype=torch.float64)
+        return (probs / probs.sum()).log(), torch.tensor(list(total))
+
+    def _script(self, canvases: list[list[Part]]) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+        """What a sampler fills in: `script` and `forms`."""
+        numbers: dict[tuple[str, str], int] = {}
+
+        def entry(part: Part) -> int:
+            return self._id(part) if isinstance(part, str) else -1 - numbers.setdefault(part, len(numbers))
+
+        rows = [[entry(part) for part in canvas] for canvas in canvases]
+        values = {name: slot.values for name, slot in self.grammar.slots.items()}
+        forms = [
+            (slot, torch.tensor([self._id(value.get(form, "[UNK]")) for value in values[slot]]))
+            for slot, form in numbers
+        ]
+        return torch.tensor(rows), forms
+
+
+def _groups_of(canvas: list[Part]) -> list[tuple[str, Places]]:
+    """The slots of a canvas in order of appearance, each with its places."""
+    shown: dict[str, list[tuple[int, str]]] = defaultdict(list)
+    for i, part in enumerate(canvas):
+        if not isinstance(part, str):
+            shown[part[0]].append((i, part[1]))
+    return [(slot, tuple(places)) for slot, places in shown.items()]
+
+
+def _padded(rows: list[list[int]], filler: int) -> Tensor:
+    most = max(map(len, rows))
+    return torch.tensor([row + [filler] * (most - len(row)) for row in rows])

@@ -1,0 +1,286 @@
+"""The one backbone: a small transformer that looks both ways."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+from torch.nn import functional as F
+from transformers import PretrainedConfig, PreTrainedModel
+
+from diffkit.network.attention import Block, KeyValueCache
+from diffkit.processes.schedules import MOST_STEPS
+
+LARGEST = {  # of what a config asks for: beyond, it is taken to be damaged, before any memory is
+    "vocab_size": 2**24, "hidden_size": 2**16, "num_layers": 1000, "num_heads": 2**12, "max_length": 2**24,
+    "T": MOST_STEPS,
+}  # fmt: skip
+INIT_STD = 0.02  # of every matrix and embedding; a tied head started at unit variance saturates the softmax
+
+
+class DenoiserConfig(PretrainedConfig):
+    """Shape of a Denoiser.
+
+    Args:
+        vocab_size: V, special tokens included; mask_token_id: its output column is -inf (None: no such column).
+        head_size: output channels, V if None. input_size: numbers in a noisy word vector; 0: it reads ids.
+        hidden_size, num_layers, num_heads: width D, depth, attention heads; intermediate_size: 4 D if None.
+        max_length: longest sequence; rotary: rotate queries and keys by position, beside the position embeddings.
+        time: how t enters: "none"; "sinusoidal" or "table", added to the tokens; "adaln", scales and shifts each layer.
+        T: length of the time axis; dropout; causal: look left only (the autoregressive twin).
+        block: tokens of a block that looks both ways within itself, and left beyond; 0: one canvas (see `forward`).
+        tied: the head reads with the matrix that wrote, which saves V x D numbers where the vocabulary is large.
+        labels: how many labels a text can be asked to have; 0 for a model that takes none.
+    Raises: ValueError for an unknown `time`, a width that the heads do not divide, or blocks that do not fit.
+    """
+
+    model_type = "diffkit-denoiser"
+    max_length: int  # declared, or transformers takes it for a setting of its text generators and refuses to save it
+
+    def __init__(
+        self,
+        vocab_size: int = 166,
+        mask_token_id: int | None = None,
+        head_size: int | None = None,
+        input_size: int = 0,
+        hidden_size: int = 128,
+        num_layers: int = 4,
+        num_heads: int = 4,
+        intermediate_size: int | None = None,
+        max_length: int = 48,
+        rotary: bool = True,
+        time: str = "none",
+        T: int = 1000,
+        dropout: float = 0.0,
+        causal: bool = False,
+        block: int = 0,
+        tied: bool = True,
+        labels: int = 0,
+        **kwargs: Any,
+    ):
+        if time not in TIMES:
+            raise ValueError(f"DenoiserConfig: time must be one of {list(TIMES)}, got {time!r}.")
+        sizes = {"vocab_size": vocab_size, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
+        for name, size in (sizes | {"max_length": max_length, "T": T}).items():
+            if not 1 <= size <= LARGEST[name]:
+                raise ValueError(f"DenoiserConfig: {name} must lie in 1..{LARGEST[name]:,}, got {size}.")
+        if hidden_size % (2 * num_heads):
+            raise ValueError(
+                f"DenoiserConfig: hidden_size must be num_heads times an even number, got {hidden_size} for "
+                f"{num_heads} heads."
+            )
+        if not 0 <= block <= max_length or (block and (causal or time != "none")):
+            raise ValueError(
+                f"DenoiserConfig: block must lie in 0..{max_length}, without causal and with time='none' (blocks have "
+                f"times of their own), got block={block}, causal={causal}, time={time!r}."
+            )
+        self.vocab_size, self.mask_token_id, self.head_size = vocab_size, mask_token_id, head_size or vocab_size
+        self.input_size = input_size
+        self.hidden_size, self.num_layers, self.num_heads = hidden_size, num_layers, num_heads
+        self.intermediate_size = intermediate_size or 4 * hidden_size
+        self.max_length, self.rotary, self.time, self.T = max_length, rotary, time, T
+        self.dropout, self.causal, self.block, self.labels = dropout, causal, block, labels
+        self.tied = tied and self.head_size == vocab_size and not input_size
+        super().__init__(**kwargs)
+
+
+# Sizes of the course. The first two are for the language `tales`, the others take BERT's vocabulary (30,522 words).
+SIZES: dict[str, dict[str, Any]] = {
+    "pico": {"hidden_size": 64, "num_layers": 3, "num_heads": 4, "tied": False},
+    "nano": {"hidden_size": 128, "num_layers": 4, "num_heads": 4, "tied": False},
+    "tiny": {"hidden_size": 256, "num_layers": 6, "num_heads": 4},
+    "small": {"hidden_size": 512, "num_layers": 8, "num_heads": 8},
+    "medium": {"hidden_size": 512, "num_layers": 12, "num_heads": 8},
+}
+
+
+def sinusoids(values: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
+    """Sines and cosines of each value at `width` / 2 wavelengths from 2 pi to 2 pi `longest`: (N,) -> (N, width)."""
+    frequencies = torch.exp(-math.log(longest) * torch.arange(width // 2, device=values.device) / (width // 2))
+    angles = values.float()[:, None] * frequencies
+    return torch.cat([angles.cos(), angles.sin()], -1)
+
+
+class SinusoidalTime(nn.Module):
+    """(B,) times to (B, D): fixed waves, then a small network that says what they mean."""
+
+    def __init__(self, config: DenoiserConfig):
+        super().__init__()
+        D = config.hidden_size
+        self.width, self.net = D, nn.Sequential(nn.Linear(D, D), nn.SiLU(), nn.Linear(D, D))
+        self.scale = 1000 / config.T  # the waves expect times up to about a thousand
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.net(sinusoids(t * self.scale, self.width).to(self.net[0].weight.dtype))  # type: ignore[arg-type]
+
+
+class TableTime(nn.Module):
+    """(B,) times to (B, D): one learned row for each whole step, the nearest above for times between."""
+
+    def __init__(self, config: DenoiserConfig):
+        super().__init__()
+        self.table = nn.Embedding(config.T + 1, config.hidden_size)
+
+    def forward(self, t: Tensor) -> Tensor:
+        return self.table(t.ceil().long())
+
+
+TIMES: dict[str, Callable[[DenoiserConfig], nn.Module | None]] = {
+    "none": lambda _: None, "sinusoidal": SinusoidalTime, "table": TableTime, "adaln": SinusoidalTime
+}  # fmt: skip
+
+
+class Denoiser(PreTrainedModel):
+    """The backbone: noisy tokens (or word vectors) and a time in, one vector of `head_size` numbers per position out.
+
+    Positions come as learned embeddings, with rotary angles beside them if asked: on a canvas of masks all tokens look
+    alike, so relative positions alone would leave every place with the same prediction.
+    """
+
+    config_class = DenoiserConfig
+    config: DenoiserConfig
+    base_model_prefix = "denoiser"
+    selects_positions = True  # forward takes `where`
+
+    def __init__(self, config: DenoiserConfig):
+        super().__init__(config)
+        D = config.hidden_size
+        self.token_embedding: nn.Embedding | nn.Linear = nn.Embedding(config.vocab_size, D)
+        if config.input_size:
+            self.token_embedding = nn.Linear(config.input_size, D, bias=False)
+        self.position_embedding = nn.Embedding(config.max_length, D)
+        self.time = TIMES[config.time](config)
+        self.label_embedding = nn.Embedding(config.labels + 1, D) if config.labels else None  # the last row: no label
+        self.blocks = nn.ModuleList(Block(config) for _ in range(config.num_layers))
+        self.norm = nn.LayerNorm(D, bias=False)
+        self.head = None if config.tied else nn.Linear(D, config.head_size, bias=False)
+        self.head_bias = nn.Parameter(torch.zeros(config.head_size))
+        self.post_init()
+
+    @torch.no_grad()
+    def _init_weights(self, module: nn.Module) -> None:
+        if isinstance(module, nn.Linear | nn.Embedding):
+            nn.init.normal_(module.weight, std=INIT_STD)
+        if isinstance(module, nn.Linear) and module.bias is not None:
+            nn.init.zeros_(module.bias)
+        if isinstance(module, nn.LayerNorm):
+            nn.init.ones_(module.weight)
+        if isinstance(module, Denoiser) and module.label_embedding is not None:
+            nn.init.zeros_(module.label_embedding.weight)  # at the start a label says nothing
+        if isinstance(module, Denoiser):  # not by Block: transformers passes over modules without weights of their own
+            for part in module.modules():
+                if isinstance(part, Block) and part.modulation is not None:
+                    nn.init.zeros_(part.modulation.weight)
+
+    def forward(
+        self,
+        xt: Tensor,
+        t: Tensor | float,
+        where: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+        label: Tensor | None = None,
+    ) -> Tensor:
+        """Denoise.
+
+        Args:    xt: (B, L) ids, in a network with blocks (B, 2 L), noisy text and then clean text; in a network of
+                 word vectors (B, L, input_size) numbers;
+                 t: (B,) or one time in [0, T], ignored if the model has no time input;
+                 where: (B, L) bool, compute the head at these positions only;
+                 cache: xt goes on where this left off, and is added to it; a network that looks left, or one with
+                 blocks, which then reads a single text: finished blocks and the one that is being written;
+                 label: (B,) what the text is to be, in 0..labels, the last one meaning any; None: any.
+        Returns: (B, L, head_size), or (N, head_size) for the N positions of `where`; the MASK column is -inf.
+        Raises:  ValueError for a wrong shape, ids outside the vocabulary, a sequence longer than max_length, or a time
+                 outside [0, T].
+        """
+        past = 0 if cache is None else len(cache)
+        self._check(xt, past, cache)
+        if label is not None and self.label_embedding is None:
+            raise ValueError("Denoiser: this network takes no label; build it with labels=..., or leave label out.")
+        streams = 2 if self.config.block and cache is None else 1  # noisy and clean text stand at the same places
+        L, K = xt.shape[1] // streams, self.config.hidden_size // self.config.num_heads
+        places = torch.arange(past, past + L, device=xt.device).repeat(streams)
+        noisy = xt.to(self.head_bias.dtype) if self.config.input_size else xt
+        x = self.token_embedding(noisy) + self.position_embedding(places)  # (B, streams L, D)
+        time = None if self.time is None else self.time(self._times(t, xt))  # (B, D)
+        if time is not None and self.config.time != "adaln":
+            x, time = x + time[:, None], None
+        if self.label_embedding is not None:
+            x = x + self.label_embedding(self._labels(label, xt))[:, None]
+        if where is not None and (where.dtype != torch.bool or where.shape != (len(xt), L)):
+            raise ValueError(f"Denoiser: where must be ({len(xt)}, {L}) bool, got {where.dtype} {tuple(where.shape)}.")
+        waves = sinusoids(places, K).to(x.dtype)
+        angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (streams L, K / 2)
+        for block in self.blocks:
+            x = block(x, time, angles, cache)
+        return self._output(x[:, :L] if where is None else x[:, :L][where])
+
+    def _output(self, x: Tensor) -> Tensor:
+        """(..., D) -> (..., head_size)."""
+        weight = self.token_embedding.weight if self.head is None else self.head.weight
+        bias: Tensor = self.head_bias
+        if self.config.mask_token_id is not None:
+            never = torch.arange(len(bias), device=bias.device) == self.config.mask_token_id
+            bias = bias.masked_fill(never, -torch.inf)
+        return F.linear(self.norm(x), weight, bias)
+
+    def _times(self, t: Tensor | float, xt: Tensor) -> Tensor:
+        t = torch.as_tensor(t, device=xt.device)
+        if t.ndim > 1 or t.numel() not in (1, len(xt)):
+            raise ValueError(f"Denoiser: t must be one time or ({len(xt)},), one per row of xt, got {tuple(t.shape)}.")
+        if not ((t >= 0) & (t <= self.config.T)).all():
+            raise ValueError(f"Denoiser: t must lie in [0, {self.config.T}], got {t.min():g}..{t.max():g}.")
+        return t.expand(len(xt))
+
+    def _labels(self, label: Tensor | None, xt: Tensor) -> Tensor:
+        label = torch.full((len(xt),), self.config.labels, device=xt.device) if label is None else label
+        if (
+            label.shape != xt.shape[:1]
+            or label.is_floating_point()
+            or not ((label >= 0) & (label <= self.config.labels)).all()
+        ):
+            raise ValueError(
+                f"Denoiser: label must be ({len(xt)},) numbers in 0..{self.config.labels}, the last one for any text; "
+                f"got {label.dtype} {tuple(label.shape)} {label.tolist()[:8]}."
+            )
+        return label
+
+    def _check(self, xt: Tensor, past: int, cache: KeyValueCache | None) -> None:
+        V, longest = self.config.vocab_size, self.config.max_length
+        if cache is not None and cache.exact and not (self.config.causal or self.config.block):
+            raise ValueError(
+                "Denoiser: a cache needs a network that is causal or has blocks; one that looks both ways everywhere "
+                "changes what it made of earlier places when a later one changes."
+            )
+        if self.config.input_size and (xt.ndim != 3 or xt.shape[2] != self.config.input_size):
+            raise ValueError(
+                f"Denoiser: xt must be (B, L, {self.config.input_size}) word vectors, got {tuple(xt.shape)}."
+            )
+        reads_ids = not self.config.input_size
+        if reads_ids and (xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel()):
+            raise ValueError(f"Denoiser: xt must be (B, L) integer ids, got {xt.dtype} {tuple(xt.shape)}.")
+        streams = 2 if self.config.block and cache is None else 1
+        if xt.shape[1] % streams:
+            raise ValueError(
+                f"Denoiser: a network with blocks reads noisy and clean text one behind the other, (B, 2 L) ids, got "
+                f"{tuple(xt.shape)}. With a cache it reads one text."
+            )
+        if past + xt.shape[1] // streams > longest:
+            raise ValueError(
+                f"Denoiser: sequences have at most {longest} tokens (max_length), got "
+                f"{past + xt.shape[1] // streams}. Cut the text into shorter chunks, or build the model with a larger "
+                "max_length."
+            )
+        if reads_ids and (xt.min() < 0 or xt.max() >= V):
+            raise ValueError(
+                f"Denoiser: ids lie in 0..{V - 1}, got {xt.min()}..{xt.max()}. Was the text made with another "
+                "tokenizer?"
+            )
+
+
+def parameter_count(model: nn.Module) -> int:
+    """Number of trained numbers in a model, shared ones once."""
+    return sum(p.numel() for p in model.parameters() if p.requires_grad)

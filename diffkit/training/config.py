@@ -1,0 +1,99 @@
+"""How to train, as plain settings: steps, objective, rates, curriculum."""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+from diffkit.random import checked_seed
+from diffkit.training.losses import OBJECTIVES, TIME_LAWS
+
+MOST = 10**9  # of anything that a run counts
+
+
+def refuse_null(settings: Any) -> None:
+    """Raises: ValueError if a setting has no value, as after `steps: null` in a file."""
+    for name, value in vars(settings).items():
+        if value is None:
+            raise ValueError(f"{type(settings).__name__}: {name} needs a value, got null. Leave the line out?")
+
+
+@dataclass(frozen=True)
+class Curriculum:
+    """Mask-rate curriculum: times come from (0, start * T] at first, and the range then widens to (0, T].
+
+    Hiding little first is how a small network finds that two distant places say the same thing; see notebook 05.
+    Shares of the whole run: `hold` at the starting range, then `ramp` to widen it. The default is no curriculum.
+    """
+
+    start: float = 1.0  # first largest t / T
+    hold: float = 0.0  # share of the run at that range
+    ramp: float = 0.0  # share of the run over which the range widens to all of (0, T]
+
+    def __post_init__(self) -> None:
+        refuse_null(self)
+        if not (0 < self.start <= 1 and 0 <= self.hold and 0 <= self.ramp and self.hold + self.ramp <= 1):
+            raise ValueError(
+                f"Curriculum: start must be in (0, 1], hold and ramp shares of the run with a sum up to 1; got {self}"
+            )
+
+    def reach(self, progress: float) -> float:
+        """Largest t / T to draw after this share of the run."""
+        if progress < self.hold:
+            return self.start
+        return min(1.0, self.start + (1 - self.start) * (progress - self.hold) / max(self.ramp, 1e-9))
+
+
+@dataclass(frozen=True)
+class TrainSettings:
+    """How to train. Rates are per optimiser step, one step being `accumulate` batches."""
+
+    steps: int = 2000  # optimiser steps of the whole run
+    objective: str = "cross_entropy"  # what is minimised, a name from objectives.py
+    times: str = "low_discrepancy"  # how t is drawn for a batch: low_discrepancy or uniform
+    curriculum: Curriculum = field(default_factory=Curriculum)
+    optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices, with AdamW for the rest
+    lr: float = 3e-4  # learning rate of AdamW after warm-up
+    muon_lr: float = 1e-2  # learning rate of the matrices that Muon trains
+    weight_decay: float = 0.01  # of matrices and embeddings
+    warmup: int = 1000  # steps over which the rate rises from zero
+    decay: float = 0.0  # share of the run, at its end, over which the rate falls to zero along a half cosine
+    clip: float = 1.0  # largest gradient norm
+    accumulate: int = 1  # batches to an optimiser step
+    ema: float = 0.999  # weight of the past in the averaged weights; 0 turns averaging off
+    precision: Literal["no", "bf16"] = "no"  # bf16: the network computes in bfloat16, weights stay float32
+    shard: bool = False  # split the weights over several processes (FSDP); for models that no single GPU holds
+    drop_label: float = 0.1  # share of the labels hidden from a conditional model, so that it can do without
+    save_every: int = 500  # steps between checkpoints
+    validate_every: int = 500  # steps between looks at held-out text
+    seed: int = 0  # of weights, order, times and masks
+
+    def __post_init__(self) -> None:
+        refuse_null(self)
+        known = {"objective": [*OBJECTIVES], "times": [*TIME_LAWS]}
+        known |= {"optimizer": ["adamw", "muon"], "precision": ["no", "bf16"]}
+        for name, names in known.items():
+            if getattr(self, name) not in names:
+                raise ValueError(f"TrainSettings: {name} must be one of {names}, got {getattr(self, name)!r}.")
+        for name in ("steps", "accumulate", "save_every", "validate_every", "lr", "muon_lr", "clip"):
+            if not getattr(self, name) > 0:
+                raise ValueError(f"TrainSettings: {name} must be positive, got {getattr(self, name)}.")
+        for name in ("steps", "accumulate", "save_every", "validate_every", "warmup"):
+            if getattr(self, name) > MOST:
+                raise ValueError(f"TrainSettings: {name} must be at most {MOST:,}, got {getattr(self, name):,}.")
+        for name in ("lr", "muon_lr", "weight_decay"):
+            if not math.isfinite(getattr(self, name)):
+                raise ValueError(f"TrainSettings: {name} must be a finite number, got {getattr(self, name)}.")
+        checked_seed(self.seed)
+        shares = 0 <= self.decay <= 1 and 0 <= self.drop_label <= 1 and 0 <= self.ema < 1
+        if min(self.warmup, self.weight_decay) < 0 or not shares:
+            raise ValueError(
+                "TrainSettings: warmup and weight_decay must be >= 0, drop_label, decay in [0, 1] and ema in [0, 1); "
+                f"got {self.warmup}, {self.weight_decay}, {self.drop_label}, {self.decay} and {self.ema}."
+            )
+
+    def warmth(self, step: int) -> float:
+        """Share of the full learning rate at a step (0 is the first): linear warm-up, constant, cosine decay."""
+        left = (self.steps - step) / max(1.0, self.decay * self.steps)
+        return min(1.0, (step + 1) / max(1, self.warmup)) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
