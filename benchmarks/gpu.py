@@ -23,7 +23,7 @@ from torch.nn import functional as F
 from training import RESULTS, SETUPS, our_model, write_results
 
 from diffkit.network.transformer import Denoiser, sinusoids
-from diffkit.processes.schedules import corrupt_count
+from diffkit.processes.masked import corrupt_count
 
 STEPS_OF_CONFIG = 50_000  # configs/tiny.yaml
 PROTOTYPE = (1.05e6, 3.4e6)  # tokens/s on one H100

@@ -18,15 +18,14 @@ from pathlib import Path
 import torch
 from torch import Generator, Tensor
 
-from diffkit.evaluation.bounds import kl_floor, kl_of_counts, wilson
 from diffkit.evaluation.samples import distinct_n
-from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.evaluation.statistics import kl_floor, kl_of_counts, wilson
+from diffkit.io import write_whole
+from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.model import DiffusionModel, fingerprint, load_model
-from diffkit.network.conditioning import endings
-from diffkit.processes.masked import Denoise, Process
+from diffkit.processes.base import Denoise, Process
 from diffkit.sampling.guidance import classifier_guided, exact_classifier, follow, guide
 from diffkit.sampling.sampler import sample
-from diffkit.training.checkpoint import write_whole
 
 RESULTS = Path(__file__).resolve().parent / "results" / "guidance.json"
 ENDINGS = ("lost", "shared")  # a frequent and a rare one

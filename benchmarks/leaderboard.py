@@ -39,11 +39,11 @@ from diffkit.course.experiments.leaderboard import (
     steps_of,
     ways_of,
 )
+from diffkit.io import whole_or_absent, write_whole
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
-from diffkit.training.checkpoint import whole_or_absent, write_whole
 
 HOME = Path(__file__).resolve().parent.parent
 RESULTS = HOME / "benchmarks" / "results" / "leaderboard.json"

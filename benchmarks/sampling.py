@@ -28,9 +28,11 @@ import transformers
 from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM
 
+from diffkit.io import write_whole
 from diffkit.model import DiffusionModel, build_model
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.block_cache import Blockwise, block_anew, suffix_anew
+from diffkit.sampling.parallel import most_confident
 from diffkit.sampling.remasking import Remasking, rescaled
 from diffkit.sampling.sampler import denoise_frames
 from diffkit.sampling.skipping import (
@@ -42,9 +44,7 @@ from diffkit.sampling.skipping import (
     even_times,
     expected_calls,
     fast_frames,
-    most_confident,
 )
-from diffkit.training.checkpoint import write_whole
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sampling.json"
 V, MASK, L, T, SLICES = 30_522, 103, 128, 1000, 10

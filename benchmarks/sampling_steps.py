@@ -22,12 +22,12 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.evaluation.bounds import Quality, quality
+from diffkit.evaluation.samples import Quality, quality
+from diffkit.io import write_whole
 from diffkit.languages.story_language import load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.sampling.sampler import sample
 from diffkit.sampling.unmasking import RULES
-from diffkit.training.checkpoint import write_whole
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sampling_steps.json"
 STEPS = (4, 8, 12, 16, 24, 48)

@@ -22,8 +22,8 @@ from pathlib import Path
 import torch
 
 from diffkit.course.experiments.scaling import BATCH, Point, Prefixes, build_point, judge_point, recipe, size_of
+from diffkit.io import write_whole
 from diffkit.languages.story_language import StoryLanguage, load_language
-from diffkit.training.checkpoint import write_whole
 from diffkit.training.trainer import fit, with_progress
 
 HOME = Path(__file__).resolve().parent.parent

@@ -20,27 +20,17 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.evaluation.bounds import quality
+from diffkit.evaluation.samples import quality
+from diffkit.io import write_whole
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.model import fingerprint, load_model
-from diffkit.processes.masked import Denoise, MaskedDiffusion
+from diffkit.processes.base import Denoise
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.block_cache import Blockwise, block_anew, suffix_anew
+from diffkit.sampling.parallel import Parallel, above, entropy_bounded, most_confident
 from diffkit.sampling.remasking import Remasking, back_and_forth, capped, doubtful, looped_times, rescaled, standing
 from diffkit.sampling.sampler import Frame, denoise_frames, last_frame
-from diffkit.sampling.skipping import (
-    Counted,
-    FirstHitting,
-    Lazy,
-    Parallel,
-    Remembered,
-    Sampler,
-    above,
-    entropy_bounded,
-    even_times,
-    fast_frames,
-    most_confident,
-)
-from diffkit.training.checkpoint import write_whole
+from diffkit.sampling.skipping import Counted, FirstHitting, Lazy, Remembered, Sampler, even_times, fast_frames
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed_quality.json"
 BATCH = 64

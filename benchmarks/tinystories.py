@@ -23,16 +23,17 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.cli.settings import DataSettings, read_held_out
 from diffkit.data.tokenizer import load_tokenizer, special_ids
-from diffkit.evaluation.bounds import mean_of, sequence_bounds
+from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.evaluation.ngram import NGram
 from diffkit.evaluation.samples import distinct_n, seen_windows
+from diffkit.evaluation.statistics import mean_of
+from diffkit.io import write_whole
 from diffkit.model import load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
 from diffkit.processes.autoregressive import Autoregressive
-from diffkit.processes.masked import Denoise, Process
+from diffkit.processes.base import Denoise, Process
 from diffkit.sampling.sampler import sample_many
-from diffkit.training.checkpoint import write_whole
 
 RESULTS = Path(__file__).resolve().parent / "results" / "tinystories.json"
 MODELS = {"masked diffusion": "tinystories-nano", "autoregressive twin": "tinystories-nano-ar"}

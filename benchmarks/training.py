@@ -34,11 +34,11 @@ from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, PreTrainedTokenizerBase
 
 from diffkit.data.tokenizer import load_tokenizer
+from diffkit.io import write_whole
 from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, build_model
 from diffkit.network.transformer import parameter_count
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.training.checkpoint import write_whole
 from diffkit.training.config import TrainSettings
 from diffkit.training.losses import low_discrepancy
 from diffkit.training.state import make_optimizers

@@ -3,8 +3,8 @@
 from diffkit.evaluation.bounds import nelbo
 from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, load_model
-from diffkit.processes.masked import MaskedDiffusion
-from diffkit.processes.schedules import corrupt, get_schedule
+from diffkit.processes.masked import MaskedDiffusion, corrupt
+from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.sampler import denoise_frames, infill
 
 __version__ = "0.1.0"

@@ -20,11 +20,13 @@ from diffkit.network.attention import KeyValueCache
 from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig, parameter_count
 from diffkit.paths import PRETRAINED
 from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.base import Process
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.embedding_diffusion import WordVectorDiffusion
-from diffkit.processes.masked import MaskedDiffusion, Process
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.seal import is_as_sealed, seal
 

@@ -10,7 +10,7 @@ import ast
 import textwrap
 from pathlib import Path
 
-from diffkit.training.checkpoint import write_whole
+from diffkit.io import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 

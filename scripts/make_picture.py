@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from diffkit import denoise_frames, load_language, load_model
-from diffkit.training.checkpoint import write_whole
+from diffkit.io import write_whole
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS, LINE, CHARACTER, LEFT, TOP = 12, 34, 8.4, 24, 56  # tokens in a line; pixels

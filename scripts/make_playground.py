@@ -16,11 +16,11 @@ from typing import Any
 import numpy as np
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
+from diffkit.io import whole_files
 from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, check_tokenizer, load_model
 from diffkit.network.attention import SHARPEST
 from diffkit.paths import PRETRAINED
-from diffkit.training.checkpoint import whole_files
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "playground"

@@ -11,10 +11,11 @@ from typing import NamedTuple
 import torch
 
 from diffkit.cli.report import measure, sample_table
-from diffkit.evaluation.bounds import Estimate, paired_gap, sequence_bounds
-from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.evaluation.bounds import paired_gap, sequence_bounds
+from diffkit.evaluation.statistics import Estimate
+from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.model import DiffusionModel, load_model
-from diffkit.network.conditioning import Conditioned, endings
+from diffkit.network.conditioning import Conditioned
 from diffkit.paths import PRETRAINED
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion

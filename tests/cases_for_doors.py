@@ -24,8 +24,9 @@ from diffkit.network import conditioning
 from diffkit.processes import masked, schedules, transitions
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.random import categorical, highest, inverse_cdf, normal_like, uniform_like, uniform_numbers
 from diffkit.sampling import (

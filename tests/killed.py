@@ -17,7 +17,7 @@ import resource
 import signal
 import sys
 
-from diffkit.cli import main
+from diffkit.cli.main import main as command
 
 TOO_LONG = 120  # seconds
 

@@ -7,8 +7,9 @@ from worlds import MASK, MICRO, TEXTS, L, V, deduplicated, generator, masked_dif
 from diffkit.network.attention import KeyValueCache
 from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.sampling.block_cache import Blockwise, OldKeys, block_anew, reuse_error, suffix_anew
+from diffkit.sampling.parallel import above, most_confident
 from diffkit.sampling.sampler import last_frame
-from diffkit.sampling.skipping import Counted, above, fast_frames, most_confident
+from diffkit.sampling.skipping import Counted, fast_frames
 
 PROCESS = masked_diffusion()
 CANVAS = 12

@@ -9,20 +9,17 @@ import sys
 import pytest
 import torch
 
+from diffkit.io import claimed, whole_files, whole_or_absent, write_whole
 from diffkit.training import checkpoint
 from diffkit.training.checkpoint import (
     FORMAT,
     checkpoints,
-    claimed,
     drop_checkpoints,
     latest_checkpoint,
     load_checkpoint,
     optimizer_state,
     restore_optimizers,
     save_checkpoint,
-    whole_files,
-    whole_or_absent,
-    write_whole,
 )
 
 TENSORS = {"weight": torch.arange(6.0).reshape(2, 3), "count": torch.tensor(3), "bytes": torch.arange(9).byte()}

@@ -19,8 +19,9 @@ from diffkit.model import build_model, load_model
 from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import follow
+from diffkit.sampling.parallel import Parallel, above
 from diffkit.sampling.sampler import last_frame, sample
-from diffkit.sampling.skipping import FirstHitting, Lazy, Parallel, Remembered, above, even_times, fast_frames
+from diffkit.sampling.skipping import FirstHitting, Lazy, Remembered, even_times, fast_frames
 from diffkit.sampling.variable_length import grow
 from diffkit.training.config import TrainSettings
 from diffkit.training.trainer import fit

@@ -29,8 +29,9 @@ from worlds import (
 
 import diffkit.processes.masked
 from diffkit.model import PROCESSES
-from diffkit.processes.masked import MaskedDiffusion, Process, discrete_weight, logits_at
-from diffkit.processes.schedules import corrupt_count, get_schedule
+from diffkit.processes.base import Process, logits_at
+from diffkit.processes.masked import MaskedDiffusion, corrupt_count, discrete_weight
+from diffkit.processes.schedules import get_schedule
 from diffkit.training.losses import cross_entropy, sequence_mean
 
 SIZES = SUBSETS.sum(1)

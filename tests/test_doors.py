@@ -18,7 +18,8 @@ from worlds import MASK, MICRO, V, generator, masked_diffusion
 
 import diffkit
 from diffkit.evaluation.bounds import sequence_bounds
-from diffkit.processes.schedules import CURVES, FAMILIES, corrupt, corrupt_count, get_schedule
+from diffkit.processes.masked import corrupt, corrupt_count
+from diffkit.processes.schedules import CURVES, FAMILIES, get_schedule
 from diffkit.random import categorical
 from diffkit.sampling.sampler import sample
 from diffkit.sampling.unmasking import RULES

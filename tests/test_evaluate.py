@@ -27,18 +27,9 @@ from worlds import (
     uniform_denoiser,
 )
 
-from diffkit.evaluation.bounds import (
-    Estimate,
-    error_by_count,
-    gap_to_entropy,
-    mean_of,
-    nelbo,
-    order_bounds,
-    plot_kl_floor,
-    quality,
-    sequence_bounds,
-    wilson,
-)
+from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo, order_bounds, sequence_bounds
+from diffkit.evaluation.samples import plot_kl_floor, quality
+from diffkit.evaluation.statistics import Estimate, mean_of, wilson
 from diffkit.processes.masked import MaskedDiffusion
 
 PROCESS = masked_diffusion("cosine")

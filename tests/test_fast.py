@@ -23,19 +23,16 @@ from worlds import (
 from diffkit.network.conditioning import Conditioned
 from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.processes.schedules import get_schedule
+from diffkit.sampling.parallel import Parallel, above, entropy_bounded, most_confident
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
 from diffkit.sampling.skipping import (
     Counted,
     FirstHitting,
     Lazy,
-    Parallel,
     Remembered,
-    above,
-    entropy_bounded,
     even_times,
     expected_calls,
     fast_frames,
-    most_confident,
     takes_time,
 )
 

@@ -18,8 +18,9 @@ from worlds import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, V, generator
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo
 from diffkit.model import build_model, load_model, quiet
-from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.embedding_diffusion import MOVERS
+from diffkit.processes.plaid import Plaid
 from diffkit.sampling.sampler import denoise_frames, noising_frames, sample
 from diffkit.training.config import TrainSettings
 from diffkit.training.losses import end_to_end, likelihood

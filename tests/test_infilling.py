@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import MASK, MICRO, TALES, L, V, generator
 
-from diffkit.evaluation.bounds import mean_of
 from diffkit.evaluation.infilling import conditional_bounds, conditional_gap, judge_fillings
+from diffkit.evaluation.statistics import mean_of
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.sampler import canvas_from_text, infill

@@ -6,8 +6,9 @@ import pytest
 import torch
 from worlds import MASK, MICRO, TALES, L, V, derivations, generator
 
+from diffkit.languages.story_language import endings
 from diffkit.model import build_model, start_from
-from diffkit.network.conditioning import Conditioned, dropped, endings
+from diffkit.network.conditioning import Conditioned, dropped
 from diffkit.processes.masked import MaskedDiffusion
 
 

@@ -6,7 +6,8 @@ import pytest
 import torch
 from worlds import LABELS, MASK, MICRO, PROBS, TEXTS, L, V, generator
 
-from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.plaid import Plaid
 from diffkit.sampling.embedding_guidance import PutBack, exact_opinion, pushed
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
 

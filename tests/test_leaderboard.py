@@ -25,13 +25,14 @@ from diffkit.course.experiments.leaderboard import (
     texts,
     ways_of,
 )
-from diffkit.evaluation.bounds import quality
+from diffkit.evaluation.samples import quality
 from diffkit.model import fingerprint, load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
+from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.training.config import Curriculum, TrainSettings
 

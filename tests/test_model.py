@@ -11,7 +11,8 @@ from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, build_model, load_model, quiet
 from diffkit.network.attention import Attention, Block, rotate
 from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig, parameter_count, sinusoids
-from diffkit.processes.masked import MaskedDiffusion, logits_at
+from diffkit.processes.base import logits_at
+from diffkit.processes.masked import MaskedDiffusion
 
 V, L, MASK, T = 11, 7, 1, 20
 PROCESS = MaskedDiffusion(V, MASK)

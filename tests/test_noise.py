@@ -11,7 +11,8 @@ from hypothesis import strategies as st
 from scipy import stats
 from worlds import generator
 
-from diffkit.processes.schedules import CURVES, FAMILIES, corrupt, corrupt_count, get_schedule
+from diffkit.processes.masked import corrupt, corrupt_count
+from diffkit.processes.schedules import CURVES, FAMILIES, get_schedule
 
 # Every schedule, families with more than one setting. (name, parameters)
 ALL = [

@@ -9,7 +9,7 @@ from exercise_cases.notebook_16 import strangers, sure_and, two_far_apart
 from worlds import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, masked_diffusion
 
 from diffkit import load_model
-from diffkit.evaluation.bounds import Estimate, order_bounds
+from diffkit.evaluation.bounds import order_bounds
 from diffkit.evaluation.parallel_cost import (
     BadRule,
     RuleBoard,
@@ -20,6 +20,7 @@ from diffkit.evaluation.parallel_cost import (
     score_rule,
     shipped,
 )
+from diffkit.evaluation.statistics import Estimate
 from diffkit.sampling.sampler import sample
 from diffkit.sampling.unmasking import RULES, Reveal, random_order
 

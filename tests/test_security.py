@@ -34,12 +34,12 @@ from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import load_corpus
 from diffkit.data.tokenizer import SPECIAL_TOKENS, load_tokenizer
 from diffkit.evaluation.judge import load_judge
+from diffkit.io import write_whole
 from diffkit.model import build_model, load_model, model_folder
 from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.sampler import denoise_frames
-from diffkit.training.checkpoint import write_whole
 from diffkit.training.trainer import Record
 
 ROOT = Path(__file__).resolve().parent.parent

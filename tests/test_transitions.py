@@ -11,8 +11,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from worlds import MASK, MICRO, TEXTS, L, V, generator, table_denoiser
 
+from diffkit.processes.base import Process
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.masked import Process
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD
 from diffkit.processes.transitions import (

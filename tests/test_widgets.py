@@ -24,10 +24,10 @@ from diffkit.course.widgets.panel import OPEN_AT_ONCE, guarded, heard_while_busy
 from diffkit.course.widgets.sampler_lab import THREAD, Settings
 from diffkit.course.widgets.text import HIDDEN
 from diffkit.data.batches import StoryBatches
-from diffkit.evaluation.bounds import quality
-from diffkit.evaluation.samples import marginals
+from diffkit.evaluation.samples import marginals, quality
 from diffkit.model import build_model
-from diffkit.processes.schedules import corrupt, get_schedule
+from diffkit.processes.masked import corrupt
+from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.guidance import follow, guide
 from diffkit.sampling.sampler import sample
 from diffkit.training.checkpoint import latest_checkpoint

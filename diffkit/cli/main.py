@@ -16,7 +16,7 @@ from typing import Any
 from jsonargparse import ArgumentParser, auto_cli
 
 from diffkit import __version__
-from diffkit.cli import generate, plain_yaml, train
+from diffkit.cli import evaluate, generate, plain_yaml, train
 from diffkit.cli.terminal import harmless
 from diffkit.paths import CONFIGS
 from diffkit.training.config import Curriculum, TrainSettings
@@ -31,7 +31,7 @@ COMMANDS: dict[str, Any] = {
         train.train,
         generate.sample,
         generate.infill,
-        generate.evaluate,
+        evaluate.evaluate,
     )  # fmt: skip
 }
 FLAGS = ("--all", "--animate", "--complete", "--resume")

@@ -14,22 +14,24 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.course import plots
 from diffkit.data.batches import StoryBatches
-from diffkit.evaluation.bounds import CountError, Estimate, error_by_count, gap_to_entropy, nelbo, quality
+from diffkit.evaluation.bounds import CountError, error_by_count, gap_to_entropy, nelbo
 from diffkit.evaluation.samples import (
     copied,
     distinct_n,
     marginals,
     pair_distance,
+    quality,
     repeated_sentences,
     self_bleu,
     token_entropy,
 )
+from diffkit.evaluation.statistics import Estimate
+from diffkit.io import write_whole
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.network.transformer import parameter_count
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.sampler import sample_many
-from diffkit.training.checkpoint import write_whole
 
 Figures = dict[str, Any]  # plain numbers, texts and dictionaries of them: JSON can hold it
 SHOWN_COUNTS = (1, 4, 8, 16, 24, 32, 40, 44, 47, 48)  # hidden tokens

@@ -21,16 +21,15 @@ from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import CORPORA, load_corpus, split_documents
 from diffkit.data.tokenizer import load_tokenizer, special_ids, train_tokenizer
 from diffkit.evaluation.bounds import nelbo
-from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.io import whole_or_absent
+from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.languages.tales import GRAMMARS
 from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
-from diffkit.network.conditioning import endings
 from diffkit.network.transformer import SIZES, TIMES
 from diffkit.processes.d3pm import REVERSES
 from diffkit.processes.masked import WEIGHTS
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.transitions import LIMITS, TRANSITIONS
-from diffkit.training.checkpoint import whole_or_absent
 from diffkit.training.config import MOST, TrainSettings, refuse_null
 
 MOST_TOKENS = {"batch_size": 2**24, "validation_sequences": 2**26}  # in so many sequences; no machine holds more

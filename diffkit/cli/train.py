@@ -18,9 +18,10 @@ from tqdm.auto import tqdm
 
 from diffkit.cli.settings import DataSettings, ModelSettings, Workshop, build, default_output, learn_tokenizer
 from diffkit.cli.terminal import paragraph
+from diffkit.io import check_writable, whole_files, write_whole
 from diffkit.model import quiet
 from diffkit.network.transformer import parameter_count
-from diffkit.training.checkpoint import check_writable, latest_checkpoint, whole_files, write_whole
+from diffkit.training.checkpoint import latest_checkpoint
 from diffkit.training.config import TrainSettings
 from diffkit.training.trainer import Record, fit, with_progress
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable, Iterable
 from typing import NamedTuple
 
@@ -10,31 +9,12 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_ids, check_whole
+from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.masked import Denoise, MaskedDiffusion, Process, beside, hidden_nats, logits_at
-from diffkit.processes.schedules import Schedule, corrupt_count
+from diffkit.processes.base import Denoise, Process, beside, logits_at
+from diffkit.processes.masked import MaskedDiffusion, corrupt_count, hidden_nats
+from diffkit.processes.schedules import Schedule
 from diffkit.random import uniform_numbers
-
-
-class Estimate(NamedTuple):
-    """A mean and its standard error."""
-
-    mean: float
-    standard_error: float
-
-    def __truediv__(self, scale: float) -> Estimate:
-        return Estimate(self.mean / scale, self.standard_error / abs(scale))
-
-    def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {self.standard_error:.4f}"
-
-
-def mean_of(values: Tensor) -> Estimate:
-    """Mean of independent values (n,) and its standard error (NaN for a single value)."""
-    if values.ndim != 1 or not len(values):
-        raise ValueError(f"mean_of: needs values (n,), at least one, got {tuple(values.shape)}.")
-    spread = values.double().std().item() if len(values) > 1 else math.nan
-    return Estimate(values.double().mean().item(), spread / math.sqrt(len(values)))
 
 
 def check_texts(process: Process, x0: Tensor, where: str) -> None:
@@ -209,78 +189,3 @@ def pattern_chances(schedule: Schedule, t: Tensor, L: int) -> Tensor:
     count = mask_patterns(L).sum(1)
     gamma = schedule.gamma(t)[:, None]
     return gamma**count * (1 - gamma) ** (L - count)
-
-
-class Quality(NamedTuple):
-    """Samples against the truth."""
-
-    valid: float  # share of samples that are stories of the language
-    low: float  # 95 % interval of that share (Wilson)
-    high: float
-    log_prob: float  # mean exact log-probability of the valid ones, nats; the truth has -entropy
-    plot_kl: float  # KL(plots of the valid samples || plots of the language), nats
-    plot_kl_floor: float  # what a perfect sampler of this many samples would show on average
-
-
-def plots_of(language: StoryLanguage, ids: Tensor) -> Tensor:
-    """The plot, which is the template, that each sample (n, L) follows, (n,) int64; -1 if it is no whole story."""
-    return language.parse(ids).where((ids != language.mask_id).all(1), -1)
-
-
-def quality(language: StoryLanguage, ids: Tensor) -> Quality:
-    """Judge samples (n, L) exactly. The plot is the template a story follows, the ending included.
-
-    A perfect sampler has plot_kl near its floor: counts are noisy.
-    """
-    if not len(ids):
-        raise ValueError(f"quality: there is nothing to judge in samples {tuple(ids.shape)}.")
-    log_p, plots = language.log_prob(ids), plots_of(language, ids)
-    valid = plots >= 0
-    low, high = wilson(int(valid.sum()), len(ids))
-    counts = torch.bincount(plots[valid], minlength=len(language.template_probs)).double()
-    kl = kl_of_counts(counts, language.template_probs)
-    floor = plot_kl_floor(language, int(valid.sum()))
-    mean_log_p = log_p[valid].mean().item() if valid.any() else -math.inf
-    return Quality(valid.double().mean().item(), low, high, mean_log_p, kl if valid.any() else math.inf, floor)
-
-
-def chance_of_counts(probs: Tensor, n: int) -> Tensor:
-    """Binomial chance that k of n samples have each outcome: (K,) probabilities to (K, n + 1) float64."""
-    p, k = probs.double()[:, None], torch.arange(n + 1, dtype=torch.float64)
-    ways = math.lgamma(n + 1) - torch.lgamma(k + 1) - torch.lgamma(n - k + 1)
-    return (ways + torch.special.xlogy(k, p) + torch.special.xlogy(n - k, 1 - p)).exp()
-
-
-def kl_of_counts(counts: Tensor, probs: Tensor) -> float:
-    """KL(frequencies || exact probabilities), nats, from counts (K,) and probs (K,)."""
-    if counts.shape != probs.shape:
-        raise ValueError(
-            f"kl_of_counts: one count for each of {tuple(probs.shape)} outcomes, got {tuple(counts.shape)}."
-        )
-    share = counts.double() / counts.sum().clamp(min=1)
-    return (torch.special.xlogy(share, share) - torch.special.xlogy(share, probs)).sum().item()
-
-
-def kl_floor(probs: Tensor, n: int) -> float:
-    """Mean of `kl_of_counts` over n perfect samples, nats: near (K - 1) / (2 n) for many, exact for few."""
-    check_whole(n, "n", "kl_floor")
-    k = torch.arange(n + 1, dtype=torch.float64)
-    return float(
-        (chance_of_counts(probs, n) @ torch.special.xlogy(k / n, k / n)).sum() + torch.special.entr(probs).sum()
-    )
-
-
-def plot_kl_floor(language: StoryLanguage, n: int) -> float:
-    """Mean plot_kl of n true stories, nats: near (plots - 1) / (2 n) for many, exact for few; infinite for none."""
-    if n < 1:
-        return math.inf
-    return kl_floor(language.template_probs, n)
-
-
-def wilson(hits: int, n: int, z: float = 1.96) -> tuple[float, float]:
-    """95 % interval for a share, from hits out of n (Wilson 1927); sensible at 0 and at n, unlike plus-minus."""
-    if n < 1 or not 0 <= hits <= n:
-        raise ValueError(f"wilson: needs 0 <= hits <= n and n >= 1, got {hits} of {n}.")
-    middle = (hits + z * z / 2) / (n + z * z)
-    half = z * math.sqrt(hits * (n - hits) / n + z * z / 4) / (n + z * z)
-    return max(0.0, middle - half), min(1.0, middle + half)

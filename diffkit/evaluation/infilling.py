@@ -9,10 +9,11 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_generator, check_ids, check_whole
-from diffkit.evaluation.bounds import Estimate, paired_gap
+from diffkit.evaluation.bounds import paired_gap
+from diffkit.evaluation.statistics import Estimate
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.masked import Denoise, MaskedDiffusion, beside
-from diffkit.processes.schedules import corrupt_count
+from diffkit.processes.base import Denoise, beside
+from diffkit.processes.masked import MaskedDiffusion, corrupt_count
 from diffkit.random import uniform_numbers
 
 

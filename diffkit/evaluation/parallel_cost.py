@@ -15,9 +15,10 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
-from diffkit.evaluation.bounds import Estimate, mean_of
+from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.masked import Denoise, MaskedDiffusion, beside
+from diffkit.processes.base import Denoise, beside
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import highest
 from diffkit.sampling.sampler import evaluating
 from diffkit.sampling.unmasking import RULES, Score

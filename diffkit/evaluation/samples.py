@@ -10,7 +10,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from diffkit.evaluation.bounds import chance_of_counts, kl_floor, kl_of_counts, plots_of
+from diffkit.evaluation.statistics import chance_of_counts, kl_floor, kl_of_counts, wilson
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.languages.tales import slot_and_form
 
@@ -202,3 +202,43 @@ def pair_distance(language: StoryLanguage, ids: Tensor, first: str, second: str)
             counts[row[a[0]], row[b[0]]] += 1
     probs = torch.tensor(list(exact.values()), dtype=torch.float64)
     return distance(torch.tensor(list(counts.values())), probs / probs.sum())
+
+
+class Quality(NamedTuple):
+    """Samples against the truth."""
+
+    valid: float  # share of samples that are stories of the language
+    low: float  # 95 % interval of that share (Wilson)
+    high: float
+    log_prob: float  # mean exact log-probability of the valid ones, nats; the truth has -entropy
+    plot_kl: float  # KL(plots of the valid samples || plots of the language), nats
+    plot_kl_floor: float  # what a perfect sampler of this many samples would show on average
+
+
+def plots_of(language: StoryLanguage, ids: Tensor) -> Tensor:
+    """The plot, which is the template, that each sample (n, L) follows, (n,) int64; -1 if it is no whole story."""
+    return language.parse(ids).where((ids != language.mask_id).all(1), -1)
+
+
+def quality(language: StoryLanguage, ids: Tensor) -> Quality:
+    """Judge samples (n, L) exactly. The plot is the template a story follows, the ending included.
+
+    A perfect sampler has plot_kl near its floor: counts are noisy.
+    """
+    if not len(ids):
+        raise ValueError(f"quality: there is nothing to judge in samples {tuple(ids.shape)}.")
+    log_p, plots = language.log_prob(ids), plots_of(language, ids)
+    valid = plots >= 0
+    low, high = wilson(int(valid.sum()), len(ids))
+    counts = torch.bincount(plots[valid], minlength=len(language.template_probs)).double()
+    kl = kl_of_counts(counts, language.template_probs)
+    floor = plot_kl_floor(language, int(valid.sum()))
+    mean_log_p = log_p[valid].mean().item() if valid.any() else -math.inf
+    return Quality(valid.double().mean().item(), low, high, mean_log_p, kl if valid.any() else math.inf, floor)
+
+
+def plot_kl_floor(language: StoryLanguage, n: int) -> float:
+    """Mean plot_kl of n true stories, nats: near (plots - 1) / (2 n) for many, exact for few; infinite for none."""
+    if n < 1:
+        return math.inf
+    return kl_floor(language.template_probs, n)

@@ -244,3 +244,9 @@ def load_language(name: str) -> StoryLanguage:
     if name not in GRAMMARS:
         raise ValueError(f"load_language: the languages are {sorted(GRAMMARS)}, got {name!r}.")
     return StoryLanguage(GRAMMARS[name])
+
+
+def endings(language: StoryLanguage, ids: Tensor) -> Tensor:
+    """How each canvas (n, L) ends, (n,) int64: its place in `language.labels`, -1 outside the language."""
+    templates = language.parse(ids)
+    return torch.where(templates >= 0, language.template_labels[templates], -1)

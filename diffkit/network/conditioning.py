@@ -5,14 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.languages.story_language import StoryLanguage
 from diffkit.random import uniform_like
-
-
-def endings(language: StoryLanguage, ids: Tensor) -> Tensor:
-    """How each canvas (n, L) ends, (n,) int64: its place in `language.labels`, -1 outside the language."""
-    templates = language.parse(ids)
-    return torch.where(templates >= 0, language.template_labels[templates], -1)
 
 
 def dropped(label: Tensor, p: float, null: int, rng: Generator) -> Tensor:

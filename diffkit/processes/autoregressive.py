@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffkit.network.attention import KeyValueCache
-from diffkit.processes.masked import Denoise, LossTerms, Process, Step, beside, without_mask
+from diffkit.processes.base import Denoise, LossTerms, Process, Step, beside, without_mask
 from diffkit.random import categorical
 
 

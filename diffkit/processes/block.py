@@ -6,7 +6,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.masked import Denoise, LossTerms, Process, Step, beliefs_of, hidden_nats, logits_at
+from diffkit.processes.base import Denoise, LossTerms, Process, Step, logits_at
+from diffkit.processes.masked import beliefs_of, hidden_nats
 from diffkit.random import categorical, highest, uniform_like
 
 

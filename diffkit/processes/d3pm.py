@@ -8,8 +8,8 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.masked import Denoise, LossTerms, Step, without_mask
-from diffkit.processes.schedules import Schedule, check_clean
+from diffkit.processes.base import Denoise, LossTerms, Step, check_clean, without_mask
+from diffkit.processes.schedules import Schedule
 from diffkit.processes.transitions import (
     TransitionProcess,
     any_word,

@@ -7,8 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.processes.masked import Denoise, LossTerms, Process, Step, without_mask
-from diffkit.processes.schedules import check_clean
+from diffkit.processes.base import Denoise, LossTerms, Process, Step, check_clean, without_mask
 from diffkit.random import categorical, normal_like
 
 Mover = Callable[["WordVectorDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s

@@ -9,9 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
-
-from diffkit.random import uniform_like
+from torch import Tensor
 
 Curve = Callable[[Tensor], Tensor]  # of tau = t / T in [0, 1], float64
 
@@ -190,90 +188,3 @@ def schedule_settings(schedule: Schedule) -> dict[str, Any]:
 def schedule_from(settings: dict[str, Any]) -> Schedule:
     """Build from what `schedule_settings` returns."""
     return get_schedule(settings["schedule"], settings["T"], **settings.get("schedule_parameters", {}))
-
-
-def corrupt(
-    x0: Tensor,
-    t: Tensor | float,
-    *,
-    schedule: Schedule,
-    mask_id: int,
-    rng: Generator,
-    frozen: Tensor | None = None,
-) -> tuple[Tensor, Tensor]:
-    """Mask every token independently with probability gamma(t).
-
-    Args:    x0: (B, L) ids without MASK; t: one time for all rows, or (B,) times in [0, T]; schedule: gamma;
-             mask_id: id of MASK; rng: decides which tokens are hit.
-             frozen: (B, L) bool, positions that are never masked (a prompt, or padding that is not to be learned).
-    Returns: xt (B, L), and is_masked (B, L) bool, true exactly where xt is MASK. x0 is left as it is.
-    Raises:  ValueError for shapes that do not fit, times outside [0, T], or a MASK in x0; TypeError for ids that are
-             not integers.
-    Source:  arXiv:2406.07524, forward process.
-
-    >>> x0, rng = torch.arange(4, 12)[None], torch.Generator().manual_seed(0)
-    >>> xt, is_masked = corrupt(x0, 500, schedule=get_schedule("linear"), mask_id=1, rng=rng)
-    >>> xt.tolist()
-    [[1, 5, 1, 1, 1, 9, 1, 11]]
-    """
-    check_clean(x0, mask_id, frozen)
-    gamma = schedule.gamma(t).to(x0.device)
-    if gamma.ndim > 1 or (gamma.ndim == 1 and len(gamma) != len(x0)):
-        raise ValueError(f"corrupt: t must be one number or ({len(x0)},), one per row of x0, got {tuple(gamma.shape)}.")
-    u = uniform_like(x0, rng, torch.float32)
-    is_masked = u < (gamma[:, None] if gamma.ndim else gamma)
-    if frozen is not None:
-        is_masked &= ~frozen
-    return torch.where(is_masked, mask_id, x0), is_masked
-
-
-def corrupt_count(
-    x0: Tensor, count: Tensor | int, *, mask_id: int, rng: Generator, frozen: Tensor | None = None
-) -> tuple[Tensor, Tensor]:
-    """Mask exactly `count` tokens of each row, every subset of the free positions equally likely.
-
-    Args:    count: one number for all rows, or (B,) int64, each at least 0 and at most the row's free positions.
-    Returns: as `corrupt`. Raises as `corrupt`, and ValueError for a count that does not fit.
-    Source:  arXiv:2502.09992 and arXiv:2406.03736, likelihood estimate with a fixed number of masks.
-    """
-    check_clean(x0, mask_id, frozen)
-    B, L = x0.shape
-    u = uniform_like(x0, rng, torch.float32)
-    if frozen is not None:
-        u = u.masked_fill(frozen, 2.0)  # last in line
-    count = torch.as_tensor(count, device=x0.device)
-    if count.is_floating_point() or count.shape not in ((), (B,)):
-        raise ValueError(
-            f"corrupt_count: count must be one whole number or ({B},) of them, got {count.dtype} {tuple(count.shape)}."
-        )
-    count = count.expand(B)
-    free = (u < 2).sum(1)
-    if (count < 0).any() or (count > free).any():
-        bad = int(((count < 0) | (count > free)).nonzero()[0])
-        raise ValueError(
-            f"corrupt_count: row {bad} has {int(free[bad])} free positions, cannot mask {int(count[bad])}."
-        )
-    is_masked = u.argsort(1).argsort(1) < count[:, None]
-    return torch.where(is_masked, mask_id, x0), is_masked
-
-
-def check_mask_id(vocab_size: int, mask_id: int, where: str) -> None:
-    """Raise ValueError, in the name of `where`, if MASK is no id of the vocabulary."""
-    if vocab_size < 2:
-        raise ValueError(f"{where}: a vocabulary holds MASK and at least one word, got vocab_size={vocab_size}.")
-    if not 0 <= mask_id < vocab_size:
-        raise ValueError(f"{where}: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
-
-
-def check_clean(x0: Tensor, mask_id: int, frozen: Tensor | None = None) -> None:
-    """Raise as `corrupt` does unless x0 is (B, L) integer ids without MASK, and frozen fits it."""
-    if x0.is_floating_point() or x0.dtype == torch.bool:
-        raise TypeError(f"corrupt: x0 must hold integer token ids, got {x0.dtype}.")
-    if x0.ndim != 2:
-        raise ValueError(f"corrupt: x0 must be (B, L), got {tuple(x0.shape)}. Add a batch axis with x0[None]?")
-    if frozen is not None and (frozen.shape != x0.shape or frozen.dtype != torch.bool):
-        raise ValueError(
-            f"corrupt: frozen must be bool of shape {tuple(x0.shape)}, got {frozen.dtype} {tuple(frozen.shape)}."
-        )
-    if (x0 == mask_id).any():
-        raise ValueError(f"corrupt: x0 is clean text, but it holds MASK (id {mask_id}). Was it corrupted already?")

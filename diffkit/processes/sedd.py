@@ -7,8 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.masked import Denoise, LossTerms, Step, without_mask
-from diffkit.processes.schedules import Schedule, check_clean
+from diffkit.processes.base import Denoise, LossTerms, Step, check_clean, without_mask
+from diffkit.processes.schedules import Schedule
 from diffkit.processes.transitions import (
     LIMITS,
     Mixing,

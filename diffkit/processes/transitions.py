@@ -10,8 +10,8 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.masked import Process
-from diffkit.processes.schedules import Schedule, check_mask_id, get_schedule, schedule_from, schedule_settings
+from diffkit.processes.base import Process, check_mask_id
+from diffkit.processes.schedules import Schedule, get_schedule, schedule_from, schedule_settings
 from diffkit.random import categorical
 
 LARGEST_TABLE = 50_000_000  # numbers, 400 MB

@@ -11,8 +11,10 @@ from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
 from diffkit.network.attention import Attention, KeyValueCache
-from diffkit.processes.masked import Denoise, MaskedDiffusion
-from diffkit.sampling.skipping import Choose, logits_of_rows, time_by_count, with_chosen, word_beliefs
+from diffkit.processes.base import Denoise
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.parallel import Choose, time_by_count, with_chosen
+from diffkit.sampling.skipping import logits_of_rows, word_beliefs
 
 
 class OldKeys(KeyValueCache):

@@ -9,8 +9,8 @@ from torch import Generator, Tensor
 
 from diffkit.checks import check_finite, check_ids
 from diffkit.languages.story_language import StoryLanguage
+from diffkit.processes.base import Denoise, Process, Step
 from diffkit.processes.embedding_diffusion import WordVectorDiffusion
-from diffkit.processes.masked import Denoise, Process, Step
 
 Opinion = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> (B,) log p(label | z_t), differentiable in z_t
 

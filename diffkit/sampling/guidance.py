@@ -11,7 +11,7 @@ from diffkit.checks import check_finite, check_whole
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.network.conditioning import Conditioned
-from diffkit.processes.masked import Denoise, Process
+from diffkit.processes.base import Denoise, Process
 
 RULED_OUT = -30.0  # log-probability that a word counts with where the unconditional belief excludes it
 Classify = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> (B, L, V)

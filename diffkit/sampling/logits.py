@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from diffkit.checks import check_whole
-from diffkit.processes.masked import Denoise, without_mask
+from diffkit.processes.base import Denoise, without_mask
 
 
 def words_only(denoise: Denoise, mask_id: int) -> Denoise:

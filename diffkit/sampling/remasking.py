@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
-from diffkit.processes.masked import Denoise, MaskedDiffusion
+from diffkit.processes.base import Denoise
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import uniform_like
 from diffkit.sampling.skipping import check_times, revealed
 

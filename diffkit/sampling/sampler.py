@@ -13,7 +13,8 @@ from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.checks import check_ids, check_whole
-from diffkit.processes.masked import Denoise, MaskedDiffusion, Process, beside
+from diffkit.processes.base import Denoise, Process, beside
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule
 from diffkit.sampling.logits import filtered, words_only
 from diffkit.sampling.unmasking import RULES, Reveal, Score

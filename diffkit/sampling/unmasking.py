@@ -7,7 +7,8 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.masked import Denoise, MaskedDiffusion, Step
+from diffkit.processes.base import Denoise, Step
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule, get_schedule
 from diffkit.random import categorical, highest, uniform_like
 

@@ -10,8 +10,9 @@ from torch import Generator, Tensor
 from diffkit.checks import check_ids, check_whole
 from diffkit.model import DiffusionModel
 from diffkit.network.attention import KeyValueCache
+from diffkit.processes.base import Denoise, beside
 from diffkit.processes.block import BlockDiffusion
-from diffkit.processes.masked import Denoise, MaskedDiffusion, beside
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import categorical, highest
 from diffkit.sampling.sampler import Frame
 from diffkit.sampling.unmasking import Score, confidence, random_order

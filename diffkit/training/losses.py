@@ -9,10 +9,11 @@ import torch.distributed as dist
 from torch import Generator, Tensor
 
 from diffkit.checks import check_generator
+from diffkit.processes.base import Denoise, Process
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM, Plaid
-from diffkit.processes.masked import Denoise, MaskedDiffusion, Process
-from diffkit.processes.schedules import corrupt_count
+from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.masked import MaskedDiffusion, corrupt_count
+from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD
 from diffkit.random import uniform_like
 

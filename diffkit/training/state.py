@@ -17,7 +17,7 @@ from torch.optim.swa_utils import AveragedModel, get_ema_multi_avg_fn
 
 from diffkit.model import DiffusionModel
 from diffkit.network.conditioning import Conditioned, dropped
-from diffkit.processes.masked import Denoise
+from diffkit.processes.base import Denoise
 from diffkit.random import SharedGenerator
 from diffkit.training.checkpoint import (
     drop_checkpoints,

@@ -16,8 +16,9 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
+from diffkit.io import claimed
 from diffkit.model import DiffusionModel
-from diffkit.training.checkpoint import claimed, latest_checkpoint
+from diffkit.training.checkpoint import latest_checkpoint
 from diffkit.training.config import Curriculum, TrainSettings
 from diffkit.training.losses import check_objective
 from diffkit.training.parallel import anyone, whole

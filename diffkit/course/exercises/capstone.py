@@ -9,7 +9,6 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.course.exercises.checks import Wrong, exercise
-from diffkit.evaluation.bounds import mean_of
 from diffkit.evaluation.parallel_cost import (
     BadRule,
     Plan,
@@ -20,6 +19,7 @@ from diffkit.evaluation.parallel_cost import (
     shipped,
     true_stories,
 )
+from diffkit.evaluation.statistics import mean_of
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.unmasking import Score, rounded

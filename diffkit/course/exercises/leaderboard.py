@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, number_of, tensor_of
-from diffkit.evaluation.bounds import Estimate
+from diffkit.evaluation.statistics import Estimate
 
 PAIRS = [  # (mean, standard error) of two rows that were judged apart
     (Estimate(0.100, 0.010), Estimate(0.115, 0.010)),  # 1.1 errors of the difference

@@ -13,11 +13,13 @@ from typing import Any, NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.evaluation.bounds import Estimate, mean_of, quality, sequence_bounds
+from diffkit.evaluation.bounds import sequence_bounds
+from diffkit.evaluation.samples import quality
+from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.base import Denoise, Process
 from diffkit.processes.embedding_diffusion import MOVERS, WordVectorDiffusion
-from diffkit.processes.masked import Denoise, Process
 from diffkit.sampling.sampler import sample_many
 from diffkit.sampling.unmasking import RULES
 

@@ -15,12 +15,14 @@ from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
 from diffkit.data.batches import ChunkBatches
-from diffkit.evaluation.bounds import Estimate, paired_gap, sequence_bounds
+from diffkit.evaluation.bounds import paired_gap, sequence_bounds
+from diffkit.evaluation.statistics import Estimate
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel, build_model
 from diffkit.network.transformer import parameter_count
 from diffkit.processes.autoregressive import Autoregressive
-from diffkit.processes.masked import Denoise, MaskedDiffusion
+from diffkit.processes.base import Denoise
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training.config import Curriculum, TrainSettings
 
 BATCH, JUDGED, DRAWS = 64, 512, 8  # stories in a batch; fresh stories a point is judged on; maskings of each

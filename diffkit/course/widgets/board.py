@@ -17,7 +17,8 @@ from torch import Generator, Tensor
 from diffkit.course.widgets.panel import Displays, guarded, panel_html
 from diffkit.course.widgets.text import HIDDEN, STYLE, token_html, words_of
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.masked import Denoise, MaskedDiffusion
+from diffkit.processes.base import Denoise
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.sampler import evaluating, infill
 
 MODES = ("hide", "lock", "type")

@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from diffkit.course.widgets.chart import Window, chart
 from diffkit.course.widgets.panel import Displays
 from diffkit.course.widgets.text import STYLE, token_html, words_of
-from diffkit.processes.schedules import Schedule, corrupt
+from diffkit.processes.masked import corrupt
+from diffkit.processes.schedules import Schedule
 
 CURVE_POINTS = 33
 

@@ -19,8 +19,8 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.course.widgets.text import words_of
+from diffkit.processes.base import Denoise, Process
 from diffkit.processes.embedding_diffusion import WordVectorDiffusion
-from diffkit.processes.masked import Denoise, Process
 from diffkit.sampling.sampler import Frame
 
 CANDIDATES = 5  # words shown for a place, beside the one that came

@@ -17,7 +17,7 @@ from transformers import PreTrainedTokenizerBase
 from diffkit.course.widgets.film import film
 from diffkit.course.widgets.panel import Displays
 from diffkit.course.widgets.text import STYLE, frame_html
-from diffkit.processes.masked import Denoise, Process
+from diffkit.processes.base import Denoise, Process
 from diffkit.sampling.sampler import Frame
 
 Bundle = tuple[dict[str, Any], dict[str, Any]]  # what a notebook stores of an output: data, metadata

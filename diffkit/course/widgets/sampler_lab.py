@@ -16,10 +16,12 @@ from torch import Generator, Tensor
 
 from diffkit.course.widgets.chart import Window, chart
 from diffkit.course.widgets.panel import Displays, guarded, panel_html
-from diffkit.evaluation.bounds import Estimate, kl_floor, kl_of_counts, mean_of, plots_of, wilson
+from diffkit.evaluation.samples import plots_of
+from diffkit.evaluation.statistics import Estimate, kl_floor, kl_of_counts, mean_of, wilson
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
-from diffkit.processes.masked import Denoise, MaskedDiffusion
+from diffkit.processes.base import Denoise
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import follow, guide
 from diffkit.sampling.sampler import sample
 from diffkit.sampling.unmasking import RULES

@@ -1,0 +1,108 @@
+"""Plaid: Gaussian diffusion on word vectors, trained by its likelihood."""
+
+from __future__ import annotations
+
+import math
+
+import torch
+from torch import Generator, Tensor, nn
+from torch.nn import functional as F
+
+from diffkit.processes.base import Denoise, without_mask
+from diffkit.processes.embedding_diffusion import WordVectorDiffusion
+from diffkit.processes.transitions import without_own
+
+
+class Plaid(WordVectorDiffusion):
+    """Plaid: Gaussian diffusion trained by its likelihood. The network says which word; its guess is the mean vector.
+
+    The network's output is a belief from the other places: what z_t[i] itself says is known exactly and added ("output
+    prior"). Word vectors have length sqrt(E), so each number of z_t has a variance near 1; the paper's have length 1,
+    which is the same up to log E in log SNR. -log SNR runs from `first` to `last`, both learned, and where on the way
+    training looks is learned too (`even_loss`).
+
+    Args:   bins: pieces of the noise axis that may be visited unequally.
+    Source: arXiv:2305.18619, section 2; arXiv:2107.00630 (VDM), sections 3 and 4.
+    """
+
+    name = "plaid"
+    options = ("width", "sampler", "self_conditioned", "bins", "score_temperature")
+
+    def __init__(
+        self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm",
+        self_conditioned: bool = False, bins: int = 20, score_temperature: float = 1.0, first: float = -0.5,
+        last: float = 9.0,
+    ):  # fmt: skip
+        super().__init__(vocab_size, mask_id, T, width=width, sampler=sampler, self_conditioned=self_conditioned)
+        if not (bins >= 1 and score_temperature > 0 and first < last):
+            raise ValueError(
+                "Plaid: bins must be at least 1, score_temperature positive and first < last, got "
+                f"{bins}, {score_temperature}, {first} and {last}."
+            )
+        self.bins, self.score_temperature, self.head = bins, score_temperature, vocab_size
+        self.ends = nn.Parameter(torch.tensor([first, last]))
+        self.visits = nn.Parameter(torch.zeros(bins))
+
+    def vectors(self) -> Tensor:
+        """All of length sqrt(E)."""
+        return F.normalize(self.words.double(), dim=-1) * math.sqrt(self.width)
+
+    def chances(self) -> Tensor:
+        """How often training looks at each piece of the noise axis, (bins,) float64; a tenth goes to all alike."""
+        return 0.9 * self.visits.double().softmax(0) + 0.1 / self.bins
+
+    def place(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        """Where on the noise axis [0, 1] time t is, how fast it moves there (per t / T), and in which piece."""
+        u = self.fraction(t).to(self.words.device)
+        chances = self.chances().detach()
+        ends = chances.cumsum(0)
+        piece = torch.searchsorted(ends, u.contiguous()).clamp(max=self.bins - 1)
+        inside = (u - (ends - chances)[piece]) / chances[piece]
+        return ((piece + inside) / self.bins).clamp(0, 1), 1 / (self.bins * chances[piece]), piece
+
+    def log_snr(self, t: Tensor | float) -> Tensor:
+        """A line in the place on the noise axis."""
+        first, last = self.ends.double()
+        return -(first + (last - first) * self.place(t)[0])
+
+    def weight(self, t: Tensor) -> Tensor:
+        """Half of the fall of SNR in units of t / T: the limit of many steps."""
+        first, last = self.ends.double()
+        return 0.5 * (last - first) * self.place(t)[1] * self.log_snr(t).exp()
+
+    def logits(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        """The network's belief from the other places and what z_t itself says, (B, L, V) float64."""
+        return without_mask(raw.double(), self.mask_id) + self.evidence(zt, t)
+
+    def belief(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        """Softmax of `logits`."""
+        return self.logits(raw, zt, t).softmax(-1)
+
+    def estimate(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        """The mean vector of the belief; with a score temperature below 1 the noise it leaves is taken for larger."""
+        x = self.belief(raw, zt, t) @ self.vectors()
+        signal = self.strengths(t)[0]
+        return x if self.score_temperature == 1 else zt / signal - (zt / signal - x) / self.score_temperature
+
+    def reading(self, denoise: Denoise, z0: Tensor) -> Tensor:
+        """The network reads z_0 once more."""
+        start = torch.zeros(len(z0), dtype=torch.float64, device=z0.device)
+        return self.logits(denoise(z0, start), z0, start).log_softmax(-1)
+
+    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        return without_own(log_posterior, self.evidence(zt, t))
+
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+        """The bound in continuous time, at t = u T."""
+        return torch.stack(self.loss(denoise, x0, u.double() * self.T, rng)).sum(0)
+
+    def even_loss(self, nats: Tensor, t: Tensor) -> Tensor:
+        """A loss for `visits` alone, whose best value gives the estimates of the bound the least variance.
+
+        Fits the chances of the noise axis to where the squared loss of a row is: the best place to look is where the
+        root mean square is large. The bound itself depends on the two ends of the axis only.
+        Source: arXiv:2107.00630, appendix I.2, which descends the variance through a network; a histogram serves.
+        """
+        squares = nats.detach().sum(1).square()
+        log_chance = self.chances().log()[self.place(t)[2]]
+        return -(squares / squares.mean().clamp(min=1e-12) * log_chance).mean()
