@@ -10,7 +10,7 @@ from types import SimpleNamespace
 
 import torch
 from datasets import Dataset
-from worlds import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion, uniform_denoiser
+from toys import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion, uniform_denoiser
 
 import diffkit
 from diffkit import model

@@ -53,7 +53,7 @@ def run(arguments, told, end):
             resource.setrlimit(resource.RLIMIT_FSIZE, (end["bytes"], end["bytes"]))
         if "line" in end:
             sys.settrace(killed_at_line(**end))
-        status = main.main(arguments)
+        status = command(arguments)
     except BaseException:
         sys.excepthook(*sys.exc_info())
     finally:

@@ -1,0 +1,454 @@
+"""Every command from its first argument to its last line, on models made on the fly; and what a mistake looks like."""
+
+import json
+import os
+import re
+import shutil
+import signal
+import subprocess
+import sys
+from pathlib import Path
+from typing import get_args
+
+import datasets
+import pytest
+import torch
+from safetensors.torch import load_file
+
+from diffkit.cli import generate, main, train
+from diffkit.data.tokenizer import load_tokenizer, word_level_tokenizer
+from diffkit.languages.story_language import load_language
+from diffkit.model import load_model
+from diffkit.sampling.unmasking import RULES
+from diffkit.training.checkpoint import latest_checkpoint
+
+ROOT = Path(__file__).resolve().parents[2]
+MICRO = ["train", "--data.corpus=micro", "--data.batch_size=4", "--data.validation_sequences=8", "--train.warmup=1"]
+LETTERS = "abcdefghij"
+
+
+pytestmark = pytest.mark.usefixtures("own_caches")
+
+
+@pytest.fixture
+def here(monkeypatch, tmp_path):
+    """An empty folder to stand in."""
+    (tmp_path / "here").mkdir()
+    monkeypatch.chdir(tmp_path / "here")
+    return tmp_path / "here"
+
+
+@pytest.fixture(scope="module")
+def micro(tmp_path_factory):
+    """A nano model after 5 steps on `micro`, trained by the command itself."""
+    folder = tmp_path_factory.mktemp("run") / "micro"
+    assert main.main([*MICRO, "--train.steps=5", f"--out={folder}"]) == 0
+    return folder
+
+
+@pytest.fixture(scope="module")
+def letters(tmp_path_factory):
+    """A text of letters and a tokenizer for it: (text file, tokenizer folder)."""
+    folder = tmp_path_factory.mktemp("letters")
+    lines = [" ".join(LETTERS[(i + k * k) % 10] for k in range(5 + i % 7)) for i in range(300)]
+    (folder / "text.txt").write_text("\n".join(lines), encoding="utf-8")
+    word_level_tokenizer(LETTERS).save_pretrained(folder / "tokenizer")
+    return folder / "text.txt", folder / "tokenizer"
+
+
+def mistake(capsys, *arguments):
+    """Run a command that must fail: exit code 2, one line on stderr, which is returned."""
+    capsys.readouterr()
+    assert main.main([str(word) for word in arguments]) == 2
+    lines = capsys.readouterr().err.splitlines()
+    assert len(lines) == 1 and "Traceback" not in lines[0], lines
+    assert lines[0].startswith("diffkit"), lines[0]
+    return lines[0]
+
+
+# ---------------------------------------------------------------------------------------------------------------- help
+
+
+@pytest.mark.parametrize("command", [[], *([name] for name in main.COMMANDS)], ids=" ".join)
+def test_help_explains_every_option(command, capsys):
+    with pytest.raises(SystemExit) as end:
+        main.main([*command, "--help"])
+    assert end.value.code == 0
+    text = " ".join(capsys.readouterr().out.split())
+    assert not re.findall(r"(--[\w.]+) \S+ \((?:required, )?type:", text), "options without an explanation"
+
+
+def test_without_arguments_the_help_is_shown(capsys):
+    with pytest.raises(SystemExit) as end:
+        main.main([])
+    assert end.value.code == 0 and "diffkit doctor" in capsys.readouterr().out
+
+
+def test_flags_and_defaults_are_spelled_out():
+    """A flag alone means true wherever it stands; a value is left alone."""
+    assert main.spelled_out(["infill", "--animate", "a ___"]) == ["infill", "--animate=true", "a ___"]
+    assert main.spelled_out(["sample", "--animate"]) == ["sample", "--animate=true"]
+    assert main.spelled_out(["sample", "--animate", "false"]) == ["sample", "--animate", "false"]
+    given = main.spelled_out(["train", "--resume", "--out", "x"])
+    assert given == ["train", "--config", str(ROOT / "configs" / "default.yaml"), "--resume=true", "--out", "x"]
+    assert main.spelled_out(["train", "--config=a.yaml"]) == ["train", "--config=a.yaml"]
+    assert main.spelled_out(["sample", "--top-k=3", "a-b", "--x=a-b"]) == ["sample", "--top_k=3", "a-b", "--x=a-b"]
+
+
+# ----------------------------------------------------------------------------------------------------------------train
+
+
+def test_train_leaves_a_model_that_samples(micro, capsys):
+    records = [json.loads(line) for line in (micro / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+    assert [record["step"] for record in records] == [1, 2, 3, 4, 5]
+    assert records[-1]["validation"] > 0 and latest_checkpoint(micro / "checkpoints").name == "step-0000005"
+    assert load_model(micro).config.language == "micro"
+    assert main.main(["sample", "--model", str(micro), "--seed", "1"]) == 0
+    first = capsys.readouterr().out
+    assert main.main(["sample", "--model", str(micro), "--seed", "1"]) == 0
+    assert capsys.readouterr().out == first and first.strip() and "[" not in first
+
+
+WITHOUT_MASK = [  # process, its own option, objective, why it cannot fill in blanks
+    ("d3pm", "--model.noise=uniform", "hybrid", "uniform noise never makes"),
+    ("sedd", "--model.noise=uniform", "score_entropy", "uniform noise never makes"),
+    ("diffusion_lm", "--model.width=6", "end_to_end", "needs a process with MASK"),
+    ("plaid", "--model.width=6", "likelihood", "needs a process with MASK"),
+]
+
+
+@pytest.mark.parametrize(("process", "option", "objective", "why"), WITHOUT_MASK)
+def test_methods_without_mask_are_trained_and_sampled_alike(here, capsys, process, option, objective, why):
+    """They start from random words or points, not from MASK; filling in blanks is refused with a reason."""
+    which = [f"--model.process={process}", option, f"--train.objective={objective}"]
+    assert main.main([*MICRO, *which, "--train.steps=2", "--out=run"]) == 0
+    capsys.readouterr()
+    assert main.main(["sample", "--model", "run", "--n", "3", "--steps", "4", "--seed", "1"]) == 0
+    told = capsys.readouterr().out
+    assert told.strip() and "[MASK]" not in told
+    assert why in mistake(capsys, "infill", "Mia ___", "--model", "run")
+
+
+def test_train_prints_entropy_and_validation(here, capsys):
+    assert main.main([*MICRO, "--train.steps=4", "--train.validate_every=2"]) == 0
+    told = capsys.readouterr().out
+    language = load_language("micro")
+    assert f"exact entropy is {language.entropy() / language.length:.4f} nats per token" in told
+    assert "step 2: held-out bound" in told and "step 4: held-out bound" in told
+    assert "Done." in told and (here / "runs" / "micro-mdlm-nano" / "config.json").is_file()
+
+
+def test_resuming_gives_the_weights_of_a_straight_run(here, monkeypatch, capsys):
+    """Ctrl-C after step 3 saves; resuming ends with the very weights of a run that nobody stopped."""
+    with_progress = train.with_progress
+
+    def interrupted(records, settings):
+        for record in records:
+            if record.step == 3:
+                signal.raise_signal(signal.SIGINT)
+            yield record
+
+    run = [*MICRO, "--train.steps=6"]
+    assert main.main([*run, "--out=straight"]) == 0
+    monkeypatch.setattr(train, "with_progress", interrupted)
+    assert main.main([*run, "--out=parts"]) == 0
+    assert "Stopped after 3 of 6 steps" in capsys.readouterr().out
+    assert load_model(here / "parts").config.language == "micro"
+    monkeypatch.setattr(train, "with_progress", with_progress)
+    assert main.main([*run, "--out=parts", "--resume"]) == 0
+    out, err = capsys.readouterr()
+    assert "Resuming from step-0000003" in out and "Done." in out and "3/6" in err and "2/6" not in err
+    straight, parts = (load_file(here / name / "model.safetensors") for name in ("straight", "parts"))
+    assert straight.keys() == parts.keys() and all((straight[name] == parts[name]).all() for name in straight)
+    logs = [(here / name / "training.jsonl").read_text(encoding="utf-8") for name in ("straight", "parts")]
+    losses = [[json.loads(line)["loss"] for line in log.splitlines()] for log in logs]
+    assert losses[0] == losses[1] and len(losses[0]) == 6
+    assert main.main([*run, "--out=parts", "--resume"]) == 0, "nothing is left to do, and that is no mistake"
+    assert "Done." in capsys.readouterr().out
+
+
+def test_resume_with_nothing_there_starts_afresh(here, capsys):
+    assert main.main([*MICRO, "--train.steps=1", "--out=new", "--resume", "true"]) == 0
+    assert "Nothing to resume" in capsys.readouterr().out
+
+
+@pytest.mark.slow
+def test_a_text_of_ones_own(here, letters, capsys):
+    """Look at the data, train on it, write, and judge."""
+    text, tokenizer = letters
+    own = ["--config", ROOT / "configs/tiny.yaml", "--data.corpus", text, "--data.tokenizer", tokenizer]
+    own = [str(word) for word in [*own, "--data.length=16", "--data.validation_fraction=0.2", "--data.batch_size=4"]]
+    assert main.main(["data", *own]) == 0
+    told = capsys.readouterr().out
+    assert "One sequence of 16 tokens" in told and "░░░" in told and "[EOS]" not in told
+    small = ["--model.size=nano", "--train.steps=2", "--out=own", "--data.validation_sequences=4"]
+    assert main.main(["train", *own, *small]) == 0
+    assert "entropy" not in capsys.readouterr().out
+    assert main.main(["sample", "--model=own", "--n=2", "--prompt=a b ___ d"]) == 0
+    assert "a b" in capsys.readouterr().out
+    assert "--corpus" in mistake(capsys, "evaluate", "--model=own")
+    assert main.main(["evaluate", "--model=own", f"--corpus={text}", "--fraction=1", "--n=8"]) == 0
+    told = capsys.readouterr().out
+    assert "8 sequences of 16 tokens" in told and "gap" not in told
+
+
+def test_a_tokenizer_is_learned_from_ones_own_text(here, letters, capsys):
+    """From the training part only, saved as a folder that training takes; never over another one."""
+    options = ["--config", str(ROOT / "configs/tiny.yaml"), f"--data.corpus={letters[0]}", "--data.length=16"]
+    learn = ["data", *options, "--data.validation_fraction=0.2", "--train-tokenizer=pieces", "--vocab-size=265"]
+    assert main.main(learn) == 0
+    told = capsys.readouterr().out
+    assert "--data.tokenizer pieces" in told and "265 words in the vocabulary" in told
+    assert len(load_tokenizer(here / "pieces")) == 265
+    assert "is there already" in mistake(capsys, *learn)
+    small = ["--model.size=pico", "--train.steps=1", "--out=own", "--data.tokenizer=pieces", "--data.batch_size=4"]
+    assert main.main(["train", *options, *small, "--data.validation_sequences=4"]) == 0
+    assert main.main(["evaluate", "--model=own", f"--corpus={letters[0]}", "--fraction=0.2", "--n=8"]) == 0
+    told = capsys.readouterr().out
+    assert "character" in told and "does not know" not in told  # bytes know every word
+    assert "at least 259" in mistake(capsys, *learn[:-2], "--train-tokenizer=few", "--vocab-size=10")
+    assert "no documents" in mistake(capsys, "data", "--train-tokenizer=tales")
+    assert not (here / "few").exists() and not (here / "tales").exists()
+
+
+# -------------------------------------------------------------------------------------------- sample, infill, evaluate
+
+
+def test_sampling_is_played_to_its_end(micro, capsys):
+    """Not on a terminal: a few frames, the first all hidden, the last all words; nothing is printed twice."""
+    assert main.main(["sample", "--model", str(micro), "--animate", "--seed", "3"]) == 0
+    told = capsys.readouterr().out
+    length = load_language("micro").length
+    assert told.startswith("░░░") and f"[step 0 of {length}]" in told
+    assert told.rstrip().endswith(f"[step {length} of {length}]") and "\033" not in told
+    assert "░" not in told.splitlines()[-2] and "PAD" not in told
+    assert main.main(["sample", "--model", str(micro), "--seed", "3"]) == 0
+    assert capsys.readouterr().out.splitlines()[0] in told
+
+
+def test_infill_keeps_the_words(micro, capsys):
+    words = load_language("micro").tokenizer.decode(
+        load_language("micro").sample(1, torch.Generator().manual_seed(0))[0], skip_special_tokens=True
+    )
+    first, *rest = words.split()
+    blank = " ".join(["___", *rest])
+    assert main.main(["infill", blank, "--model", str(micro), "--complete", "--n", "3", "--rule", "confidence"]) == 0
+    texts = capsys.readouterr().out.strip().split("\n\n")
+    assert len(texts) == 3 and all(text.endswith(rest[-1]) for text in texts)
+    assert "no blank" in mistake(capsys, "infill", words, "--model", micro, "--complete")
+
+
+def test_evaluate_prints_and_writes_every_number(micro, here, capsys):
+    arguments = ["--n=32", "--samples=16", "--json_file=found.json"]
+    assert main.main(["evaluate", "--model", str(micro), *arguments]) == 0
+    told = capsys.readouterr().out
+    for phrase in ("nats per sequence", "nats per token", "perplexity", "exact entropy", "gap to the entropy", "valid"):
+        assert phrase in told
+    found = json.loads((here / "found.json").read_text(encoding="utf-8"))
+    language = load_language("micro")
+    assert found["entropy_nats_per_token"] == pytest.approx(language.entropy() / language.length)
+    assert found["nats_per_sequence"] == pytest.approx(found["nats_per_token"] * language.length)
+    assert found["gap_nats_per_token"] > 3 * found["gap_se"] > 0, "five steps teach little"
+    assert 0 <= found["low"] <= found["valid"] <= found["high"] <= 1 and found["sequences"] == 32
+
+
+# ------------------------------------------------------------------------------------------------------------ mistakes
+
+SAMPLING = {
+    "--n=0": "--n must be at least 1",
+    "--steps=0": "steps must be a whole number in 1..1000, got 0",
+    "--steps=1001": "steps must be",
+    "--steps=few": "steps.*few",
+    "--temperature=-1": "temperature must be 0 or more",
+    "--top_k=0": "k must be a whole number of at least 1",
+    "--top_p=2": "p is a share",
+    "--length=0": "--length must lie in",
+    "--length=999": "--length must lie in",
+    "--rule=best": "rule.*best",
+    "--prompt=Once zebra": "vocabulary lacks 'Once', 'zebra'",
+    "--speed=3": "--speed=3.*--help",
+    "--config=none.yaml": "none.yaml",
+}
+
+
+@pytest.mark.parametrize("option", SAMPLING)
+def test_sampling_mistakes_are_one_line(option, micro, here, capsys):
+    assert re.search(SAMPLING[option], mistake(capsys, "sample", "--model", micro, option))
+    assert not list(here.iterdir())
+
+
+def test_every_reveal_rule_can_be_asked_for():
+    assert get_args(generate.Rule) == ("ancestral", *RULES)
+
+
+def test_a_text_longer_than_the_canvas_is_refused(micro, here, capsys):
+    long = " ".join(["___"] * (load_language("micro").length + 1))
+    assert "Shorten the text" in mistake(capsys, "infill", long, "--model", micro)
+
+
+@pytest.mark.parametrize("command", ["sample", "evaluate"])
+def test_a_missing_model_is_named(command, here, capsys):
+    assert "no-such-model" in mistake(capsys, command, "--model=no-such-model")
+
+
+TRAINING = {
+    "--train.steps=0": "steps must be positive",
+    "--train.steps=many": "train.steps.*int.*many",
+    "--train.steps=1.5": "train.steps.*int",
+    "--train.stepz=3": "--train.stepz",
+    "--train.objective=fame": "objective must be one of",
+    "--train.optimizer=best": "train.optimizer.*best",
+    "--train.curriculum.start=2": "start must be in",
+    "--model.size=giant": r"size must be one of \['pico', 'nano'",
+    "--model.schedule=wavy": "schedules are.*cosine",
+    "--model.T=0": "whole number >= 1",
+    "--model.dropout=1": "dropout must lie in",
+    "--data.batch_size=0": "batch_size must be at least 1",
+    "--data.validation_fraction=0": "validation_fraction in",
+    "--track=paper": "track.*paper",
+    "--config=nowhere.yaml": "nowhere.yaml",
+}
+
+
+@pytest.mark.parametrize("option", TRAINING)
+def test_training_mistakes_are_one_line(option, here, capsys):
+    assert re.search(TRAINING[option], mistake(capsys, *MICRO, option))
+    assert not list(here.iterdir()), "nothing is left behind"
+
+
+FILES = {
+    "data: {corpus: micro, colour: red}\nmodel: {size: nano}": "data.colour",
+    "data: {corpus: micro}\nmodel: {size: nano}\noops: 1": "oops",
+    "model: {size: nano}": "data.corpus",
+    "data: {corpus: micro}": "model.size",
+    "data: {corpus: micro}\nmodel: {size: nano}\ntrain: {lr: fast}": "train.lr.*fast",
+    "data: {corpus: micro": "line 1",
+    "just words": "words",
+}
+
+
+@pytest.mark.parametrize("text", FILES, ids=range(len(FILES)))
+def test_mistakes_in_a_config_are_one_line(text, tmp_path, here, capsys):
+    (tmp_path / "own.yaml").write_text(text, encoding="utf-8")
+    assert re.search(FILES[text], mistake(capsys, "train", "--config", tmp_path / "own.yaml"))
+    assert not list(here.iterdir())
+
+
+def test_a_finished_run_is_not_trained_over(micro, capsys):
+    before = (micro / "model.safetensors").read_bytes()
+    assert "already holds a model" in mistake(capsys, *MICRO, f"--out={micro}")
+    assert (micro / "model.safetensors").read_bytes() == before
+
+
+def test_a_model_without_checkpoints_is_not_resumed_over(micro, tmp_path, capsys):
+    """--resume on a folder that holds a model only, such as a shipped one, would start afresh and replace it."""
+    shutil.copytree(micro, tmp_path / "shipped", ignore=shutil.ignore_patterns("checkpoints"))
+    assert "already holds a model" in mistake(capsys, *MICRO, f"--out={tmp_path / 'shipped'}", "--resume")
+
+
+def test_an_output_folder_that_cannot_be_is_found_out_first(here, capsys):
+    Path("file").write_text("not a folder", encoding="utf-8")
+    assert "cannot write to" in mistake(capsys, *MICRO, "--out=file/run")
+    if os.geteuid():
+        Path("locked").mkdir(mode=0o500)
+        assert "cannot write to" in mistake(capsys, *MICRO, "--out=locked/run")
+
+
+def test_a_tracker_that_is_not_installed_is_named(here, monkeypatch, capsys):
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
+    assert "wandb is not installed" in mistake(capsys, *MICRO, "--track=wandb")
+    assert not list(here.iterdir())
+
+
+def test_a_corpus_that_is_not_there_is_named(here, letters, capsys):
+    own = ["--data.corpus=my.txt", f"--data.tokenizer={letters[1]}"]
+    assert "my.txt" in mistake(capsys, "train", *own) and "my.txt" in mistake(capsys, "data", *own)
+    assert "tokenizer" in mistake(capsys, "train", f"--data.corpus={letters[0]}", f"--data.tokenizer={here}")
+    assert not list(here.iterdir())
+
+
+def test_no_network_names_the_two_ways_out(here, letters, monkeypatch, capsys):
+    def offline(*_, **__):
+        raise ConnectionError("no network")
+
+    monkeypatch.setattr("diffkit.data.corpus.HfApi", offline)
+    monkeypatch.setattr(datasets, "load_dataset", offline)
+    told = mistake(capsys, "train", "--config", ROOT / "configs/tiny.yaml", f"--data.tokenizer={letters[1]}")
+    assert "TinyStories" in told and ".txt" in told and "'tales'" in told
+    assert not list(here.iterdir())
+
+
+def test_a_run_that_diverges_says_what_to_do(here, monkeypatch, capsys):
+    def diverging(*_, **__):
+        raise main.TrainingDiverged("fit: loss nan at step 1. Lower the learning rate.")
+        yield
+
+    monkeypatch.setattr(train, "fit", diverging)
+    assert "Lower the learning rate" in mistake(capsys, *MICRO)
+
+
+def test_a_bug_of_ours_is_not_hidden(micro, monkeypatch):
+    """Only a user's mistakes are told in one line; anything else keeps its traceback."""
+    monkeypatch.setattr(generate, "last_frame", lambda frames: frames.nothing)
+    with pytest.raises(AttributeError):
+        main.main(["sample", "--model", str(micro)])
+
+
+def test_stopping_is_no_crash(micro, monkeypatch, capsys):
+    def interrupted(frames):
+        raise KeyboardInterrupt
+
+    monkeypatch.setattr(generate, "last_frame", interrupted)
+    assert main.main(["sample", "--model", str(micro)]) == 130
+    assert capsys.readouterr().err == "diffkit sample: stopped.\n"
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(sys.platform == "win32", reason="shell scripts")
+def test_scripts_call_the_same_commands(micro, tmp_path, capsys):
+    """From another folder, through a real process."""
+    path = os.pathsep.join([str(Path(sys.executable).parent), os.environ["PATH"]])
+    command = [ROOT / "scripts/sample.sh", "--model", micro, "--seed", "5"]
+    ran = subprocess.run(command, cwd=tmp_path, env={**os.environ, "PATH": path}, capture_output=True, text=True)
+    assert main.main(["sample", "--model", str(micro), "--seed", "5"]) == 0
+    assert (ran.returncode, ran.stderr, ran.stdout) == (0, "", capsys.readouterr().out)
+    assert os.access(ROOT / "scripts/train.sh", os.X_OK) and not list(tmp_path.iterdir())
+
+
+@pytest.fixture(scope="module")
+def labelled(tmp_path_factory):
+    """A conditional nano model after 3 steps on `micro`."""
+    folder = tmp_path_factory.mktemp("run") / "labelled"
+    assert main.main([*MICRO, "--train.steps=3", "--model.conditional=true", f"--out={folder}"]) == 0
+    return folder
+
+
+def test_a_conditional_model_is_trained_and_asked_for_an_ending(labelled, capsys):
+    label = load_language("micro").labels[1]
+    assert load_model(labelled).labels == len(load_language("micro").labels)
+    capsys.readouterr()
+    for more in ([], ["--guidance=3"]):
+        assert main.main(["sample", f"--model={labelled}", f"--label={label}", "--seed=1", *more]) == 0
+        assert capsys.readouterr().out.strip()
+    assert main.main(["infill", "Mia ___{2}", f"--model={labelled}", f"--label={label}", "--seed=1"]) == 0
+    assert capsys.readouterr().out.startswith("Mia")
+
+
+def test_a_label_that_is_not_known_is_named(labelled, micro, capsys):
+    assert "--label must be one of" in mistake(capsys, "sample", f"--model={labelled}", "--label=nonsense")
+    assert "knows no labels" in mistake(capsys, "sample", f"--model={micro}", "--label=lost")
+
+
+def test_a_conditional_model_needs_a_corpus_with_labels(letters, here, capsys):
+    text, tokenizer = letters
+    data = [f"--data.corpus={text}", f"--data.tokenizer={tokenizer}", "--data.length=8", "--data.batch_size=2"]
+    said = mistake(capsys, "train", *data, "--model.conditional=true", "--train.steps=1")
+    assert "needs labels" in said
+
+
+def test_evaluate_all_leaves_a_report(micro, here, capsys):
+    assert main.main(["evaluate", "--model", str(micro), "--n=16", "--samples=8", "--all", "--out=found"]) == 0
+    told = capsys.readouterr().out
+    assert "true stories" in told and "per character" in told and "The report is in found" in told
+    assert {"README.md", "report.json", "marginals.png"} <= {path.name for path in (here / "found").iterdir()}
+    assert "--all needs" in mistake(capsys, "evaluate", "--model", micro, "--all", "--samples=0")

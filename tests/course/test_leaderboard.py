@@ -1,0 +1,211 @@
+"""The ruler of the leaderboard on denoisers whose place on it is known, and the stored table against the models."""
+
+import json
+import math
+from dataclasses import asdict
+from pathlib import Path
+
+import pytest
+import torch
+from toys import MICRO, TALES, generator, uniform_denoiser
+
+from diffkit.cli.settings import DataSettings, ModelSettings, Run, build, read_config
+from diffkit.course.experiments.leaderboard import (
+    STEPS,
+    TITLES,
+    Board,
+    as_json,
+    by_likelihood,
+    by_samples,
+    judged,
+    likelihood,
+    read_board,
+    seconds_a_text,
+    steps_of,
+    texts,
+    ways_of,
+)
+from diffkit.evaluation.samples import quality
+from diffkit.model import fingerprint, load_model
+from diffkit.network.transformer import parameter_count
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.plaid import Plaid
+from diffkit.processes.sedd import SEDD, UDLM
+from diffkit.training.config import Curriculum, TrainSettings
+
+ROOT = Path(__file__).resolve().parents[2]
+BOARD = read_board(ROOT / "benchmarks" / "results" / "leaderboard.json")
+WORDS = {"vocab_size": MICRO.vocab_size, "mask_id": MICRO.mask_id}
+OWN = {"model": {"process", "schedule", "noise", "auxiliary", "width", "time"}, "train": {"objective", "curriculum"}}
+
+
+def config_of(name):
+    """The settings of a row's config, by section."""
+    run = read_config(ROOT / "configs" / "leaderboard" / f"{name}.yaml")
+    return {section: asdict(settings) for section, settings in run._asdict().items()}
+
+
+def with_later_settings(stored):
+    """The settings of a row, with the defaults of those that there were not yet when it was trained."""
+    data, model, train = (stored[section] for section in ("data", "model", "train"))
+    train = train | {"curriculum": Curriculum(**train["curriculum"])}
+    run = Run(DataSettings(**data), ModelSettings(**model), TrainSettings(**train))
+    return {section: asdict(settings) for section, settings in run._asdict().items()}
+
+
+# ---------------------------------------------------------------------------------------------------------- equal terms
+
+
+def test_every_row_has_a_config_and_every_config_a_row():
+    assert {path.stem for path in (ROOT / "configs" / "leaderboard").iterdir()} == set(TITLES)
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_rows_differ_in_the_method_and_in_nothing_else(name):
+    first, own = config_of("mdlm"), config_of(name)
+    for section in first:
+        differing = {key for key in first[section] if own[section][key] != first[section][key]}
+        assert differing <= OWN.get(section, set()), f"{name}: {section} differs in {differing}"
+
+
+@pytest.mark.parametrize("name", TITLES)
+def test_every_config_builds_and_its_network_is_the_same_but_for_ends_and_time(name):
+    settings = config_of(name)
+    shop = build(DataSettings("tales", validation_sequences=2), ModelSettings(**settings["model"]), 0)
+    inner = [tuple(p.shape) for key, p in shop.model.denoiser.named_parameters() if key.startswith("blocks")]
+    of_attention_and_mlp = {(192, 64), (64, 64), (256, 64), (64, 256)}
+    assert sum(math.prod(shape) for shape in inner if shape in of_attention_and_mlp) == 3 * 12 * 64**2
+
+
+# ------------------------------------------------------------------------------------------------------------ the ruler
+
+PROCESSES = {
+    "mdlm": lambda: MaskedDiffusion(**WORDS, schedule="linear"),
+    "d3pm": lambda: D3PM(**WORDS, noise="uniform"),
+    "sedd": lambda: SEDD(**WORDS),
+    "udlm": lambda: UDLM(**WORDS),
+    "plaid": lambda: Plaid(**WORDS),
+    "twin": lambda: Autoregressive(**WORDS),
+}
+
+
+@pytest.mark.parametrize("name", PROCESSES)
+def test_the_exact_denoiser_is_at_the_entropy(name):
+    """No gap at all, and a slack within 5 standard errors of zero (chance 6e-7), beside what the ends of noise cost."""
+    torch.manual_seed(0)
+    process = PROCESSES[name]()
+    found = likelihood(process, MICRO.denoiser(process), MICRO, 200, seed=3, draws=8)
+    assert found.gap.mean == 0 and found.excess == found.slack
+    ends = 0.02 if name in ("sedd", "plaid") else 1e-12
+    assert abs(found.slack.mean) <= 5 * found.slack.standard_error + ends
+
+
+def test_a_denoiser_that_knows_nothing_is_log_v_minus_the_entropy_away():
+    """Uniform beliefs cost log(V - 1) a token, whatever is hidden: no chance in it but that of the stories."""
+    process = PROCESSES["mdlm"]()
+    found = likelihood(process, uniform_denoiser, MICRO, 400, seed=3)
+    want = math.log(MICRO.vocab_size - 1) - MICRO.entropy() / MICRO.length
+    assert abs(found.excess.mean - want) < 5 * found.excess.standard_error < 0.2
+    assert found.gap.mean + found.slack.mean == pytest.approx(found.excess.mean, abs=1e-12)
+
+
+def test_ways_and_steps_are_those_of_the_process():
+    found = {name: (ways_of(process()), steps_of(process(), 5)) for name, process in PROCESSES.items()}
+    assert found["mdlm"] == (("ancestral", "random"), STEPS) and found["twin"] == (("ancestral",), (5,))
+    assert found["plaid"] == (("ddpm", "ddim"), STEPS) and found["udlm"] == found["sedd"] == (("ancestral",), STEPS)
+
+
+@pytest.mark.parametrize("way", ["ddpm", "ddim"])
+def test_texts_are_made_in_the_way_asked_for_and_the_process_keeps_its_own(way):
+    torch.manual_seed(0)
+    process = DiffusionLM(**WORDS, sampler="renoise")
+    drawn = texts(process, MICRO.denoiser(process), way, n=70, L=MICRO.length, steps=4, rng=generator())
+    assert drawn.shape == (70, MICRO.length) and process.sampler == "renoise"
+    process.sampler = way
+    again = texts(process, MICRO.denoiser(process), way, n=70, L=MICRO.length, steps=4, rng=generator())
+    assert torch.equal(drawn, again)
+
+
+def test_the_exact_denoiser_writes_stories_one_place_at_a_time():
+    process = PROCESSES["mdlm"]()
+    found = judged("exact", process, MICRO.denoiser(process), MICRO, way="random", steps=MICRO.length, n=100, seed=1)
+    assert found.valid == 1 and (found.who, found.way, found.n) == ("exact", "random", 100)
+    few = judged("exact", process, MICRO.denoiser(process), MICRO, way="random", steps=1, n=100, seed=1)
+    assert few.valid < 0.9
+    drawn = texts(process, MICRO.denoiser(process), "random", n=100, L=MICRO.length, steps=1, rng=generator(1))
+    assert quality(MICRO, drawn).valid == few.valid
+
+
+def test_no_valid_text_leaves_no_number_that_json_cannot_hold():
+    process = PROCESSES["mdlm"]()
+
+    def says_pad(zt, t):
+        return torch.zeros(*zt.shape, MICRO.vocab_size).index_fill(-1, torch.tensor(MICRO.tokenizer.pad_token_id), 99.0)
+
+    found = judged("trained", process, says_pad, MICRO, way="random", steps=2, n=10, seed=1)
+    assert found.valid == 0 and found.log_prob is None and found.plot_kl is None
+    assert "Infinity" not in json.dumps(found)
+
+
+@pytest.mark.parametrize("name", ["mdlm", "twin"])
+def test_time_is_taken(name):
+    shop = build(DataSettings("micro"), ModelSettings("pico", process={"twin": "autoregressive"}.get(name, name)), 0)
+    assert 0 < seconds_a_text(shop.model.process, shop.model.eval(), MICRO.length, steps=2) < 60
+
+
+# ------------------------------------------------------------------------------------------------------------ the table
+
+
+def test_the_table_is_whole_and_its_models_are_those_shipped():
+    """A row for every method, made with the config that lies here, and judged with the weights that ship."""
+    first = [row for row in BOARD.rows if row.seed == 0]
+    assert [row.name for row in first] == [*TITLES]
+    for row in first:
+        settings = config_of(row.name)
+        assert with_later_settings(row.settings) == settings, row.name
+        assert row.weights == fingerprint(f"pico-{row.name}"), row.name
+        model = load_model(f"pico-{row.name}")
+        assert row.parameters == parameter_count(model)
+        assert row.tokens == settings["train"]["steps"] * settings["data"]["batch_size"] * TALES.length
+        assert row.curve[-1][0] == settings["train"]["steps"] and row.seconds and row.minutes > 1
+        tried = {(each.who, each.way, each.steps) for each in row.samples}
+        ways, steps = ways_of(model.process), steps_of(model.process, TALES.length)
+        assert tried == {(who, way, n) for who in ("trained", "exact") for way in ways for n in steps}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("name", TITLES)
+def test_the_table_can_be_repeated(name):
+    """Other stories and texts: the gap within 5 standard errors of both together (6e-7); valid texts likewise."""
+    row = next(row for row in BOARD.rows if (row.name, row.seed) == (name, 0))
+    model = load_model(f"pico-{name}")
+    found = likelihood(model.process, model, TALES, 48, seed=5, draws=4).gap
+    error = math.hypot(found.standard_error, row.likelihood.gap.standard_error)
+    assert abs(found.mean - row.likelihood.gap.mean) < 5 * error
+    way, steps = ways_of(model.process)[0], steps_of(model.process, TALES.length)[0]
+    stored = next(s for s in row.samples if (s.who, s.way, s.steps) == ("trained", way, steps))
+    again = judged("trained", model.process, model, TALES, way=way, steps=steps, n=64, seed=5)
+    p = (stored.valid * stored.n + again.valid * again.n + 1) / (stored.n + again.n + 2)
+    assert abs(stored.valid - again.valid) < 5 * math.sqrt(p * (1 - p) * (1 / stored.n + 1 / again.n))
+
+
+def test_the_table_is_written_and_read_again(tmp_path):
+    path = tmp_path / "board.json"
+    path.write_text(as_json(BOARD), encoding="utf-8")
+    assert read_board(path) == BOARD
+    assert read_board(tmp_path / "none.json") == Board({}, [])
+
+
+def test_tables_show_every_row_and_the_best_first():
+    nats = by_likelihood(BOARD.rows).splitlines()
+    best = min(BOARD.rows, key=lambda row: row.likelihood.excess.mean)
+    assert nats[1].startswith(best.title()) and len(nats) == 1 + len(BOARD.rows)
+    assert len({len(line) for line in nats}) == 1
+    for what in ("valid", "plot_kl"):
+        table = by_samples(BOARD.rows, what)
+        assert all(row.title() in table for row in BOARD.rows) and "64 steps" in table.splitlines()[0]
+    twin = next(line for line in by_samples(BOARD.rows).splitlines() if line.startswith("autoregressive"))
+    assert twin.split()[-4:-1] == ["-", "-", "-"] and twin.endswith("%")

@@ -1,0 +1,212 @@
+"""Figures and widgets: pictures say what they show, nothing is left unescaped. The player has a file of its own."""
+
+import base64
+import html
+import inspect
+import re
+import struct
+from types import SimpleNamespace
+
+import matplotlib.pyplot as plt
+import pytest
+import torch
+from toys import MICRO, TEXTS, V
+
+from diffkit.course import plots
+from diffkit.course.widgets import show_source
+from diffkit.course.widgets.text import HIDDEN, frame_html, token_html, words_of
+from diffkit.data.tokenizer import load_tokenizer
+from diffkit.evaluation.bounds import CountError
+from diffkit.evaluation.statistics import Estimate
+from diffkit.paths import PRETRAINED
+from diffkit.processes.schedules import get_schedule
+from diffkit.random import inverse_cdf
+from diffkit.sampling.sampler import Frame
+from diffkit.training.trainer import Record
+
+# ------------------------------------------------------------------------------------------------------------ figures
+
+TEXT = {"title": "A title", "x_label": "steps", "alt": "What it shows"}
+RECORDS = [Record(step, 5 / step, 1.0, 3e-4, 1000.0) for step in range(1, 30)]
+ROWS = [CountError(1, 2.0, 1.0, Estimate(1.0, 0.1)), CountError(5, 2.0, 1.9, Estimate(0.1, 0.1))]
+FIGURES = {
+    "points": lambda: plots.points(
+        {"a": [(1, 2.0), (4, 3.0)], "b": [(2, 1.0)]}, title="t", x_label="x", y_label="y", alt="two groups of points"
+    ),
+    "word_map": lambda: plots.word_map(
+        torch.tensor([[0.0, 1.0], [1.0, 0.0], [2.0, 2.0]]),
+        ["a", "b", "c"],
+        {"two": ["a", "c"]},
+        title="t",
+        alt="three words",
+    ),
+    "lines": lambda: plots.lines([1, 2, 4], {"one": [1, 2, 3], "two": [3, 2, 1]}, y_label="nats", **TEXT),
+    "lines with all": lambda: plots.lines(
+        [1, 2, 4],
+        {"one": [1, 2, 3]},
+        y_label="nats",
+        level=("entropy", 2.0),
+        markers=True,
+        log_x=True,
+        log_y=True,
+        **TEXT,
+    ),
+    "many lines": lambda: plots.lines([1, 2], {str(i): [i, i] for i in range(11)}, y_label="nats", **TEXT),
+    "bars": lambda: plots.bars({"Mia": 0.7, "Tom": 0.3}, **TEXT),
+    "grouped_bars": lambda: plots.grouped_bars(
+        {"exact": {"a": 1.0, "b": 2.0}, "model": {"a": 1.5}}, title="A title", y_label="nats", alt="What it shows"
+    ),
+    "belief": lambda: plots.belief(
+        torch.eye(V)[4] * 0.9 + 0.0125, MICRO.tokenizer, title="A title", alt="What it shows"
+    ),
+    "heatmap": lambda: plots.heatmap(torch.eye(3), y_label="rows", colour_label="share", **TEXT),
+    "attention_map": lambda: plots.attention_map(torch.eye(2), ["Mia", "ran"], title="A title", alt="What it shows"),
+    "scaling": lambda: plots.scaling(
+        {"one": ([1, 10, 100], [3.0, 2.0, 1.0]), "two": ([1, 10], [1.0, 0.5])},
+        y_label="gap",
+        laws={"one": float},
+        **TEXT,
+    ),
+    "schedules": lambda: plots.schedules([get_schedule("cosine"), get_schedule("linear")], torch.arange(0, 1001, 100)),
+    "training_curve": lambda: plots.training_curve(RECORDS, entropy=0.5),
+    "error_by_count": lambda: plots.error_by_count(ROWS),
+}
+each_figure = pytest.mark.parametrize("name", FIGURES)
+
+
+@each_figure
+def test_every_figure_is_a_picture_with_words(name):
+    picture = FIGURES[name]()
+    assert isinstance(picture, plots.Picture)
+    assert len(picture.alt) > 10 and repr(picture) == f"Picture: {picture.alt}"
+    data, metadata = picture._repr_mimebundle_()
+    assert data["text/plain"] == repr(picture)
+    assert base64.b64decode(data["image/png"]) == picture.png
+    assert metadata["image/png"]["alt"] == html.escape(picture.alt)
+    assert picture.png[:8] == b"\x89PNG\r\n\x1a\n"
+    width, height = struct.unpack(">II", picture.png[16:24])
+    assert 100 < width < 1400 and 100 < height < 1400
+    assert not plt.get_fignums(), "the figure stays open, and the notebook would show it twice"
+
+
+def test_the_same_numbers_give_the_same_bytes():
+    """So that a notebook run again shows no difference."""
+    for name in ("lines", "heatmap"):
+        assert FIGURES[name]().png == FIGURES[name]().png
+    assert FIGURES["lines"]().png != FIGURES["many lines"]().png
+
+
+def test_every_kind_of_figure_is_tried():
+    drawn = {
+        name for name, item in vars(plots).items() if inspect.isfunction(item) and item.__module__ == plots.__name__
+    }
+    assert drawn - {"axes", "smoothed"} <= FIGURES.keys()
+
+
+@pytest.fixture
+def kept(monkeypatch):
+    """What is drawn, before it becomes bytes."""
+    figures = []
+    monkeypatch.setattr(plots, "Picture", lambda figure, alt: figures.append((figure, alt)) or figures[-1])
+    yield figures
+    plt.close("all")
+
+
+def test_figures_name_their_axes_and_draw_their_numbers(kept):
+    for draw in FIGURES.values():
+        draw()
+    assert all(figure.axes[0].get_title() for figure, _ in kept)
+    drawn = dict(zip(FIGURES, kept, strict=True))
+    axes = drawn["lines with all"][0].axes[0]
+    assert axes.get_xlabel() == "steps" and axes.get_ylabel() == "nats"
+    assert (axes.get_xscale(), axes.get_yscale()) == ("log", "log")
+    assert axes.lines[0].get_ydata().tolist() == [1, 2, 3] and set(axes.lines[1].get_ydata()) == {2.0}
+    assert [text.get_text() for text in axes.get_legend().get_texts()] == ["one", "entropy"]
+    looks = {(line.get_color(), line.get_linestyle()) for line in drawn["many lines"][0].axes[0].lines}
+    assert len(looks) == 11, "two lines look alike"
+    gamma = drawn["schedules"][0].axes[0].lines[0].get_ydata()
+    assert gamma.tolist() == get_schedule("cosine").gamma(torch.arange(0, 1001, 100)).tolist()
+    assert "cosine, linear" in drawn["schedules"][1]
+    assert [bar.get_width() for bar in drawn["bars"][0].axes[0].patches] == [0.7, 0.3]
+    assert "with 1 hidden" in drawn["error_by_count"][1]
+    assert drawn["training_curve"][0].axes[0].lines[0].get_ydata().tolist() == plots.smoothed([r.loss for r in RECORDS])
+
+
+def test_smoothing_is_a_weighted_mean_of_the_past():
+    values = [3.0, 1.0, 4.0, 1.0, 5.0]
+    weights = [0.9**k for k in range(5)]
+    for n, found in enumerate(plots.smoothed(values, keep=0.9), start=1):
+        past = values[:n][::-1]
+        assert found == pytest.approx(sum(w * v for w, v in zip(weights, past, strict=False)) / sum(weights[:n]))
+    assert plots.smoothed([2.0] * 5) == pytest.approx([2.0] * 5) and plots.smoothed([]) == []
+
+
+# ------------------------------------------------------------------------------------------------------ tokens as text
+
+
+NASTY = ["[PAD]", "[MASK]", "<script>alert(1)</script>", 'a"b', "<0x0A>"]
+NASTY_TOKENIZER = SimpleNamespace(
+    convert_ids_to_tokens=lambda ids: [NASTY[i] for i in ids], mask_token_id=1, pad_token_id=0
+)
+
+
+def test_tokens_are_text_and_never_markup():
+    """A vocabulary from a stranger may hold anything."""
+    ids = torch.tensor([[2, 3, 4, 1]])
+    before = Frame(0, 1000.0, ids, torch.full((1, 4), 1), None)
+    after = Frame(1, 0.0, ids, ids, torch.full((1, 4, 5), 0.5))
+    shown = frame_html(after, before, torch.zeros(4), NASTY_TOKENIZER)
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in shown and "&lt;0x0A&gt;" in shown
+    assert "<script" not in shown and "<0x0A" not in shown
+
+
+def test_tokens_of_bytes_are_shown_as_text():
+    """Pieces of a word stand together, words apart, and no letter stands for a space."""
+    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
+    ids = torch.tensor([tokenizer("Lily saw a hedgehog.\nOh")["input_ids"]])
+    hidden = ids.clone()
+    hidden[0, 1] = tokenizer.mask_token_id
+    fixed = torch.zeros(ids.shape[1], dtype=torch.bool)
+    pages = [frame_html(Frame(0, 0.0, x, x, None), None, fixed, tokenizer) for x in (ids, hidden)]
+    told = [re.sub("<[^>]+>", "", page) for page in pages]
+    assert told[0] == "Lily saw a hedgehog.↵Oh" and told[1] == f"Lily {HIDDEN} a hedgehog.↵Oh"
+
+
+def test_tokens_differ_without_colour():
+    """Each kind has its own element or glyph, and a hint is quoted safely."""
+    assert token_html("Mia", "hidden") == f"<samp>{HIDDEN}</samp>"
+    assert token_html("Mia", "new", 'p = "1"') == '<b title="p = &quot;1&quot;">Mia</b>'
+    assert token_html("Mia", "fixed") == "<i>Mia</i>"
+    assert token_html("a & b", "old") == "<span>a &amp; b</span>"
+    assert words_of(TEXTS[0], MICRO.tokenizer) == ["Mia", "ran", "[EOS]", "[PAD]", "[PAD]"]
+
+
+# -------------------------------------------------------------------------------------------------------------- source
+
+
+def test_source_is_shown_as_it_is():
+    source = show_source(inverse_cdf)
+    assert repr(source) == inspect.getsource(inverse_cdf)
+    assert (
+        html.escape("(total > 0)") in source._repr_html_()
+        and 'aria-label="source of inverse_cdf"' in source._repr_html_()
+    )
+
+
+def test_points_stand_where_they_belong_and_calls_are_on_a_logarithmic_axis():
+    figure = {}
+    real = plots.Picture.__init__
+
+    def spying(self, drawn, alt):
+        figure["axes"] = drawn.axes[0]
+        real(self, drawn, alt)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(plots.Picture, "__init__", spying)
+        groups = {"one": [(8.0, 0.5), (64.0, 1.0)], "two": [(16.0, 0.25)]}
+        picture = plots.points(groups, title="t", x_label="calls", y_label="share", alt="Two.", level=("best", 1.0))
+    axes = figure["axes"]
+    assert axes.get_xscale() == "log" and picture.png.startswith(b"\x89PNG") and picture.alt == "Two."
+    drawn = {line.get_label(): list(zip(*line.get_data(), strict=True)) for line in axes.get_lines()}
+    assert drawn["one"] == groups["one"] and drawn["two"] == groups["two"] and "best" in drawn
+    assert (axes.get_xlabel(), axes.get_ylabel(), axes.get_title()) == ("calls", "share", "t")

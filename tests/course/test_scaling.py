@@ -1,0 +1,116 @@
+"""Points of the sweep, judged against exact prefixes, and the law through them."""
+
+import csv
+from pathlib import Path
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy.stats import linregress
+from toys import TALES, generator
+
+from diffkit.course.experiments.scaling import (
+    Point,
+    Prefixes,
+    build_point,
+    exact_on_prefixes,
+    frontier,
+    judge_point,
+    power_law,
+    recipe,
+    size_of,
+)
+from diffkit.training.trainer import fit
+
+TABLE = Path(__file__).resolve().parents[2] / "benchmarks" / "results" / "scaling.csv"
+SMALL = Point("mdlm", width=16, layers=1, steps=2, stories=0, length=12)
+
+
+@given(st.floats(0.05, 3), st.floats(0.1, 100), st.lists(st.floats(1, 1e6), min_size=3, max_size=8, unique=True))
+def test_a_law_is_found_again(exponent, factor, x):
+    x = sorted(x)
+    if x[-1] / x[0] < 1.5:
+        return
+    found = power_law(x, [factor * value**-exponent for value in x])
+    assert found.exponent == pytest.approx(exponent, rel=1e-4) and found.factor == pytest.approx(factor, rel=1e-2)
+    assert found.low <= found.exponent + 1e-9 and found.exponent - 1e-9 <= found.high
+
+
+def test_the_interval_holds_the_truth_as_often_as_it_says():
+    """Of 400 noisy laws 95 % lie within; fewer than 340 (85 %) has a chance below 1e-12."""
+    rng, hits = generator(1), 0
+    x = torch.logspace(0, 3, 6).double()
+    for _ in range(400):
+        y = 2 * x**-0.5 * torch.exp(0.2 * torch.randn(6, generator=rng, dtype=torch.float64))
+        found = power_law(x.tolist(), y.tolist())
+        hits += found.low < 0.5 < found.high
+    assert 340 < hits < 400
+    assert found.exponent == pytest.approx(-linregress(x.log().tolist(), y.log().tolist()).slope)
+
+
+@pytest.mark.parametrize("x, y", [([1, 2], [1, 2]), ([1, 2, 3], [1, 0, 2]), ([1, 2, 3], [1, 2])])
+def test_a_law_needs_three_positive_points(x, y):
+    with pytest.raises(ValueError, match="power_law"):
+        power_law(x, y)
+
+
+@given(st.lists(st.tuples(st.integers(1, 20), st.integers(1, 20)), min_size=1, max_size=12))
+def test_nobody_on_the_frontier_is_beaten_and_everybody_else_is(runs):
+    compute, gap = [c for c, _ in runs], [g for _, g in runs]
+    kept = frontier(compute, gap)
+    assert [compute[i] for i in kept] == sorted({compute[i] for i in kept})
+    for i in range(len(runs)):
+        beaten = any(
+            (compute[j], gap[j]) != (compute[i], gap[i]) and compute[j] <= compute[i] and gap[j] <= gap[i]
+            for j in range(len(runs))
+        )  # noqa: E501
+        assert (i in kept) <= (not beaten) and (beaten or any(runs[k] == runs[i] for k in kept))
+
+
+def test_the_exact_denoiser_of_a_prefix_is_that_of_the_language_with_the_rest_hidden():
+    model = build_point(SMALL, TALES)
+    gap, exact = judge_point(model, SMALL, TALES)
+    assert gap.mean > 6 * gap.standard_error > 0, "an untrained network is far away"
+    denoise = exact_on_prefixes(TALES, model, 12)
+    x = TALES.sample(2, generator())
+    hidden = torch.where(torch.arange(TALES.length) < 6, x, TALES.mask_id)
+    want = TALES.posterior(TALES.seen(hidden))[1][:, :12].log()
+    assert torch.allclose(denoise(hidden[:, :12], torch.zeros(2)), want)
+    assert 0.5 < exact < 1.5
+
+
+def test_a_finite_set_repeats_and_an_endless_one_does_not():
+    finite = Prefixes(TALES, SMALL._replace(stories=64), seed=1)
+    first, second = next(finite), next(finite)
+    assert sorted(map(tuple, first.tolist())) == sorted(map(tuple, second.tolist()))
+    endless = Prefixes(TALES, SMALL, seed=1)
+    assert not torch.equal(next(endless), next(endless)) and next(endless).shape == (64, 12)
+
+
+@pytest.mark.parametrize("stories", [0, 100])
+def test_batches_go_on_where_they_were(stories):
+    ahead, behind = (Prefixes(TALES, SMALL._replace(stories=stories), seed=1) for _ in range(2))
+    next(ahead)
+    behind.load_state_dict(ahead.state_dict())
+    assert torch.equal(next(ahead), next(behind))
+
+
+@pytest.mark.parametrize("process", ["mdlm", "autoregressive"])
+def test_a_point_trains(process):
+    point = SMALL._replace(process=process)
+    model = build_point(point, TALES)
+    whole, inner = size_of(model)
+    assert 0 < inner < whole
+    assert [record.step for record in fit(model, Prefixes(TALES, point, seed=1), recipe(point))] == [1, 2]
+
+
+def test_the_stored_table_is_of_this_design():
+    with TABLE.open(encoding="utf-8", newline="") as file:
+        rows = list(csv.DictReader(file))
+    kinds = [row["process"] for row in rows]
+    assert kinds.count("mdlm") >= 12 and kinds.count("autoregressive") >= 6
+    for row in rows:
+        point = Point(row["process"], *(int(row[name]) for name in Point._fields[1:]))
+        assert int(row["tokens"]) == point.steps * 64 * point.length and float(row["gap"]) > 0
+        assert recipe(point).objective == row["objective"]

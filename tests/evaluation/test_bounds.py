@@ -1,0 +1,246 @@
+"""Bounds, gaps and judgements against the enumerated language, scipy and sums by hand."""
+
+import itertools
+import math
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from scipy import stats
+from toys import (
+    ENTROPY,
+    MASK,
+    MICRO,
+    PROBS,
+    SUBSETS,
+    TALES,
+    TEXTS,
+    L,
+    V,
+    count_bound,
+    deduplicated,
+    generator,
+    hidden_losses,
+    masked_diffusion,
+    table_denoiser,
+    uniform_denoiser,
+)
+
+from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo, order_bounds, sequence_bounds
+from diffkit.evaluation.samples import plot_kl_floor, quality
+from diffkit.evaluation.statistics import Estimate, mean_of, wilson
+from diffkit.processes.masked import MaskedDiffusion
+
+PROCESS = masked_diffusion("cosine")
+
+
+def exact_denoiser():
+    return deduplicated(MICRO.denoiser(PROCESS))
+
+
+# ---------------------------------------------------------------------------------------------------------- estimates
+
+
+def test_mean_and_standard_error_are_those_of_scipy():
+    values = torch.randn(50, generator=generator())
+    mean, error = mean_of(values)
+    assert mean == pytest.approx(values.double().numpy().mean())
+    assert error == pytest.approx(stats.sem(values.double().numpy()))
+
+
+def test_estimates_divide_and_print():
+    assert Estimate(6.0, 0.5) / -2 == Estimate(-3.0, 0.25)
+    assert str(Estimate(23.12345, 0.01)) == "23.1234 ± 0.0100"
+
+
+@given(st.integers(1, 10_000), st.floats(0, 1))
+def test_wilson_is_that_of_scipy(n, share):
+    hits = round(share * n)
+    want = stats.binomtest(hits, n).proportion_ci(0.95, method="wilson")
+    assert wilson(hits, n) == pytest.approx((want.low, want.high), abs=1e-4)
+
+
+@pytest.mark.parametrize(("hits", "n"), [(0, 0), (-1, 5), (6, 5)])
+def test_wilson_of_impossible_counts_raises(hits, n):
+    with pytest.raises(ValueError, match=f"got {hits} of {n}"):
+        wilson(hits, n)
+
+
+# -------------------------------------------------------------------------------------------------------------- bound
+
+
+def test_bounds_are_unbiased():
+    """20,000 estimates for one text and a random denoiser, within 5 standard errors of the sum over all masks."""
+    denoise = table_denoiser(1)
+    for draws in (1, 3):
+        found = nelbo(PROCESS, denoise, TEXTS[4].expand(20_000, L), rng=generator(), draws=draws, batch_size=4096)
+        assert abs(found.mean - count_bound(denoise, TEXTS[4])) < 5 * found.standard_error
+
+
+def test_spread_of_the_estimates():
+    """One draw leaves the number of masks and their places to chance; L draws visit every number once.
+
+    Both variances enumerated; 4,000 estimates give the standard deviation to 10 percent (over 5 standard errors).
+    """
+    denoise, x0, counts = table_denoiser(1), TEXTS[4], SUBSETS.sum(1)
+    values = [L / k * hidden_losses(denoise, x0)[counts == k] for k in range(1, L + 1)]
+    within = torch.stack([of_count.var(correction=0) for of_count in values])
+    between = torch.stack([of_count.mean() for of_count in values]).var(correction=0)
+    for draws, variance in ((1, within.mean() + between), (L, within.mean() / L)):
+        found = sequence_bounds(
+            PROCESS, denoise, x0.expand(4000, L), rng=generator(), draws=draws, batch_size=4000
+        ).std()
+        assert found.item() == pytest.approx(variance.sqrt().item(), rel=0.1)
+
+
+def test_bound_of_the_exact_denoiser_is_the_log_likelihood_on_average():
+    """For each text within 5 standard errors of -log p, 2,000 estimates of 5 draws."""
+    bounds = sequence_bounds(
+        PROCESS, exact_denoiser(), TEXTS.repeat_interleave(2000, 0), rng=generator(), draws=L, batch_size=32_000
+    ).reshape(16, 2000)
+    error = bounds.std(1) / math.sqrt(2000)
+    assert ((bounds.mean(1) + PROBS.log()).abs() <= 5 * error + 1e-9).all()
+
+
+def test_a_uniform_denoiser_has_no_variance():
+    found = nelbo(PROCESS, uniform_denoiser, TEXTS, rng=generator())
+    assert found.mean == pytest.approx(L * math.log(V - 1), abs=1e-10)
+    assert found.standard_error == pytest.approx(0, abs=1e-10)
+
+
+def test_two_halves_are_the_whole():
+    """With the same draws for each row it does not matter how the rows are cut into batches."""
+    x0 = TEXTS.repeat(4, 1)
+    whole = sequence_bounds(PROCESS, table_denoiser(), x0, rng=generator(3), draws=1, batch_size=64)
+    for batch_size in (32, 16, 1):
+        halves = sequence_bounds(PROCESS, table_denoiser(), x0, rng=generator(3), draws=1, batch_size=batch_size)
+        assert torch.equal(whole, halves)
+    mean = nelbo(PROCESS, table_denoiser(), x0, rng=generator(3), draws=1)
+    assert mean.mean == pytest.approx((whole[:32].mean() + whole[32:].mean()).item() / 2, abs=1e-12)
+    assert mean == mean_of(whole)
+
+
+def test_no_gradients_and_no_empty_split():
+    found = sequence_bounds(
+        PROCESS, lambda zt, t: torch.zeros(*zt.shape, V, requires_grad=True), TEXTS, rng=generator()
+    )
+    assert not found.requires_grad and found.dtype == torch.float64
+    with pytest.raises(ValueError, match="holds no sequences"):
+        nelbo(PROCESS, uniform_denoiser, TEXTS[:0], rng=generator())
+
+
+# ---------------------------------------------------------------------------------------------------------------- gap
+
+
+@pytest.mark.parametrize("language", [MICRO, TALES], ids=["micro", "tales"])
+def test_gap_of_the_exact_denoiser_is_zero(language):
+    process = type(PROCESS)(language.vocab_size, language.mask_id)
+    gap = gap_to_entropy(process, language.denoiser(process), language, 20, rng=generator())
+    assert gap == Estimate(0.0, 0.0)
+
+
+def test_gap_of_another_denoiser_is_its_exact_excess():
+    """Bound minus entropy, both enumerated; within 5 standard errors of 400 stories."""
+    denoise = table_denoiser(2)
+    truth = sum(p * count_bound(denoise, x0) for p, x0 in zip(PROBS.tolist(), TEXTS, strict=True)) - ENTROPY
+    gap = gap_to_entropy(PROCESS, denoise, MICRO, 400, rng=generator())
+    assert truth > 1 and abs(gap.mean - truth) < 5 * gap.standard_error
+    assert gap == gap_to_entropy(PROCESS, denoise, MICRO, 400, rng=generator())
+
+
+def test_error_by_count_is_the_enumerated_loss():
+    """Loss per hidden token over all texts and all sets of positions, for each count; 4,000 stories, 5 SE."""
+    denoise, n = table_denoiser(2), 4000
+    rows = error_by_count(PROCESS, denoise, MICRO, counts=range(1, L + 1), n=n, rng=generator())
+    model, exact = (
+        torch.stack([hidden_losses(who, x0) for x0 in TEXTS]) for who in (denoise, exact_denoiser())
+    )  # each (16, 32)
+    assert [row.count for row in rows] == [1, 2, 3, 4, 5]
+    for row in rows:
+        chosen = SUBSETS.sum(1) == row.count
+        for found, losses in ((row.model, model), (row.exact, exact)):
+            each = losses[:, chosen] / row.count
+            mean = (PROBS @ each).mean()
+            spread = (PROBS @ (each - mean) ** 2).mean().sqrt() / math.sqrt(n)
+            assert abs(found - mean.item()) < 5 * spread.item() + 1e-9
+        assert row.gap.mean == pytest.approx(row.model - row.exact) and row.gap.standard_error > 0
+
+
+def test_error_by_count_of_the_exact_denoiser():
+    rows = error_by_count(PROCESS, MICRO.denoiser(PROCESS), MICRO, counts=[1, 5], n=50, rng=generator())
+    assert all(row.gap == Estimate(0.0, 0.0) and row.model == row.exact for row in rows)
+
+
+# ------------------------------------------------------------------------------------------------------------ quality
+
+
+def test_true_stories_are_judged_good():
+    """All valid, log-probability within 5 standard errors of -entropy, plots near the floor of a perfect sampler."""
+    n = 2000
+    found = quality(TALES, TALES.sample(n, generator()))
+    assert found.valid == 1 and found.high == 1 and found.low > 0.99
+    spread = TALES.log_prob(TALES.sample(n, generator(1))).std().item() / math.sqrt(n)
+    assert abs(found.log_prob + TALES.entropy()) < 5 * spread
+    # 2 n KL is nearly chi-square with 131 degrees of freedom; this bound fails once in a million seeds.
+    assert 2 * n * found.plot_kl < stats.chi2(131).isf(1e-6)
+    assert found.plot_kl_floor == pytest.approx(131 / (2 * n), rel=0.1)
+
+
+def test_garbage_is_judged_garbage():
+    found = quality(MICRO, torch.full((7, L), MICRO.pad_id))
+    assert found.valid == 0 == found.low and 0 < found.high < 0.5
+    assert found.log_prob == -math.inf and found.plot_kl == math.inf and found.plot_kl_floor == math.inf
+
+
+def test_quality_by_hand():
+    """Three stories of one plot and one that is none."""
+    ids = torch.cat([TEXTS[[0, 1, 0]], torch.full((1, L), MICRO.pad_id)])
+    found = quality(MICRO, ids)
+    assert found.valid == 0.75 and (found.low, found.high) == wilson(3, 4)
+    assert found.log_prob == pytest.approx((2 * PROBS[0].log() + PROBS[1].log()).item() / 3)
+    assert found.plot_kl == pytest.approx(-math.log(0.3)), "all of one plot, whose probability is 0.3"
+
+
+@pytest.mark.parametrize("n", [1, 2, 4])
+def test_floor_is_the_mean_over_all_outcomes(n):
+    """What n true stories show on average, every sequence of plots enumerated."""
+    p, mean = MICRO.template_probs.tolist(), 0.0
+    for plots in itertools.product(range(4), repeat=n):
+        shares = [plots.count(k) / n for k in set(plots)]
+        kl = sum(share * math.log(share / p[k]) for share, k in zip(shares, set(plots), strict=True))
+        mean += math.prod(p[k] for k in plots) * kl
+    assert plot_kl_floor(MICRO, n) == pytest.approx(mean, abs=1e-10)
+
+
+def test_a_canvas_with_masks_is_no_story():
+    """Its visible words have a probability, but a sampler that leaves a mask has not written a story."""
+    ids = TEXTS[:4].clone()
+    ids[0, 0] = MASK
+    assert quality(MICRO, ids).valid == 0.75
+    assert quality(MICRO, ids).log_prob == pytest.approx(PROBS[1:4].log().mean().item())
+
+
+# ----------------------------------------------------------------------------------------------------------- any order
+
+
+def test_the_mean_over_all_orders_is_the_masked_bound():
+    """All L! orders of every text of micro, a random denoiser, against sums over all subsets."""
+    process, denoise = masked_diffusion(), table_denoiser(4)
+    orders = torch.tensor(list(itertools.permutations(range(L))))
+    for x0 in TEXTS[:4]:
+        nats = order_bounds(process, denoise, x0.expand(len(orders), L), orders)
+        assert nats.mean().item() == pytest.approx(count_bound(denoise, x0), rel=1e-9)
+        assert nats.std() > 0.1
+
+
+def test_a_perfect_denoiser_has_one_probability_in_every_order():
+    orders = torch.stack([torch.randperm(TALES.length, generator=generator(i)) for i in range(8)])
+    process, x0 = MaskedDiffusion(TALES.vocab_size, TALES.mask_id, "linear"), TALES.sample(8, generator())
+    nats = order_bounds(process, TALES.denoiser(process), x0, orders)
+    torch.testing.assert_close(nats, -TALES.log_prob(x0), atol=1e-9, rtol=1e-9)
+
+
+def test_an_order_names_every_place_once():
+    with pytest.raises(ValueError, match=rf"in each row every place from 0 to {L - 1} once"):
+        order_bounds(masked_diffusion(), table_denoiser(), TEXTS[:2], torch.zeros(2, L, dtype=torch.long))

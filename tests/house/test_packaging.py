@@ -1,0 +1,261 @@
+"""The files around the code agree with each other: ranges, lock, conda environment, commands, what is in git."""
+
+import ast
+import importlib
+import os
+import re
+import shutil
+import subprocess
+import sys
+import tarfile
+import tomllib
+import zipfile
+from importlib.metadata import packages_distributions
+from pathlib import Path
+
+import pytest
+import yaml
+from packaging.requirements import Requirement
+from packaging.utils import canonicalize_name
+from packaging.version import Version
+
+import diffkit
+
+ROOT = Path(__file__).resolve().parents[2]
+PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
+EXTRAS = PROJECT["optional-dependencies"]
+LOCKED_GROUPS = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["site"], *EXTRAS["test"]]
+EVERYTHING = [*LOCKED_GROUPS, *EXTRAS["track"]]
+MAX_BYTES = 1_000_000
+
+
+def lock_lines(name="requirements.lock"):
+    text = (ROOT / name).read_text(encoding="utf-8")
+    return [line for line in text.splitlines() if line and not line.startswith("#")]
+
+
+LOCK = {canonicalize_name(pin.name): pin for pin in map(Requirement, lock_lines())}
+OLDEST = {canonicalize_name(pin.name): pin for pin in map(Requirement, lock_lines("requirements-oldest.lock"))}
+
+
+@pytest.mark.parametrize("line", EVERYTHING)
+def test_every_dependency_has_a_lower_and_an_upper_bound(line):
+    operators = {specifier.operator for specifier in Requirement(line).specifier}
+    assert ">=" in operators and "<" in operators, f"{line}: say from which version, and below which"
+
+
+@pytest.mark.parametrize("line", LOCKED_GROUPS)
+def test_lock_lies_within_every_range(line):
+    wanted = Requirement(line)
+    pin = LOCK.get(canonicalize_name(wanted.name))
+    assert pin is not None, f"{wanted.name} is not in requirements.lock; run `make lock`"
+    assert wanted.specifier.contains(version_of(pin)), f"requirements.lock has {pin}, pyproject.toml wants {line}"
+
+
+@pytest.mark.parametrize("line", LOCKED_GROUPS)
+def test_oldest_lock_holds_the_lower_bounds(line):
+    (lowest,) = [Version(one.version) for one in Requirement(line).specifier if one.operator == ">="]
+    assert version_of(OLDEST[canonicalize_name(Requirement(line).name)]) == lowest, f"{line}: run `make lock`"
+
+
+def version_of(pin):
+    (specifier,) = pin.specifier
+    assert specifier.operator == "==" and "*" not in specifier.version, f"{pin} is not an exact pin"
+    return Version(specifier.version)
+
+
+def test_lock_holds_exact_portable_pins_only():
+    """Plain `name==version`, no paths, no indexes, no build of torch for one sort of GPU."""
+    assert len(LOCK) == len(lock_lines()), "a package is pinned twice"
+    for name, pin in [*LOCK.items(), *OLDEST.items()]:
+        assert version_of(pin).local is None, f"{pin}: a local version cannot be installed elsewhere"
+        assert pin.url is None and not name.startswith(("nvidia-", "triton", "cuda-")), f"{pin} is not portable"
+    assert str(LOCK["torch"]) == "torch==2.13.0"
+    assert "setuptools" in LOCK and "setuptools" in OLDEST, (
+        "the package is installed without build isolation, so the lock brings setuptools"
+    )
+    assert not {"diffkit", "pip"} & {*LOCK, *OLDEST}
+
+
+def test_conda_environment_equals_pyproject():
+    conda = yaml.safe_load((ROOT / "environment.yml").read_text(encoding="utf-8"))["dependencies"]
+    (pip_section,) = [item["pip"] for item in conda if isinstance(item, dict)]
+    assert pip_section == LOCKED_GROUPS
+    assert f"python{PROJECT['requires-python']}" in conda
+
+
+def test_package_imports_only_what_it_declares():
+    declared = {canonicalize_name(Requirement(line).name) for line in [*PROJECT["dependencies"], *EXTRAS["notebooks"]]}
+    declared |= {"ipython", "diffkit"}  # IPython comes with ipykernel
+    owners = packages_distributions()
+    for path in (ROOT / "diffkit").glob("*.py"):
+        for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
+            names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
+            if isinstance(node, ast.ImportFrom) and node.module and not node.level:
+                names = [node.module]
+            for top in {name.split(".")[0] for name in names} - set(sys.stdlib_module_names):
+                owner = {canonicalize_name(name) for name in owners.get(top, [top])}
+                assert owner & declared, f"{path.name} imports {top}, which pyproject.toml does not list"
+
+
+def test_version_is_the_same_everywhere():
+    assert diffkit.__version__ == PROJECT["version"]
+    assert yaml.safe_load((ROOT / "CITATION.cff").read_text(encoding="utf-8"))["version"] == PROJECT["version"]
+    assert f"## {PROJECT['version']}" in (ROOT / "CHANGELOG.md").read_text(encoding="utf-8")
+
+
+def targets():
+    makefile = (ROOT / "Makefile").read_text(encoding="utf-8")
+    return set(re.findall(r"^([a-z]+):", makefile, re.M)), set(re.findall(r"^([a-z]+):.*## ", makefile, re.M))
+
+
+@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
+def test_documents_name_only_commands_that_exist(name):
+    every, _ = targets()
+    text = (ROOT / name).read_text(encoding="utf-8")
+    quoted = " ".join(re.findall(r"`([^`]+)`", text)) + "".join(re.findall(r"```\w*\n(.*?)```", text, re.S))
+    assert set(re.findall(r"\bmake ([a-z]+)", quoted)) <= every
+
+
+def test_readme_names_every_command_that_help_lists():
+    _, documented = targets()
+    text = (ROOT / "README.md").read_text(encoding="utf-8")
+    missing = [target for target in sorted(documented) if f"make {target}" not in text]
+    assert not missing, f"README.md does not mention: {missing}"
+    assert {"help", "lab", "test", "demo", "notebooks", "check", "clean"} <= documented
+
+
+@pytest.mark.parametrize("name", ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md"])
+def test_documents_exist(name):
+    assert len((ROOT / name).read_text(encoding="utf-8")) > 200
+
+
+def test_no_tracked_file_is_large():
+    """Trained models excepted; everything else must stay quick to clone."""
+    listing = subprocess.run(["git", "ls-files", "-z"], cwd=ROOT, capture_output=True, text=True)
+    if listing.returncode:
+        pytest.skip("not a git checkout")
+    paths = [ROOT / name for name in listing.stdout.split("\0") if name and not name.startswith("data/pretrained/")]
+    large = {path.name: path.stat().st_size for path in paths if path.is_file() and path.stat().st_size > MAX_BYTES}
+    assert not large, f"over {MAX_BYTES} bytes: {large}"
+
+
+def test_scripts_can_be_started():
+    for name in ("scripts/train.sh", "scripts/sample.sh", ".ci/run"):
+        path = ROOT / name
+        assert path.read_text(encoding="utf-8").startswith("#!/usr/bin/env bash\n")
+        assert path.stat().st_mode & 0o111, f"{name} is not executable"
+    assert "make test" in (ROOT / ".ci" / "run").read_text(encoding="utf-8")
+
+
+# --------------------------------------------------------------------------------------------------- wheel and archive
+
+MODEL = "data/pretrained/tales-mdlm"
+RUN_WHEEL = """
+import sys
+sys.modules |= dict.fromkeys(("anywidget", "IPython", "ipywidgets", "jupyterlab"))  # a base install has none of them
+import diffkit
+from diffkit import cli
+print(diffkit.__file__)
+sys.exit(cli.main(["demo"]) or cli.main(["train", "--model.size=pico", "--train.steps=1", "--data.batch_size=8"]))
+"""
+
+
+def sources(*patterns):
+    return {path.relative_to(ROOT).as_posix() for pattern in patterns for path in ROOT.glob(pattern) if path.is_file()}
+
+
+CODE = sources("diffkit/**/*.py", "diffkit/**/*.js", "diffkit/**/*.css", "diffkit/py.typed")
+SETTINGS_AND_MODEL = sources("configs/**/*.yaml", f"{MODEL}/*")
+
+
+@pytest.fixture(scope="module")
+def built(tmp_path_factory):
+    """The source archive, and the wheel made from it."""
+    copy, dist = tmp_path_factory.mktemp("build") / "diffkit", tmp_path_factory.mktemp("dist")
+    shutil.copytree(ROOT, copy, ignore=shutil.ignore_patterns(".*", "runs", "site", "__pycache__"))
+    build = [sys.executable, "-m", "build", "--no-isolation", "--outdir", dist, copy]
+    done = subprocess.run(build, capture_output=True, text=True)
+    assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-2000:]
+    (archive,), (wheel,) = dist.glob("*.tar.gz"), dist.glob("*.whl")
+    return archive, wheel
+
+
+@pytest.mark.slow
+def test_archive_holds_what_the_wheel_is_built_from(built):
+    with tarfile.open(built[0]) as tar:
+        names = {name.partition("/")[2] for name in tar.getnames() if not tar.getmember(name).isdir()}
+    around = {"LICENSE", "README.md", "CHANGELOG.md", "CITATION.cff", "pyproject.toml", "MANIFEST.in"}
+    assert names == CODE | SETTINGS_AND_MODEL | around | {"PKG-INFO", "setup.cfg", "diffkit.egg-info/SOURCES.txt"}
+
+
+@pytest.mark.slow
+def test_wheel_holds_code_settings_and_model(built):
+    with zipfile.ZipFile(built[1]) as wheel:
+        names = set(wheel.namelist())
+    about = {name for name in names if name.startswith(f"diffkit-{PROJECT['version']}.dist-info/")}
+    shipped = {f"diffkit/{name.removeprefix('data/')}" for name in SETTINGS_AND_MODEL}
+    assert names - about == CODE | shipped
+    assert f"diffkit-{PROJECT['version']}.dist-info/licenses/LICENSE" in about
+    assert built[1].stat().st_size < 5 * MAX_BYTES
+
+
+@pytest.mark.slow
+def test_wheel_works_without_the_repository(built, tmp_path):
+    """Installed in one folder and started in another, without Jupyter: a story appears, and a model is trained."""
+    target, here = tmp_path / "installed", tmp_path / "here"
+    here.mkdir()
+    install = ["install", "--quiet", "--no-deps", "--no-index", "--target", target, built[1]]
+    subprocess.run([sys.executable, "-m", "pip", *install], check=True)
+    environment = os.environ | {"PYTHONPATH": str(target), "HF_HUB_OFFLINE": "1"}
+    done = subprocess.run([sys.executable, "-c", RUN_WHEEL], cwd=here, env=environment, capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr
+    assert done.stdout.startswith(str(target)), "the repository was imported, not the wheel"
+    assert "[step 48 of 48]" in done.stdout and "\nDone." in done.stdout
+    assert (here / "runs" / "tales-mdlm-pico" / "model.safetensors").is_file()
+
+
+@pytest.mark.parametrize("name", ["anywidget", "ipywidgets"])
+def test_widgets_without_their_extra_say_how_to_get_it(name, monkeypatch):
+    for module in [module for module in sys.modules if module.startswith("diffkit.course.widgets")]:
+        monkeypatch.delitem(sys.modules, module)
+    monkeypatch.setitem(sys.modules, name, None)
+    with pytest.raises(ModuleNotFoundError, match=rf"needs {name}: pip install 'diffkit\[notebooks\]'"):
+        importlib.import_module("diffkit.course.widgets")
+
+
+# ----------------------------------------------------------------------------------------------- continuous integration
+
+WORKFLOWS = sorted((ROOT / ".github" / "workflows").glob("*.yml"))
+
+
+def job_of(path):
+    (job,) = yaml.safe_load(path.read_text(encoding="utf-8"))["jobs"].values()
+    return job
+
+
+@pytest.mark.parametrize("path", WORKFLOWS, ids=lambda path: path.stem)
+def test_jobs_only_call_what_anyone_can_call(path):
+    """A job is a command of this repository; what it uses from others is pinned by commit and may only read."""
+    assert yaml.safe_load(path.read_text(encoding="utf-8"))["permissions"] == {"contents": "read"}
+    matrix, steps = job_of(path)["strategy"]["matrix"], job_of(path)["steps"]
+    commands = [*matrix["command"], *(entry["command"] for entry in matrix.get("include", []))]
+    commands += [step["run"] for step in steps if step.get("run", "${{")[:3] != "${{"]
+    every, _ = targets()
+    for program, *words in map(str.split, commands):
+        assert program == ".ci/run" or program == "make" and {word for word in words if "=" not in word} <= every
+    for action in (step["uses"] for step in steps if "uses" in step):
+        assert re.fullmatch(r"actions/[\w-]+@[0-9a-f]{40}", action), f"{action} can change under our feet"
+
+
+def test_python_versions_are_the_same_everywhere():
+    listed = [name.rpartition(" ")[2] for name in PROJECT["classifiers"] if name.startswith("Programming Language")]
+    minors = [int(version.partition(".")[2]) for version in listed]
+    assert PROJECT["requires-python"] == f">=3.{minors[0]},<3.{minors[-1] + 1}"
+    assert minors == [*range(minors[0], minors[-1] + 1)]
+    assert job_of(ROOT / ".github/workflows/ci.yml")["strategy"]["matrix"]["python"] == listed
+    named = f"{', '.join(listed[:-1])} or {listed[-1]}"
+    for name in ("README.md", "Makefile", "diffkit/doctor.py"):
+        assert f"Python {named}" in " ".join((ROOT / name).read_text(encoding="utf-8").split()), (
+            f"{name}: Python {named}?"
+        )

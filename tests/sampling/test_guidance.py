@@ -1,0 +1,125 @@
+"""Guidance against Bayes' rule, a classifier asked word by word, and the exact conditional language."""
+
+import pytest
+import torch
+from hypothesis import given
+from hypothesis import strategies as st
+from toys import MASK, MICRO, TALES, L, V, generator
+
+from diffkit.evaluation.bounds import mask_patterns
+from diffkit.model import build_model
+from diffkit.network.conditioning import Conditioned
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.guidance import classifier_guided, exact_classifier, follow, guide
+from diffkit.sampling.sampler import sample
+
+PROCESS = MaskedDiffusion(V, MASK, "linear")
+TIME = torch.tensor(500.0)
+
+
+def random_denoiser(seed):
+    logits = torch.randn(L, V, generator=generator(seed), dtype=torch.float64)
+    logits[:, MASK] = -torch.inf
+    return lambda zt, t: logits.expand(len(zt), L, V)
+
+
+def states():
+    """Every partly hidden story of micro, (N, L)."""
+    stories = MICRO.sample(400, generator()).unique(dim=0)
+    hidden = mask_patterns(L)
+    return torch.where(hidden[None], MASK, stories[:, None]).flatten(0, 1).unique(dim=0)
+
+
+@given(st.floats(-2, 6), st.integers(0, 20))
+def test_guided_beliefs_are_the_product_of_powers(scale, seed):
+    told, untold = random_denoiser(seed), random_denoiser(seed + 100)
+    zt = torch.full((1, L), MASK)
+    p, q = (denoise(zt, TIME).softmax(-1) for denoise in (told, untold))
+    product = torch.where(p > 0, p ** (1 + scale) * q.clamp(min=1e-300) ** -scale, 0.0)
+    want = product / product.sum(-1, keepdim=True)
+    assert torch.allclose(guide(told, untold, scale)(zt, TIME).softmax(-1), want, atol=1e-9)
+
+
+def test_scales_without_guidance_are_the_denoisers_themselves():
+    told, untold = random_denoiser(0), random_denoiser(1)
+    assert guide(told, untold, 0) is told and guide(told, untold, -1) is untold
+
+
+@given(st.floats(0.1, 4), st.floats(-5, 5))
+def test_constants_added_to_logits_change_nothing(scale, constant):
+    told, untold = random_denoiser(0), random_denoiser(1)
+    zt = torch.full((1, L), MASK)
+    moved = guide(lambda z, t: told(z, t) + constant, lambda z, t: untold(z, t) - 2 * constant, scale)
+    assert torch.allclose(moved(zt, TIME).softmax(-1), guide(told, untold, scale)(zt, TIME).softmax(-1), atol=1e-9)
+
+
+def test_scale_zero_draws_the_very_tokens_of_conditional_sampling():
+    torch.manual_seed(0)
+    model = build_model(
+        PROCESS, {"hidden_size": 16, "num_layers": 1, "num_heads": 2}, max_length=L, labels=len(MICRO.labels)
+    ).eval()
+    torch.nn.init.normal_(model.denoiser.label_embedding.weight, generator=generator())
+    draws = [
+        sample(PROCESS, denoise, shape=(16, L), steps=L, rng=generator(3))
+        for denoise in (follow(model, 1, 0.0), Conditioned(model, 1))
+    ]
+    assert torch.equal(*draws)
+    guided = sample(PROCESS, follow(model, 1, 5.0), shape=(16, L), steps=L, rng=generator(3))
+    assert not torch.equal(guided, draws[0])
+
+
+@pytest.mark.parametrize("label", MICRO.labels)
+def test_the_exact_classifier_is_right_for_every_word_everywhere(label):
+    """Asked word by word: put it there, and compare the exact probabilities of the canvas, label or no label."""
+    zt = states()
+    opinions = exact_classifier(MICRO, PROCESS, label)(zt, TIME)
+    prior = torch.exp(MICRO._template_prior(None))[MICRO.template_labels == MICRO.labels.index(label)].sum().log()
+    asked = 0
+    for i in range(L):
+        for v in range(V):
+            trial = zt.clone()
+            trial[:, i] = v
+            possible = (zt[:, i] == MASK) & (MICRO.log_prob(trial) > -torch.inf) & (trial[:, i] != MASK)
+            if possible.any():
+                seen = MICRO.seen(trial[possible])
+                want = prior + MICRO.posterior(seen, label)[0] - MICRO.posterior(seen)[0]
+                assert torch.allclose(opinions[possible, i, v].exp(), want.exp(), atol=1e-9)
+                asked += int(possible.sum())
+    assert asked > 100
+
+
+@pytest.mark.parametrize("label", MICRO.labels)
+def test_classifier_guidance_of_the_exact_denoiser_is_the_exact_conditional_denoiser(label):
+    zt = states()
+    zt = zt[MICRO.posterior(MICRO.seen(zt), label)[0] > -torch.inf]
+    guided = classifier_guided(MICRO.denoiser(PROCESS), exact_classifier(MICRO, PROCESS, label), 1.0)
+    got, want = (PROCESS.log_probs(d(zt, TIME), zt).exp() for d in (guided, MICRO.denoiser(PROCESS, label)))
+    assert torch.allclose(got, want, atol=1e-9)
+
+
+def test_a_classifier_without_an_opinion_changes_nothing():
+    """A state that no story fits: its belief stays as it was."""
+    nonsense = torch.full((1, TALES.length), TALES.pad_id)
+    nonsense[0, 0] = TALES.mask_id
+    process = MaskedDiffusion(TALES.vocab_size, TALES.mask_id, "linear")
+    plain = TALES.denoiser(process)
+    guided = classifier_guided(plain, exact_classifier(TALES, process, "kept"), 2.0)
+    assert torch.allclose(guided(nonsense, TIME).softmax(-1), plain(nonsense, TIME).softmax(-1))
+
+
+@pytest.mark.parametrize("scale", [0.5, 3.0])
+def test_the_guided_exact_denoiser_tells_stories_with_the_label(scale):
+    process = MaskedDiffusion(TALES.vocab_size, TALES.mask_id, "linear")
+    guided = guide(TALES.denoiser(process, "shared"), TALES.denoiser(process), scale)
+    ids = sample(process, guided, shape=(8, TALES.length), steps=TALES.length, rule="random", rng=generator())
+    assert (TALES.log_prob(ids) > -torch.inf).all()
+    assert (TALES.template_labels[TALES.parse(ids)] == TALES.labels.index("shared")).all()
+
+
+def test_following_needs_a_label_that_the_model_knows():
+    plain = build_model(PROCESS, {"hidden_size": 16, "num_layers": 1, "num_heads": 2}, max_length=L)
+    with pytest.raises(ValueError, match="trained without labels"):
+        follow(plain, 0)
+    model = build_model(PROCESS, {"hidden_size": 16, "num_layers": 1, "num_heads": 2}, max_length=L, labels=2)
+    with pytest.raises(ValueError, match=r"label must be a whole number in 0\.\.1, got 2"):
+        follow(model, 2)

@@ -1,0 +1,409 @@
+"""Samplers: exact laws on `micro`, and promises that hold for every denoiser, rule, prompt and number of steps."""
+
+import math
+
+import pytest
+import torch
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from scipy import stats
+from toys import (
+    MASK,
+    MICRO,
+    PROBS,
+    TALES,
+    TEXTS,
+    L,
+    V,
+    beliefs,
+    chain_prob,
+    deduplicated,
+    generator,
+    masked_diffusion,
+    micro_counts,
+    table_denoiser,
+)
+
+from diffkit.data.tokenizer import load_tokenizer
+from diffkit.paths import PRETRAINED
+from diffkit.processes.schedules import get_schedule
+from diffkit.sampling.logits import cooler, filtered, keep_top_k, keep_top_p
+from diffkit.sampling.sampler import canvas_from_text, denoise_frames, infill, last_frame, sample
+from diffkit.sampling.unmasking import RULES, Reveal
+
+PROCESS = masked_diffusion()
+each_rule = pytest.mark.parametrize("rule", RULES)
+EVERY_RULE = ["ancestral", *RULES]
+
+
+def exact_denoiser():
+    return deduplicated(MICRO.denoiser(PROCESS))
+
+
+# --------------------------------------------------------------------------------------------------------- exact laws
+
+
+@each_rule
+def test_one_token_a_step_is_exact_under_every_rule(rule):
+    """With the exact denoiser: chi-square over the 16 texts, 8,000 draws, fails by chance once in a million seeds."""
+    ids = sample(PROCESS, exact_denoiser(), shape=(8000, L), steps=L, rng=generator(1), rule=rule)
+    counts = micro_counts(ids)
+    assert counts[16] == 0, "not a text of the language"
+    assert stats.chisquare(counts[:16], 8000 * PROBS).pvalue > 1e-6
+
+
+def ancestral_probs(steps, schedule="linear", denoise=None):
+    """Exact probability of each text under the ancestral sampler."""
+    process = masked_diffusion(schedule)
+    times = torch.linspace(1000, 0, steps + 1, dtype=torch.float64)
+    stays = [process.stay_masked(t[None], s[None]).item() for t, s in zip(times[:-1], times[1:], strict=True)]
+    return torch.tensor([chain_prob(denoise or exact_denoiser(), x0, stays) for x0 in TEXTS], dtype=torch.float64)
+
+
+def total_variation(probs):
+    """Between the language and a sampler that writes its texts with `probs` and something else with the rest."""
+    return ((probs - PROBS).abs().sum().item() + 1 - probs.sum().item()) / 2
+
+
+def test_ancestral_error_falls_as_one_over_the_steps():
+    """Tokens revealed together are drawn independently; exact propagation, no sampling."""
+    errors = [total_variation(ancestral_probs(steps)) for steps in (1, 2, 4, 8, 16, 32, 64)]
+    assert errors == sorted(errors, reverse=True) and errors[0] > 0.3
+    assert errors[-2] / errors[-1] == pytest.approx(2, abs=0.1)
+
+
+@pytest.mark.parametrize(("schedule", "steps"), [("linear", 1), ("linear", 3), ("cosine", 4)])
+def test_ancestral_sampler_follows_its_exact_law(schedule, steps):
+    """Few steps, so far from the language: chi-square over 16 texts and "other"; fails once in a million seeds."""
+    process, probs = masked_diffusion(schedule), ancestral_probs(steps, schedule)
+    ids = sample(process, exact_denoiser(), shape=(8000, L), steps=steps, rng=generator(2))
+    want = torch.cat([probs, 1 - probs.sum(0, keepdim=True)])
+    assert stats.chisquare(micro_counts(ids), 8000 * want).pvalue > 1e-6
+    assert stats.chisquare(micro_counts(ids)[:16], micro_counts(ids)[:16].sum() * PROBS).pvalue < 1e-6
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE)
+def test_infilling_draws_from_the_exact_conditional(rule):
+    """One word given, in the middle: chi-square against the table, fails by chance once in a million seeds.
+
+    Ancestral reveals two tokens at once now and then: with 60 steps, too seldom to show in 1,000 texts.
+    """
+    steps, n = (60, 1000) if rule == "ancestral" else (L, 6000)
+    vocab = MICRO.tokenizer.get_vocab()
+    start = torch.tensor([[MASK, vocab["ran"], MASK, MASK, MASK]]).expand(n, L)
+    fits = (TEXTS[:, 1] == vocab["ran"]).double() * PROBS
+    counts = micro_counts(infill(PROCESS, exact_denoiser(), start, steps=steps, rng=generator(3), rule=rule))
+    assert (counts[16] == 0 or rule == "ancestral") and (counts[:16][fits == 0] == 0).all()
+    seen = counts[:16][fits > 0]
+    assert stats.chisquare(seen, seen.sum() * fits[fits > 0] / fits.sum()).pvalue > 1e-6
+
+
+# ------------------------------------------------------------------------------- promises that hold for any denoiser
+
+
+@given(
+    seed=st.integers(0, 10**6),
+    rule=st.sampled_from(EVERY_RULE),
+    steps=st.integers(1, 12),
+    hidden=st.floats(0, 1),
+    temperature=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
+    top_k=st.sampled_from([None, 1, 3]),
+    top_p=st.sampled_from([None, 0.3, 1.0]),
+)
+def test_nothing_stays_hidden_and_what_was_given_stays(seed, rule, steps, hidden, temperature, top_k, top_p):
+    """Any prompt, rule, filter and number of steps; and a token once revealed is never changed."""
+    rng = generator(seed)
+    start = TEXTS[torch.randint(0, 16, (3,), generator=rng)]
+    start = torch.where(torch.rand(3, L, generator=rng) < hidden, MASK, start)
+    given_start = start.clone()
+    how = {"rule": rule, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    frames = list(denoise_frames(PROCESS, TABLE, start=start, steps=steps, rng=rng, **how))
+    assert [frame.step for frame in frames] == list(range(steps + 1))
+    assert frames[0].t == 1000 and frames[0].probs is None and frames[-1].t == 0
+    for before, after in zip(frames[:-1], frames[1:], strict=True):
+        visible = before.tokens != MASK
+        assert torch.equal(after.tokens[visible], before.tokens[visible])
+        torch.testing.assert_close(after.probs.sum(-1), torch.ones(3, L, dtype=torch.float64), atol=1e-9, rtol=0)
+        drawn = (after.tokens != MASK) & ~visible
+        assert (after.probs.gather(2, after.tokens[..., None])[..., 0][drawn] > 0).all()
+    assert (frames[-1].tokens != MASK).all()
+    assert torch.equal(start, given_start)
+
+
+TABLE = table_denoiser(0, sharpness=2.0)
+
+
+@each_rule
+@settings(max_examples=15)
+@given(masks=st.integers(0, 40), steps=st.integers(1, 50), seed=st.integers(0, 10**6))
+def test_counts_are_shared_out_evenly(rule, masks, steps, seed):
+    """Each step reveals masks // steps tokens, the first masks % steps of them one more; also with steps > masks."""
+    start = torch.full((2, 40), MASK)
+    start[:, masks:] = 4
+    left = [
+        int((frame.tokens[0] == MASK).sum())
+        for frame in denoise_frames(PROCESS, flat, start=start, steps=steps, rng=generator(seed), rule=rule)
+    ]
+    revealed = [before - after for before, after in zip(left[:-1], left[1:], strict=True)]
+    assert revealed == [masks // steps + (j < masks % steps) for j in range(steps)]
+
+
+def flat(zt, t):
+    return torch.zeros(*zt.shape, V)
+
+
+def test_counts_are_per_row():
+    start = torch.full((2, 8), MASK)
+    start[1, 4:] = 4
+    frames = list(denoise_frames(PROCESS, flat, start=start, steps=4, rng=generator(), rule="random"))
+    assert [(frame.tokens == MASK).sum(1).tolist() for frame in frames] == [[8, 4], [6, 3], [4, 2], [2, 1], [0, 0]]
+
+
+def test_counts_may_follow_another_schedule():
+    """The share of masks left is that of the schedule, rounded down."""
+    cosine = get_schedule("maskgit_cosine")
+    frames = denoise_frames(PROCESS, flat, shape=(1, 100), steps=5, rng=generator(), rule="random", counts=cosine)
+    left = [int((frame.tokens == MASK).sum()) for frame in frames]
+    want = [100 * cosine.gamma(t).item() for t in (1000, 800, 600, 400, 200, 0)]
+    assert all(0 <= exact - count < 3 for exact, count in zip(want, left, strict=True)), left
+
+
+@pytest.mark.parametrize("rule", EVERY_RULE)
+def test_same_seed_same_text(rule):
+    first, again, other = (
+        sample(PROCESS, TABLE, shape=(20, L), steps=3, rng=generator(seed), rule=rule) for seed in (1, 1, 2)
+    )
+    assert torch.equal(first, again) and not torch.equal(first, other)
+
+
+@pytest.mark.parametrize("rule", ["confidence", "margin", "entropy", "left_to_right"])
+def test_temperature_zero_leaves_nothing_to_chance(rule):
+    texts = [
+        sample(PROCESS, TABLE, shape=(4, L), steps=L, rng=generator(seed), rule=rule, temperature=0.0)
+        for seed in range(3)
+    ]
+    assert torch.equal(texts[0], texts[1]) and torch.equal(texts[0], texts[2])
+    assert (texts[0] == texts[0][0]).all(), "all rows start alike, so they end alike"
+
+
+def test_one_step_to_T_steps():
+    process = masked_diffusion(get_schedule("linear", 20))
+    for steps in (1, 20):
+        assert (sample(process, TABLE, shape=(2, L), steps=steps, rng=generator()) != MASK).all()
+
+
+# --------------------------------------------------------------------------------------------------------- the rules
+
+
+def test_what_the_rules_prefer():
+    """Three positions whose order differs from rule to rule."""
+    probs = torch.tensor([[[0.6, 0.4, 0.0], [0.55, 0.25, 0.2], [0.5, 0.5, 0.0]]], dtype=torch.float64)
+    order = {name: rule(probs, generator()).argsort(descending=True)[0].tolist() for name, rule in RULES.items()}
+    assert order["confidence"] == [0, 1, 2]
+    assert order["margin"] == [1, 0, 2]
+    assert order["entropy"] == [0, 2, 1]
+    assert order["left_to_right"] == [0, 1, 2]
+
+
+def test_random_order_is_uniform():
+    """First of 5 positions in 10,000 rows: chi-square, fails by chance once in a million seeds."""
+    first = RULES["random"](torch.ones(10_000, 5, 2), generator()).argmax(1)
+    assert stats.chisquare(torch.bincount(first, minlength=5)).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("rule", ["confidence", "margin", "entropy", "left_to_right"])
+def test_ties_go_to_the_lower_position(rule):
+    noisy = torch.zeros(1, L, V, dtype=torch.float64) + 1e-13 * torch.arange(L)[:, None]  # rounding noise
+    frames = denoise_frames(PROCESS, lambda zt, t: noisy, shape=(1, L), steps=L, rng=generator(), rule=rule)
+    assert [int((frame.tokens[0] == MASK).sum()) for frame in frames] == [5, 4, 3, 2, 1, 0]
+    step = Reveal(PROCESS, rule).step(
+        lambda zt, t: noisy, torch.full((1, L), MASK), torch.tensor([1000.0]), torch.tensor([800.0]), generator()
+    )
+    assert (step.zs[0] != MASK).tolist() == [True, False, False, False, False]
+
+
+# ------------------------------------------------------------------------------------------------------------ filters
+
+
+def answers(*logits):
+    return lambda zt, t: torch.tensor([[logits]], dtype=torch.float64)
+
+
+@given(st.lists(st.floats(-20, 20), min_size=2, max_size=8), st.integers(1, 10), st.floats(0.01, 1))
+def test_filters_against_plain_python(logits, k, p):
+    """Top-k keeps k, the lower id among equals; top-p the shortest list that reaches p, the crossing token included."""
+    ranked = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
+    kept = keep_top_k(answers(*logits), k)(None, None)[0, 0]
+    assert [i for i, x in enumerate(kept.tolist()) if x > -math.inf] == sorted(ranked[:k])
+    assert all(x in (-math.inf, logits[i]) for i, x in enumerate(kept.tolist()))
+
+    probs = torch.tensor(logits, dtype=torch.float64).softmax(0).tolist()
+    kept = [i for i, x in enumerate(keep_top_p(answers(*logits), p)(None, None)[0, 0].tolist()) if x > -math.inf]
+    assert kept == sorted(ranked[: len(kept)]) and kept
+    assert sum(probs[i] for i in kept) >= p - 1e-9
+    assert sum(probs[i] for i in ranked[: len(kept) - 1]) < p + 1e-9
+
+
+def test_the_crossing_token_is_kept():
+    denoise = answers(*torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log().tolist())
+    for p, kept in ((0.4, 1), (0.6, 2), (0.79, 2), (0.81, 3), (1.0, 3)):
+        assert int((keep_top_p(denoise, p)(None, None) > -torch.inf).sum()) == kept
+
+
+@pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
+def test_temperature_is_a_power_of_the_probabilities(temperature):
+    logits = [0.3, -1.0, 2.0]
+    probs = torch.tensor(logits, dtype=torch.float64).softmax(0) ** (1 / temperature)
+    torch.testing.assert_close(cooler(answers(*logits), temperature)(None, None)[0, 0].softmax(0), probs / probs.sum())
+
+
+def test_temperature_comes_first_then_k_then_p():
+    """Hot beliefs are flat: of the three tokens that top-k leaves, top-p 0.6 needs two; cold, it needs one."""
+    logits = torch.tensor([0.6, 0.2, 0.15, 0.05], dtype=torch.float64).log().tolist()
+    for temperature, kept in ((100.0, 2), (0.1, 1)):
+        left = filtered(answers(*logits), temperature, 3, 0.6)(None, None)
+        assert int((left > -torch.inf).sum()) == kept
+    assert filtered(TABLE) is TABLE
+
+
+@pytest.mark.parametrize("how", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.5}, {"top_k": 2, "top_p": 0.5}])
+def test_filters_never_count_mask(how):
+    """A network may say anything about MASK; filters apply to the beliefs about words."""
+
+    def loud(zt, t):
+        logits = TABLE(zt, t).clone()
+        logits[..., MASK] = 50.0
+        return logits
+
+    def silent(zt, t):
+        logits = TABLE(zt, t).clone()
+        logits[..., MASK] = -torch.inf
+        return logits
+
+    heard, unheard = (
+        last_frame(denoise_frames(PROCESS, who, shape=(8, L), steps=3, rng=generator(), rule="random", **how))
+        for who in (loud, silent)
+    )
+    assert torch.equal(heard.tokens, unheard.tokens) and torch.equal(heard.probs, unheard.probs)
+
+
+def test_the_exact_denoiser_can_be_filtered():
+    """Its beliefs hold zeros: no NaN; at temperature 0 the result is the likeliest text, left to right."""
+    text = sample(
+        PROCESS, exact_denoiser(), shape=(2, L), steps=L, rng=generator(), rule="left_to_right", temperature=0
+    )
+    state = torch.full((1, L), MASK)
+    for i in range(L):
+        state[0, i] = beliefs(exact_denoiser(), state)[0, i].argmax()
+    assert torch.equal(text, state.expand(2, L))
+
+
+# ------------------------------------------------------------------------------------------------------------- frames
+
+
+def test_frames_come_one_at_a_time():
+    """Leaving the loop early stops the work; gradients are off inside the sampler, not in the loop that reads it."""
+    calls, wanted = [], []
+
+    def denoise(zt, t):
+        calls.append(t)
+        wanted.append(torch.is_grad_enabled())
+        return TABLE(zt, t)
+
+    for frame in denoise_frames(PROCESS, denoise, shape=(1, L), steps=5, rng=generator()):
+        assert torch.is_grad_enabled()
+        if frame.step == 2:
+            break
+    assert len(calls) == 2 and wanted == [False, False]
+    assert [t.item() for t in calls] == [1000, 800]
+
+
+def test_no_dropout_while_sampling():
+    class Network(torch.nn.Module):
+        def forward(self, zt, t):
+            assert not self.training
+            return TABLE(zt, t)
+
+    network = Network().train()
+    sample(PROCESS, network, shape=(1, L), steps=2, rng=generator())
+    assert network.training
+    frames = denoise_frames(PROCESS, network, shape=(1, L), steps=2, rng=generator())
+    next(frames)
+    frames.close()
+    assert network.training
+    sample(PROCESS, network.eval(), shape=(1, L), steps=2, rng=generator())
+    assert not network.training
+
+
+@pytest.mark.parametrize(
+    ("how", "message"),
+    [
+        ({}, "either shape"),
+        ({"shape": (1, L), "start": TEXTS}, "either shape"),
+        ({"shape": (1, L), "steps": 0}, r"whole number in 1..1000, got 0"),
+        ({"shape": (1, L), "steps": 1001}, r"whole number in 1..1000, got 1001"),
+        ({"shape": (1, L), "steps": 2.5}, r"whole number in 1..1000, got 2.5"),
+        ({"shape": (1, L), "rule": "luck"}, r"rules are \['ancestral', 'confidence'.*got 'luck'"),
+        ({"shape": (1, L), "temperature": -1.0}, "temperature must be 0 or more, got -1"),
+        ({"shape": (1, L), "top_k": 0}, "k must be a whole number of at least 1, got 0"),
+        ({"shape": (1, L), "top_p": 0.0}, r"p is a share of probability in \(0, 1\], got 0"),
+        ({"shape": (1, L), "top_p": 1.5}, r"p is a share of probability in \(0, 1\], got 1.5"),
+    ],
+)
+def test_calls_that_make_no_sense_raise(how, message):
+    with pytest.raises(ValueError, match=message):
+        next(denoise_frames(PROCESS, TABLE, **({"steps": 2, "rng": generator()} | how)))
+
+
+def test_a_denoiser_that_says_nan_is_named():
+    with pytest.raises(ValueError, match="NaN"):
+        sample(PROCESS, lambda zt, t: TABLE(zt, t) * torch.nan, shape=(1, L), steps=1, rng=generator())
+
+
+# ----------------------------------------------------------------------------------------------------------- canvases
+
+
+def test_a_blank_takes_its_space_along():
+    """Where " red" is one piece, a blank in its place hides it and nothing else; so does the end of a prompt."""
+    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
+    whole = tokenizer("Lily had a red ball. She was happy.")["input_ids"]
+    red = whole.index(tokenizer(" red")["input_ids"][0])
+    blanked = [tokenizer.mask_token_id if place == red else i for place, i in enumerate(whole)]
+    canvas = canvas_from_text("Lily had a ___ ball. She was happy.", tokenizer, 30, complete=True)
+    assert canvas[0, : len(whole)].tolist() == blanked
+    prompts = [canvas_from_text(text, tokenizer, 30) for text in ("Lily had a", "Lily had a ")]
+    assert torch.equal(*prompts) and prompts[0][0, :red].tolist() == whole[:red]
+
+
+def test_a_prompt_becomes_a_canvas():
+    canvas = canvas_from_text("One sunny ___ Mia", TALES.tokenizer, TALES.length)
+    assert canvas.shape == (1, TALES.length)
+    words = TALES.tokenizer.convert_ids_to_tokens(canvas[0].tolist())
+    assert words == ["One", "sunny", "[MASK]", "Mia", *["[MASK]"] * (TALES.length - 4)]
+
+
+def test_a_whole_text_is_closed():
+    canvas = canvas_from_text("Mia ___ to the ____.", TALES.tokenizer, 10, complete=True)
+    words = TALES.tokenizer.convert_ids_to_tokens(canvas[0].tolist())
+    assert words == ["Mia", "[MASK]", "to", "the", "[MASK]", ".", "[EOS]", "[PAD]", "[PAD]", "[PAD]"]
+
+
+def test_canvases_that_cannot_be_raise():
+    with pytest.raises(ValueError, match="lacks 'Zelda', 'castle'"):
+        canvas_from_text("Zelda ran to the castle", TALES.tokenizer, TALES.length)
+    with pytest.raises(ValueError, match="the text has 4 tokens, the canvas holds 3"):
+        canvas_from_text("Mia ran home", TALES.tokenizer, 3, complete=True)
+    assert canvas_from_text("Mia ran home", TALES.tokenizer, 3).shape == (1, 3)
+
+
+def test_a_story_is_completed_exactly():
+    """The exact denoiser on tales: a prompt is kept and every result is a story of the language."""
+    canvas = canvas_from_text("One rainy morning Leo ___ to the park.", TALES.tokenizer, TALES.length)
+    process = masked_diffusion_for_tales()
+    ids = infill(process, TALES.denoiser(process), canvas.expand(3, -1), steps=48, rng=generator(), rule="random")
+    assert (TALES.log_prob(ids) > -torch.inf).all()
+    assert torch.equal(ids[canvas.expand(3, -1) != MASK], canvas.expand(3, -1)[canvas.expand(3, -1) != MASK])
+
+
+def masked_diffusion_for_tales():
+    return type(PROCESS)(TALES.vocab_size, TALES.mask_id)

@@ -1,0 +1,224 @@
+"""A real Chromium opens the course in JupyterLab as a reader would: run all, play, use the keyboard, fill in, stop."""
+
+import os
+import shutil
+import signal
+import socket
+import subprocess
+import sys
+import time
+import urllib.error
+import urllib.request
+from pathlib import Path
+
+import pytest
+from browsers import PATIENCE, in_chromium, screenshot, stored_player
+from playwright.sync_api import Error, expect
+from test_player import texts_in
+
+from diffkit.course.widgets.text import HIDDEN
+
+ROOT = Path(__file__).resolve().parents[2]
+TOKEN = "browser-test"
+MINUTE = 60_000  # milliseconds
+WAITING = "[...document.querySelectorAll('.jp-InputPrompt')].filter(it => it.innerText.includes('*')).length"  # cells
+ERRORS = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
+
+
+@pytest.fixture(scope="module")
+def lab(tmp_path_factory):
+    """`make lab`, on a free port, over a copy of the notebooks, with the environment that runs the tests."""
+    folder = tmp_path_factory.mktemp("lab")
+    for name in ("Makefile", "pyproject.toml", "requirements.lock"):
+        shutil.copy(ROOT / name, folder)
+    for name in ("notebooks", ".jupyter"):
+        shutil.copytree(ROOT / name, folder / name)
+    (folder / ".venv").symlink_to(sys.prefix)
+    (folder / ".ready").write_text(f"{folder}\n", encoding="utf-8")  # the set-up is done
+    with socket.socket() as free:
+        free.bind(("127.0.0.1", 0))
+        port = free.getsockname()[1]
+    options = f"--no-browser --port={port} --IdentityProvider.token={TOKEN}"
+    command = ["make", "lab", "READY=.ready", f"LAB_ARGS={options}"]
+    with (folder / "lab.log").open("w") as log:
+        server = subprocess.Popen(command, stdout=log, stderr=log, cwd=folder, start_new_session=True)
+        try:
+            wait_for(f"http://127.0.0.1:{port}/api?token={TOKEN}", server)
+            yield f"http://127.0.0.1:{port}"
+        finally:
+            if server.poll() is None:
+                os.killpg(server.pid, signal.SIGTERM)
+                server.wait(30)
+
+
+def wait_for(url, server, seconds=120):
+    for _ in range(seconds * 2):
+        if server.poll() is not None:
+            break
+        try:
+            return urllib.request.urlopen(url, timeout=5).close()
+        except OSError:
+            time.sleep(0.5)
+    raise RuntimeError("JupyterLab did not start")
+
+
+@pytest.fixture
+def notebook(lab, chromium):
+    """Open a notebook, which starts its kernel, and run all its cells; `done` waits for the last of them."""
+    pages = []
+
+    def opened(name, runs=True):
+        page = chromium.new_page(viewport={"width": 1300, "height": 1000})
+        page.set_default_timeout(PATIENCE)
+        pages.append(page)
+        page.goto(f"{lab}/lab/tree/notebooks/{name}.ipynb?token={TOKEN}&reset")
+        page.wait_for_selector(".jp-NotebookPanel:visible .jp-CodeCell", timeout=2 * MINUTE)
+        page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]', timeout=2 * MINUTE)
+        if not runs:
+            return page
+        for _ in range(3):  # a page that has just opened may not listen yet
+            page.wait_for_timeout(3000)
+            page.get_by_role("menuitem", name="Run", exact=True).click()
+            page.locator("#jp-mainmenu-run").get_by_text("Run All Cells", exact=True).click()
+            try:
+                page.wait_for_function(f"{WAITING} > 0", timeout=20_000)
+                return page
+            except Error:
+                continue
+        raise RuntimeError(f"JupyterLab does not run the cells of {name}")
+
+    yield opened
+    for page in pages:
+        page.close()
+
+
+def done(page):
+    """Wait for the end of a run; it left no error and no cell out."""
+    page.wait_for_function(f"{WAITING} === 0", timeout=6 * MINUTE)
+    page.wait_for_selector('.jp-Notebook-ExecutionIndicator[data-status="idle"]')
+    page.wait_for_timeout(1000)
+    assert page.locator(ERRORS).count() == 0, page.locator(ERRORS).first.inner_text()
+    prompts = page.locator(".jp-CodeCell .jp-InputPrompt").all_inner_texts()
+    assert prompts and all(text.strip("[]: \n").isdigit() for text in prompts if text.strip()), prompts
+
+
+def run_all(notebook, name):
+    """Open a notebook and run it from top to bottom."""
+    page = notebook(name)
+    done(page)
+    return page
+
+
+def cell_with(page, text):
+    """The code cell that holds this text."""
+    return page.locator(".jp-CodeCell").filter(has=page.locator(".cm-content", has_text=text)).first
+
+
+@in_chromium
+@pytest.mark.parametrize("headers", [{}, {"Authorization": "token wrong"}, {"Host": "elsewhere.example"}])
+def test_the_lab_lets_in_nobody_without_its_token(lab, headers):
+    """Also where a page of another host leads here under its own name."""
+    token = f"?token={TOKEN}" if "Host" in headers else ""
+    with pytest.raises(urllib.error.HTTPError) as refused:
+        urllib.request.urlopen(urllib.request.Request(f"{lab}/api/contents{token}", headers=headers), timeout=60)
+    assert refused.value.code == 403
+    refused.value.close()
+
+
+@in_chromium
+def test_a_story_unmasks_in_the_first_notebook(notebook):
+    """Play reveals tokens by itself; the keyboard steps; the texts are the frames that are stored."""
+    page = run_all(notebook, "00_start_here")
+    data = stored_player("00_start_here")
+    frames = list(texts_in(data))
+    player = page.locator(".jp-CodeCell .dk-player").first
+    player.scroll_into_view_if_needed()
+    text, caption, slider = (player.locator(name) for name in (".dk-text", ".dk-caption", ".dk-slider"))
+    expect(caption).to_have_text(data["captions"][0])
+    assert text.inner_text().split() == [HIDDEN] * len(frames[0])
+    player.locator(".dk-play").click()
+    expect(caption).to_have_text(data["captions"][2])
+    player.locator(".dk-play").click()  # pause
+    for key, i in {"Home": 0, "ArrowRight": 1, "PageUp": 11, "End": len(frames) - 1}.items():
+        slider.press(key)
+        expect(caption).to_have_text(data["captions"][i])
+        shown = [HIDDEN if word == "[MASK]" else word for word in frames[i] if word != "[PAD]"]
+        assert [word for word in text.inner_text().split() if word != "·"] == shown
+    text.locator(".dk-token").first.press("ArrowRight")
+    assert "exact" in player.locator(".dk-details").inner_text()
+    screenshot(page, "00_player")
+
+
+@in_chromium
+def test_an_exercise_is_filled_in_wrongly_and_then_rightly(notebook):
+    page = notebook("00_start_here", runs=False)
+    cell_with(page, "from diffkit import exercises").locator(".cm-content").click()
+    page.keyboard.press("ControlOrMeta+Enter")
+    cell = cell_with(page, "exercises.check_hidden_tokens")
+    said = cell.locator(".jp-OutputArea-output")
+    assert "Not attempted yet" in said.inner_text()
+    for answer, verdict in (("(tokens == mask_id).sum()", "Not yet"), ("(tokens == mask_id).sum(1)", "Correct.")):
+        cell.locator(".cm-content").click()
+        page.keyboard.press("ControlOrMeta+a")
+        page.keyboard.insert_text(
+            f"def hidden(tokens, mask_id):\n    return {answer}\n\n\nexercises.check_hidden_tokens(hidden)"
+        )
+        page.keyboard.press("ControlOrMeta+Enter")
+        expect(said).to_contain_text(verdict)
+        screenshot(page, f"00_exercise_{verdict.split()[0].strip('.').lower()}")
+
+
+@in_chromium
+def test_the_noise_explorer_follows_its_slider(notebook):
+    page = run_all(notebook, "02_noise_schedules")
+    explorer = page.locator(".jp-CodeCell").filter(has=page.locator("select")).first
+    note = explorer.locator(".dk small:visible")
+    before = note.inner_text()
+    explorer.locator(".noUi-handle").first.press("ArrowRight")
+    expect(note).not_to_have_text(before)
+    assert "gamma(t) =" in note.inner_text()
+    explorer.locator("select").select_option("quadratic")
+    expect(note).to_contain_text("quadratic")
+    screenshot(page, "02_explorer")
+
+
+@in_chromium
+def test_the_stop_button_ends_a_training_at_a_clean_step(notebook):
+    """Pressed while the cell runs; what follows goes on with what was learned."""
+    page = notebook("05_training")
+    stop = page.locator("button[title='Stop after the current step']")
+    status = page.locator(".dk-panel[role=status]", has_text="tokens/s").first
+    expect(status).to_contain_text("min left", timeout=4 * MINUTE)
+    stop.scroll_into_view_if_needed()
+    screenshot(page, "05_running")
+    stop.click()
+    expect(status).to_contain_text("Stopped, as you asked")
+    expect(stop).to_be_disabled()
+    screenshot(page, "05_stopped")
+    done(page)
+
+
+@in_chromium
+def test_the_sampler_lab_counts_valid_stories(notebook):
+    page = run_all(notebook, "06_sampling")
+    draw = page.get_by_role("button", name="Draw", exact=True).first
+    lab = page.locator(".jp-CodeCell").filter(has=draw)
+    draw.scroll_into_view_if_needed()
+    draw.click()
+    expect(lab.locator(".dk-panel").filter(has_text="valid").first).to_contain_text("%", timeout=2 * MINUTE)
+    screenshot(page, "06_lab")
+
+
+@in_chromium
+def test_the_infilling_board_fills_beside_the_exact_conditional(notebook):
+    page = run_all(notebook, "08_infilling_guidance")
+    run = page.get_by_role("button", name="Run", exact=True).first
+    board = page.locator(".jp-CodeCell").filter(has=run)
+    run.scroll_into_view_if_needed()
+    board.locator("button[title^='word 1, given']").click()
+    expect(board.locator("button[title^='word 1, hidden']")).to_have_text(HIDDEN)
+    run.click()
+    expect(board.locator("button[title^='word 1, filled']")).to_contain_text("✎")
+    found = board.locator(".dk-panel").filter(has_text="The exact conditional").first
+    expect(found).to_contain_text("log p(missing | given)")
+    screenshot(page, "08_board")

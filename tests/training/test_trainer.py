@@ -1,0 +1,703 @@
+"""Training: what is minimised and when, one step by hand, going on after a kill, and every way to end."""
+
+import json
+import math
+import os
+import re
+import signal
+import subprocess
+import sys
+import threading
+from dataclasses import replace
+from itertools import cycle
+from pathlib import Path
+
+import pytest
+import torch
+from accelerate import Accelerator
+from datasets import Dataset, load_dataset
+from hypothesis import given
+from hypothesis import settings as given_settings
+from hypothesis import strategies as st
+
+from diffkit.data.batches import ChunkBatches, StoryBatches, StreamBatches
+from diffkit.data.tokenizer import word_level_tokenizer
+from diffkit.languages.story_language import load_language
+from diffkit.model import build_model
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.training import checkpoint
+from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
+from diffkit.training.config import Curriculum, TrainSettings
+from diffkit.training.losses import OBJECTIVES, TIME_LAWS, _counts, low_discrepancy, uniform
+from diffkit.training.state import TrainingDiverged, TrainState, make_optimizers
+from diffkit.training.trainer import fit, with_progress
+
+MICRO = load_language("micro")
+V, L, MASK = MICRO.vocab_size, MICRO.length, MICRO.mask_id
+LINEAR = MaskedDiffusion(V, MASK, "linear")
+SHAPE = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": L, "tied": False}
+# Everything that keeps a state: both optimisers, averaging, dropout, warm-up, decay, a curriculum, accumulation.
+ALL = TrainSettings(
+    steps=20, optimizer="muon", lr=3e-3, warmup=5, decay=0.5, ema=0.9, accumulate=2, save_every=10,
+    curriculum=Curriculum(0.5, 0.2, 0.5), objective="count_cross_entropy",
+)  # fmt: skip
+
+
+def micro_model(seed=0, **settings):
+    torch.manual_seed(seed)
+    return build_model(LINEAR, SHAPE, language="micro", **settings)
+
+
+def batches(B=8, seed=0):
+    return StoryBatches(MICRO, B, seed)
+
+
+def quick(**changes):
+    return replace(TrainSettings(steps=5, warmup=1, lr=1e-2), **changes)
+
+
+def rng(seed=0):
+    return torch.Generator().manual_seed(seed)
+
+
+def zeros(xt, t):
+    return torch.zeros(*xt.shape, V)
+
+
+def weights(model):
+    return {name: value.clone() for name, value in model.state_dict().items()}
+
+
+def same(got, want):
+    return got.keys() == want.keys() and all(torch.equal(got[name], want[name]) for name in want)
+
+
+# --------------------------------------------------------------------------------------------------------------- times
+
+
+@given(B=st.integers(1, 70), T=st.integers(1, 1200), seed=st.integers(0, 2**31))
+@given_settings(deadline=None, max_examples=60)
+def test_low_discrepancy_takes_one_time_from_each_slice(B, T, seed):
+    t = low_discrepancy(B, T, rng(seed))
+    assert t.shape == (B,) and t.dtype == torch.int64 and t.min() >= 1 and t.max() <= T
+    slices = torch.arange(B)
+    assert (t.sort().values >= slices * T // B + 1).all()
+    assert (t.sort().values <= -(-(slices + 1) * T // B)).all()
+
+
+@pytest.mark.parametrize("law", TIME_LAWS.values(), ids=TIME_LAWS)
+@pytest.mark.parametrize("row", ["all", 0])
+def test_times_are_uniform_in_the_batch_and_in_every_row(law, row):
+    """The first row too: were its times always early, a fixed batch would be learnt unevenly."""
+    T, B, draws = 10, 4, 6000
+    times = torch.stack([law(B, T, rng) for rng in [rng(1)] for _ in range(draws)])
+    times = times if row == "all" else times[:, row]
+    counts = torch.bincount(times.flatten(), minlength=T + 1)[1:]
+    expected = times.numel() / T
+    assert ((counts - expected) ** 2 / expected).sum() < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
+
+
+def test_uniform_times_are_whole_and_reach_both_ends():
+    assert uniform(1000, 3, rng()).unique().tolist() == [1, 2, 3]
+
+
+# ---------------------------------------------------------------------------------------------------------- objectives
+
+
+def mean_objective(name, process, denoise, rows=64, repeats=150, seed=3):
+    """Mean and standard error of an objective over many batches of `micro`."""
+    generator, values = rng(seed), []
+    for _ in range(repeats):
+        x0, t = MICRO.sample(rows, generator), uniform(rows, process.T, generator)
+        values.append(OBJECTIVES[name](process, denoise, x0, t, generator).double())
+    values = torch.stack(values)
+    return values.mean().item(), values.std().item() / math.sqrt(repeats)
+
+
+@pytest.mark.parametrize("name", ["sequence_mean", "bound", "count_bound"])
+def test_with_the_exact_denoiser_a_bound_equals_the_entropy(name):
+    """The exact denoiser makes the bound tight: with the linear schedule these three estimate the entropy per token."""
+    mean, error = mean_objective(name, LINEAR, MICRO.denoiser(LINEAR))
+    assert error < 0.01 and mean == pytest.approx(MICRO.entropy() / L, abs=4 * error + 1e-3)  # 1e-3: steps of 1/T
+
+
+def test_the_simplest_objective_is_no_bound():
+    """Pooled over the batch, the exact denoiser's loss is not the entropy: which is why it must not be reported."""
+    mean, error = mean_objective("cross_entropy", LINEAR, MICRO.denoiser(LINEAR))
+    assert abs(mean - MICRO.entropy() / L) > 10 * error
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "sequence_mean", "count_cross_entropy"])
+def test_a_denoiser_that_knows_nothing_costs_the_logarithm_of_the_vocabulary(name):
+    x0 = MICRO.sample(16, rng())
+    loss = OBJECTIVES[name](LINEAR, zeros, x0, torch.arange(1, 17) * 60, rng())
+    assert loss.item() == pytest.approx(math.log(V - 1), rel=1e-6)  # MASK is never predicted
+
+
+def test_the_exact_count_bound_of_a_denoiser_that_knows_nothing_has_no_variance():
+    x0 = MICRO.sample(16, rng())
+    losses = [OBJECTIVES["count_bound"](LINEAR, zeros, x0, uniform(16, 1000, rng(i)), rng(i)) for i in range(3)]
+    assert [loss.item() for loss in losses] == pytest.approx([math.log(V - 1)] * 3, rel=1e-6)
+
+
+@pytest.mark.parametrize("name", ["cross_entropy", "sequence_mean"])
+def test_nothing_masked_costs_nothing(name):
+    """At t = 1 of a fine schedule no token may be hit; that is a loss of 0 and not 0 / 0."""
+    x0 = MICRO.sample(2, rng())
+    assert OBJECTIVES[name](LINEAR, zeros, x0, torch.zeros(2, dtype=torch.long), rng()).item() == 0
+
+
+def test_cross_entropy_pools_the_batch_and_sequence_mean_does_not():
+    """Two rows, 1 and 4 tokens masked, losses of known size: (1 a + 4 b) / 5 against (a + b) / 2."""
+    x0 = torch.tensor([[4, 4, 4, 4, 4], [5, 5, 5, 5, 5]])
+    is_masked = torch.tensor([[1, 0, 0, 0, 0], [1, 1, 1, 1, 0]]).bool()
+
+    class Fixed(MaskedDiffusion):
+        def corrupt(self, x0, t, rng):
+            return torch.where(is_masked, MASK, x0), is_masked
+
+    def denoise(xt, t):
+        return torch.zeros(2, L, V).index_fill(2, torch.tensor([4]), 2.0)
+
+    a, b = math.log(math.e**2 + V - 2) - 2, math.log(math.e**2 + V - 2)
+    process, t = Fixed(V, MASK, "linear"), torch.ones(2)
+    assert OBJECTIVES["cross_entropy"](process, denoise, x0, t, rng()).item() == pytest.approx((a + 4 * b) / 5)
+    assert OBJECTIVES["sequence_mean"](process, denoise, x0, t, rng()).item() == pytest.approx((a + b) / 2)
+
+
+def test_counts_are_uniform_under_the_linear_schedule():
+    """Also where T is no multiple of L (here 7 steps for 5 tokens), which is what makes count_bound unbiased."""
+    process = MaskedDiffusion.from_settings({**LINEAR.settings(), "T": 7})
+    n = 20_000
+    counts = torch.bincount(_counts(process, torch.zeros(n, L), uniform(n, 7, rng()), rng(1)), minlength=L + 1)
+    assert counts[0] == 0 and ((counts[1:] - n / L) ** 2 / (n / L)).sum() < 18.5  # chi-square, 4 df, p = 0.001
+
+
+# ------------------------------------------------------------------------------------------------------------ settings
+
+
+def test_the_curriculum_widens_from_start_to_everything():
+    course = Curriculum(start=0.25, hold=0.2, ramp=0.4)
+    reached = [course.reach(progress) for progress in (0, 0.1, 0.199, 0.2, 0.4, 0.6, 0.9, 1)]
+    assert reached == pytest.approx([0.25, 0.25, 0.25, 0.25, 0.625, 1, 1, 1])
+    assert Curriculum().reach(0) == 1 and Curriculum(0.5, 0.5).reach(0.51) == 1
+
+
+@given(st.floats(0.01, 1), st.floats(0, 0.5), st.floats(0, 0.5), st.lists(st.floats(0, 1), min_size=2))
+def test_the_curriculum_never_narrows(start, hold, ramp, shares):
+    reached = [Curriculum(start, hold, ramp).reach(share) for share in sorted(shares)]
+    assert reached == sorted(reached) and start <= reached[0] and reached[-1] <= 1
+
+
+def test_only_early_times_are_drawn_while_the_curriculum_holds(monkeypatch):
+    seen = []
+
+    def spy(B, T, rng):
+        seen.append(T)
+        return uniform(B, T, rng)
+
+    monkeypatch.setitem(TIME_LAWS, "spy", spy)
+    list(fit(micro_model(), batches(), quick(steps=4, times="spy", curriculum=Curriculum(0.3, 0.5, 0.25))))
+    assert seen == [300, 300, 300, 1000]
+
+
+def test_the_rate_warms_up_stays_and_falls():
+    settings = TrainSettings(steps=100, warmup=10, decay=0.5)
+    warmth = [settings.warmth(step) for step in range(100)]
+    assert warmth[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert warmth[10:51] == pytest.approx([1.0] * 41)
+    assert warmth[75] == pytest.approx(0.5)  # half-way down the half cosine
+    assert warmth[50:] == sorted(warmth[50:], reverse=True) and 0 < warmth[99] < 0.002
+    assert [TrainSettings(steps=5, warmup=0).warmth(step) for step in range(5)] == [1.0] * 5
+    assert TrainSettings(steps=100, warmup=0, decay=1.0).warmth(50) == pytest.approx(0.5)
+
+
+def test_records_and_both_optimisers_follow_the_warm_up():
+    state = TrainState(micro_model(), batches(), replace(ALL, warmup=4, muon_lr=0.02), Accelerator())
+    for step in range(3):
+        state.advance()
+        rates = [group["lr"] for optimizer in state.optimizers for group in optimizer.param_groups]
+        assert rates == pytest.approx([3e-3 * (step + 1) / 4] * 2 + [0.02 * (step + 1) / 4])
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"objective": "magic"}, "objective must be one of .*count_bound.*got 'magic'"),
+        ({"times": "sometimes"}, "times must be one of"),
+        ({"optimizer": "sgd"}, r"optimizer must be one of \['adamw', 'muon'\], got 'sgd'"),
+        ({"precision": "fp16"}, r"precision must be one of \['no', 'bf16'\]"),
+        ({"steps": 0}, "steps must be positive, got 0"),
+        ({"accumulate": 0}, "accumulate must be positive"),
+        ({"save_every": 0}, "save_every must be positive"),
+        ({"lr": float("nan")}, "lr must be positive, got nan"),
+        ({"clip": 0.0}, "clip must be positive"),
+        ({"ema": 1.0}, "ema in"),
+        ({"decay": 1.5}, "decay in"),
+        ({"warmup": -1}, "warmup and weight_decay must be >= 0"),
+    ],
+)
+def test_settings_that_make_no_sense_are_refused(changes, message):
+    with pytest.raises(ValueError, match=message):
+        TrainSettings(**changes)
+
+
+@pytest.mark.parametrize("values", [(0.0,), (1.5,), (0.5, -0.1), (0.5, 0.6, 0.6)])
+def test_a_curriculum_that_makes_no_sense_is_refused(values):
+    with pytest.raises(ValueError, match="Curriculum: start must be in"):
+        Curriculum(*values)
+
+
+def test_every_weight_has_exactly_one_optimiser():
+    model = micro_model(time="table")
+    adamw, muon = make_optimizers(model, ALL)
+    groups = [group["params"] for optimizer in (adamw, muon) for group in optimizer.param_groups]
+    assert sorted(id(p) for group in groups for p in group) == sorted(id(p) for p in model.parameters())
+    names = {id(p): name for name, p in model.named_parameters()}
+    assert all(p.ndim == 2 for p in groups[2])
+    assert sorted(names[id(p)] for p in groups[0]) == [
+        "denoiser.position_embedding.weight", "denoiser.time.table.weight", "denoiser.token_embedding.weight",
+    ]  # fmt: skip
+    assert [group["weight_decay"] for group in adamw.param_groups] == [0.01, 0.0]  # none for biases and norms
+    assert len(make_optimizers(model, quick())) == 1
+
+
+# ----------------------------------------------------------------------------------------------------------- the steps
+
+
+def test_fit_yields_one_record_a_step():
+    settings, model = quick(validate_every=2), micro_model()
+    judged = []
+    records = list(fit(model, batches(), settings, validate=lambda m: judged.append(m.training) or 1.5))
+    assert [record.step for record in records] == [1, 2, 3, 4, 5]
+    assert [record.validation for record in records] == [None, 1.5, None, 1.5, 1.5]  # and at the end
+    assert judged == [False] * 3 and not model.training
+    assert all(math.isfinite(r.loss) and r.grad_norm > 0 and r.tokens_per_second > 0 for r in records)
+    assert records[0].lr == settings.lr
+
+
+@pytest.mark.parametrize("optimizer", ["adamw", "muon"])
+def test_one_batch_can_be_overfitted(optimizer, monkeypatch):
+    """Three stories, each with its fourth word hidden: the network learns them by heart."""
+    x0 = torch.tensor(MICRO.tokenizer(["Mia ran Tom ran", "Tom hid Mia hid", "Mia hid Mia ran"])["input_ids"])
+    x0 = torch.cat([x0, torch.full((3, 1), MICRO.eos_id)], 1)
+    fourth = torch.where(torch.arange(L) == 3, MASK, x0)
+    monkeypatch.setitem(
+        OBJECTIVES, "fourth", lambda process, denoise, x0, t, rng: process.token_loss(denoise, x0, fourth, t).sum() / 3
+    )
+    settings = TrainSettings(steps=100, warmup=5, lr=1e-2, optimizer=optimizer, ema=0, objective="fourth")
+    model = micro_model()
+    losses = [record.loss for record in fit(model, cycle([x0]), settings)]
+    assert losses[0] > 1.5 and losses[-1] < 0.05
+    assert torch.equal(model(fourth, 1).argmax(-1)[:, 3], x0[:, 3])
+
+
+def test_two_steps_equal_adamw_by_hand():
+    """The loop against a plain one: same masks, same rates, same clipping."""
+    settings = quick(steps=2, clip=0.1, times="uniform")
+    trained, plain = micro_model(), micro_model()
+    records = list(fit(trained, batches(), replace(settings, ema=0)))
+    optimizer = torch.optim.AdamW(
+        [
+            {"params": [p for p in plain.parameters() if p.ndim > 1], "weight_decay": 0.01},
+            {"params": [p for p in plain.parameters() if p.ndim < 2], "weight_decay": 0.0},
+        ],
+        lr=1e-2,
+        betas=(0.9, 0.98),
+    )
+    generator, texts = rng(settings.seed), batches()
+    for record in records:
+        x0, t = next(texts), uniform(8, 1000, generator)
+        loss = OBJECTIVES["cross_entropy"](LINEAR, plain, x0, t, generator)
+        optimizer.zero_grad()
+        loss.backward()
+        norm = torch.nn.utils.clip_grad_norm_(plain.parameters(), 0.1)
+        optimizer.step()
+        assert (record.loss, record.grad_norm) == pytest.approx((loss.item(), norm.item()), rel=1e-6)
+    for (name, got), want in zip(trained.named_parameters(), plain.parameters(), strict=True):
+        torch.testing.assert_close(got, want, msg=name)
+
+
+@pytest.fixture
+def every_token(monkeypatch):
+    """An objective without chance: the mean loss over all positions of a canvas that is all MASK."""
+
+    def objective(process, denoise, x0, t, rng):
+        return process.token_loss(denoise, x0, torch.full_like(x0, MASK), torch.ones(len(x0))).mean()
+
+    monkeypatch.setitem(OBJECTIVES, "every_token", objective)
+    return "every_token"
+
+
+class Halves:
+    """The batches of another iterator, each in two halves."""
+
+    def __init__(self, whole):
+        self.whole, self.rest = whole, []
+
+    def __next__(self):
+        if not self.rest:
+            self.rest = list(next(self.whole).chunk(2))
+        return self.rest.pop(0)
+
+
+def test_two_accumulated_half_batches_equal_one_batch(every_token):
+    """With an objective that is a mean over rows and draws nothing, losses, norms and weights agree to rounding."""
+    results = {}
+    for accumulate, texts in ((1, batches(8)), (2, Halves(batches(8)))):
+        model = micro_model()
+        records = list(fit(model, texts, quick(objective=every_token, accumulate=accumulate, ema=0)))
+        results[accumulate] = [(r.loss, r.grad_norm) for r in records], weights(model)
+    for one, two in zip(results[1][0], results[2][0], strict=True):
+        assert one == pytest.approx(two, rel=1e-4)
+    for name, value in results[1][1].items():
+        torch.testing.assert_close(results[2][1][name], value, atol=1e-5, rtol=1e-3)
+
+
+def test_the_average_equals_one_made_by_hand():
+    """It starts at the weights after step 1, then moves a tenth of the way at each step."""
+    model = micro_model()
+    average = None
+    for _ in fit(model, batches(), quick(ema=0.9)):
+        now = weights(model)
+        average = now if average is None else {name: 0.9 * average[name] + 0.1 * now[name] for name in now}
+    for name, value in weights(model).items():  # after the loop the model holds the average
+        torch.testing.assert_close(value, average[name], atol=1e-6, rtol=1e-5)
+
+
+def test_without_averaging_the_model_keeps_its_last_weights():
+    model = micro_model()
+    for _ in fit(model, batches(), quick(ema=0)):
+        last = weights(model)
+    assert same(weights(model), last)
+
+
+def test_leaving_the_loop_also_leaves_the_average():
+    model = micro_model()
+    for record in fit(model, batches(), quick(ema=0.9)):
+        now = weights(model)
+        if record.step == 3:
+            break
+    assert not same(weights(model), now) and not model.training
+
+
+def test_the_same_seed_gives_the_same_training():
+    runs = []
+    for seed in (0, 0, 1):
+        model = micro_model()
+        runs.append([record.loss for record in fit(model, batches(), quick(seed=seed))])
+    assert runs[0] == runs[1] != runs[2]
+
+
+def test_half_precision_learns_and_keeps_full_weights():
+    """bfloat16 inside the network; and a second accelerator in the process is no problem, nor is the first for it."""
+    losses = {}
+    for precision in ("no", "bf16", "no"):
+        model = micro_model()
+        losses[precision] = [r.loss for r in fit(model, batches(), quick(steps=3, precision=precision))]
+        assert {p.dtype for p in model.parameters()} == {torch.float32}
+        assert model(torch.full((1, L), MASK), 1).dtype == torch.float32
+    assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05) and losses["bf16"] != losses["no"]
+
+
+def test_accelerators_can_be_made_many_times():
+    for _ in range(20):
+        Accelerator(mixed_precision="no")
+    list(fit(micro_model(), batches(), quick(steps=1), accelerator=Accelerator()))
+
+
+# ------------------------------------------------------------------------------------------------------------- resuming
+
+CHILD = """
+import sys, torch
+sys.path.insert(0, {tests!r})
+torch.set_num_threads({threads})
+from pathlib import Path
+from test_train import ALL, batches, fit, micro_model
+for record in fit(micro_model(dropout=0.1), batches(), ALL, folder=Path({folder!r})):
+    print(record.step, record.loss.hex(), flush=True)
+    if record.step == 13:
+        sys.stdin.read()  # until it is killed
+"""
+
+
+def run_until_killed(folder):
+    """Train in another process and kill -9 it three steps after the checkpoint; the losses it had reported."""
+    code = CHILD.format(tests=str(Path(__file__).parents[1]), threads=torch.get_num_threads(), folder=str(folder))
+    command = [sys.executable, "-c", code]
+    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
+        told = dict(child.stdout.readline().split() for _ in range(13))
+        child.kill()
+    assert child.returncode == -signal.SIGKILL
+    return {int(step): float.fromhex(loss) for step, loss in told.items()}
+
+
+@pytest.mark.slow
+@pytest.mark.skipif(not hasattr(signal, "SIGKILL"), reason="no kill -9 here")
+def test_twenty_steps_equal_ten_a_kill_and_ten_more(tmp_path):
+    """Bit for bit: losses, weights, averages, both optimisers' moments, random states and the place in the data."""
+    straight = micro_model(dropout=0.1)
+    losses = {r.step: r.loss for r in fit(straight, batches(), ALL, folder=tmp_path / "straight")}
+    before_the_kill = run_until_killed(tmp_path / "killed")
+    assert before_the_kill == {step: losses[step] for step in range(1, 14)}
+    assert latest_checkpoint(tmp_path / "killed").name == "step-0000010"
+    torch.manual_seed(99)  # nothing may hang on what happens to be around
+    resumed, texts = build_model(LINEAR, SHAPE, language="micro", dropout=0.1), batches()
+    records = list(fit(resumed, texts, ALL, folder=tmp_path / "killed", resume=True))
+    assert {r.step: r.loss for r in records} == {step: losses[step] for step in range(11, 21)}
+    assert same(weights(resumed), weights(straight))
+    ends = [load_checkpoint(latest_checkpoint(tmp_path / run)) for run in ("straight", "killed")]
+    assert same(ends[1][0], ends[0][0]) and ends[1][1] == ends[0][1]
+    names = {name.split(".")[0] for name in ends[0][0]}
+    assert names == {"model", "average", "optimizer", "rng", "rng_torch"} and ends[0][1]["step"] == 20
+
+
+def test_validation_in_between_does_not_change_what_follows(tmp_path):
+    """A whole run validates after its checkpoint, a resumed one does not; dropout must not notice."""
+    settings = replace(ALL, validate_every=10, save_every=10)
+
+    def draws(model):
+        return torch.rand(3).mean().item()
+
+    straight = micro_model(dropout=0.1)
+    list(fit(straight, batches(), settings, folder=tmp_path / "a", validate=draws))
+    resumed = micro_model(dropout=0.1)
+    for record in fit(resumed, batches(), settings, folder=tmp_path / "b", validate=draws):
+        if record.step == 12:
+            break
+    resumed = micro_model(seed=5, dropout=0.1)
+    list(fit(resumed, batches(), settings, folder=tmp_path / "b", resume=True, validate=draws))
+    assert same(weights(resumed), weights(straight))
+
+
+def test_a_finished_run_resumes_to_its_model(tmp_path):
+    model, again = micro_model(), micro_model(seed=1)
+    list(fit(model, batches(), quick(), folder=tmp_path))
+    assert list(fit(again, batches(), quick(), folder=tmp_path, resume=True)) == []
+    assert same(weights(again), weights(model))
+
+
+def test_resuming_an_empty_folder_starts_afresh(tmp_path):
+    records = list(fit(micro_model(), batches(), quick(), folder=tmp_path / "new", resume=True))
+    assert [record.step for record in records] == [1, 2, 3, 4, 5]
+
+
+def test_the_newest_two_checkpoints_are_kept(tmp_path):
+    list(fit(micro_model(), batches(), quick(save_every=1), folder=tmp_path))
+    assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000004", "step-0000005"]
+
+
+def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
+    list(fit(micro_model(), batches(), quick(), folder=tmp_path))
+    with pytest.raises(ValueError, match="already holds a run .step-0000005.*Resume it, or choose another folder"):
+        next(fit(micro_model(), batches(), quick(), folder=tmp_path))
+
+
+@pytest.mark.parametrize(
+    ("model", "settings", "texts", "message"),
+    [
+        ({"num_layers": 2}, {}, {}, r"another run .denoiser\.num_layers: 1 there, 2 here.*Resume with the config"),
+        ({"causal": True}, {}, {}, r"another run .denoiser\.causal: False there, True here"),  # the weights would fit
+        ({}, {"optimizer": "muon"}, {}, "another run .optimizer: adamw there, muon here"),
+        ({}, {}, {"B": 4}, "other batches .batch_size 8 there, 4 here"),
+        ({}, {}, {"seed": 1}, "other batches .seed 0 there, 1 here"),
+    ],
+)
+def test_the_checkpoint_of_another_run_is_refused(tmp_path, model, settings, texts, message):
+    list(fit(micro_model(), batches(), quick(), folder=tmp_path))
+    with pytest.raises(ValueError, match=message):
+        next(fit(micro_model(**model), batches(**texts), quick(steps=9, **settings), folder=tmp_path, resume=True))
+
+
+def test_a_checkpoint_of_another_process_is_refused(tmp_path):
+    list(fit(micro_model(), batches(), quick(), folder=tmp_path))
+    other = build_model(MaskedDiffusion(V, MASK, "cosine"), SHAPE)
+    with pytest.raises(ValueError, match=r"another run .process\.schedule: linear there, cosine here"):
+        next(fit(other, batches(), quick(steps=9), folder=tmp_path, resume=True))
+
+
+def test_a_damaged_checkpoint_stops_the_resume_and_the_one_before_still_works(tmp_path):
+    list(fit(micro_model(), batches(), quick(save_every=4), folder=tmp_path))
+    newest = latest_checkpoint(tmp_path)
+    state = newest / "state.safetensors"
+    state.write_bytes(state.read_bytes()[:-100])
+    with pytest.raises(ValueError, match="step-0000005 is not a whole checkpoint.*Delete that folder"):
+        next(fit(micro_model(), batches(), quick(), folder=tmp_path, resume=True))
+    for file in newest.iterdir():
+        file.unlink()
+    newest.rmdir()
+    assert [r.step for r in fit(micro_model(), batches(), quick(), folder=tmp_path, resume=True)] == [5]
+
+
+def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
+    run = fit(micro_model(), batches(), quick(save_every=2), folder=tmp_path)
+    next(run), next(run), next(run)  # told first, then saved
+
+    def full(*_, **__):
+        raise OSError("no space left on device")
+
+    monkeypatch.setattr(checkpoint, "save_file", full)
+    with pytest.raises(OSError, match="no space"):
+        list(run)
+    monkeypatch.undo()
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000002"]
+    assert next(fit(micro_model(), batches(), quick(), folder=tmp_path, resume=True)).step == 3
+
+
+def all_batches(tmp_path):
+    tokenizer = word_level_tokenizer(["a", "b", "c"])
+    (tmp_path / "text.txt").write_text("a b c\n" * 40, encoding="utf-8")
+    stream = load_dataset("text", data_files=str(tmp_path / "text.txt"), split="train", streaming=True)
+    chunks = Dataset.from_dict({"input_ids": [[4, 5, 6, 2]] * 10})
+    yield batches()
+    yield ChunkBatches(chunks, 4, seed=0)
+    yield StreamBatches(stream, tokenizer, 4, 2, seed=0, buffer=8)
+
+
+@pytest.mark.parametrize("which", [0, 1, 2], ids=["stories", "chunks", "stream"])
+def test_the_place_in_every_kind_of_data_fits_into_json(tmp_path, which):
+    texts = list(all_batches(tmp_path))[which]
+    for _ in range(3):
+        next(texts)
+    state = json.loads(json.dumps(texts.state_dict()))
+    want = [next(texts) for _ in range(3)]
+    again = list(all_batches(tmp_path))[which]
+    again.load_state_dict(state)
+    assert all(torch.equal(next(again), batch) for batch in want)
+
+
+# -------------------------------------------------------------------------------------------------------- other endings
+
+
+def poisoned(step, how):
+    """An objective that turns bad in a certain call: its value, or only its gradient."""
+    calls = []
+
+    def objective(process, denoise, x0, t, rng):
+        loss = OBJECTIVES["cross_entropy"](process, denoise, x0, t, rng)
+        calls.append(1)
+        if len(calls) < step:
+            return loss
+        return loss * float(how) if how != "gradient" else loss + (loss - loss.detach()).abs().sqrt()
+
+    return objective
+
+
+@pytest.mark.parametrize("how", ["nan", "inf", "gradient"])
+def test_divergence_stops_before_it_reaches_weights_or_checkpoints(tmp_path, monkeypatch, how):
+    monkeypatch.setitem(OBJECTIVES, "poisoned", poisoned(4, how))
+    model, seen = micro_model(), []
+    with pytest.raises(TrainingDiverged, match="gradient norm .* at step 4.*lower the learning rate"):
+        for record in fit(model, batches(), quick(objective="poisoned", save_every=1), folder=tmp_path):
+            seen.append(record.step)
+    assert seen == [1, 2, 3] and latest_checkpoint(tmp_path).name == "step-0000003"
+    tensors, _ = load_checkpoint(latest_checkpoint(tmp_path))
+    assert all(torch.isfinite(value).all() for value in (*tensors.values(), *model.state_dict().values()))
+    records = list(
+        fit(model, batches(), quick(), folder=tmp_path, resume=True)
+    )  # the same model, its gradients cleared
+    assert [record.step for record in records] == [4, 5]
+
+
+@pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
+def test_ctrl_c_while_the_caller_works_ends_after_the_step_and_saves(tmp_path, number):
+    before, seen = signal.getsignal(number), []
+    for record in fit(micro_model(), batches(), quick(steps=50), folder=tmp_path):
+        seen.append(record.step)
+        if record.step == 3:
+            os.kill(os.getpid(), number)
+    assert seen == [1, 2, 3] and latest_checkpoint(tmp_path).name == "step-0000003"
+    assert signal.getsignal(number) is before
+    assert next(fit(micro_model(), batches(), quick(steps=50), folder=tmp_path, resume=True)).step == 4
+
+
+def test_ctrl_c_within_a_step_lets_it_finish(tmp_path, monkeypatch):
+    def interrupted(process, denoise, x0, t, rng):
+        os.kill(os.getpid(), signal.SIGINT)
+        return OBJECTIVES["cross_entropy"](process, denoise, x0, t, rng)
+
+    monkeypatch.setitem(OBJECTIVES, "interrupted", interrupted)
+    records = list(fit(micro_model(), batches(), quick(objective="interrupted"), folder=tmp_path))
+    assert [record.step for record in records] == [1] and latest_checkpoint(tmp_path).name == "step-0000001"
+
+
+def test_a_second_ctrl_c_breaks_off_at_once():
+    before = signal.getsignal(signal.SIGINT)
+    run = fit(micro_model(), batches(), quick(steps=50))
+    next(run)
+    os.kill(os.getpid(), signal.SIGINT)
+    with pytest.raises(KeyboardInterrupt):
+        os.kill(os.getpid(), signal.SIGINT)
+    run.close()
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+@pytest.mark.parametrize("how", ["end", "break", "error"])
+def test_signal_handlers_are_put_back(how):
+    before = signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)
+    try:
+        for _ in fit(micro_model(), batches(), quick(steps=2)):
+            assert signal.getsignal(signal.SIGINT) is not before[0]
+            if how == "break":
+                break
+            if how == "error":
+                raise RuntimeError
+    except RuntimeError:
+        pass
+    assert (signal.getsignal(signal.SIGINT), signal.getsignal(signal.SIGTERM)) == before
+
+
+def test_training_works_outside_the_main_thread():
+    """Where no signal can be caught, as in some notebooks' callbacks."""
+    records = []
+    thread = threading.Thread(target=lambda: records.extend(fit(micro_model(), batches(), quick())))
+    thread.start()
+    thread.join()
+    assert len(records) == 5
+
+
+# ----------------------------------------------------------------------------------------------------------- the bar
+
+
+def test_the_bar_shows_steps_loss_speed_and_time_left(capsys):
+    settings = quick(steps=20)
+    records = list(with_progress(fit(micro_model(), batches(), settings), settings))
+    shown = capsys.readouterr().err.replace("\r", "\n")
+    assert [record.step for record in records] == list(range(1, 21))
+    last = shown.strip().splitlines()[-1]
+    assert re.search(r"100%\|.*\| 20/20 \[.*step.*loss \d\.\d{3}, [\d,]+ tokens/s\]", last), last
+
+
+def test_the_bar_of_a_resumed_run_starts_where_it_was(tmp_path, capsys):
+    settings = quick(steps=8, save_every=4)
+    for record in fit(micro_model(), batches(), settings, folder=tmp_path):
+        if record.step == 4:
+            break
+    run = with_progress(fit(micro_model(), batches(), settings, folder=tmp_path, resume=True), settings)
+    assert [record.step for record in run] == [5, 6, 7, 8]
+    shown = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()
+    assert "4/8" in shown[0] and "8/8" in shown[-1]
+
+
+def test_leaving_a_loop_with_a_bar_ends_the_run():
+    settings, before = quick(), signal.getsignal(signal.SIGINT)
+    for _ in with_progress(fit(micro_model(), batches(), settings), settings):
+        break
+    assert signal.getsignal(signal.SIGINT) is before
+
+
+def test_a_run_without_steps_left_shows_no_bar(capsys):
+    assert list(with_progress(iter(()), quick())) == []
+    assert capsys.readouterr() == ("", "")
+
+
+def test_denormal_numbers_are_flushed_only_while_training():
+    """`fit` must not leave the process computing differently from before, finished or left early."""
+    tiny = torch.tensor([1e-310], dtype=torch.float64)
+    for steps in (1, 2):
+        records = fit(micro_model(), batches(), TrainSettings(steps=2, warmup=1))
+        for _ in range(steps):
+            next(records)
+        assert (tiny * 1.0).item() == 0
+        records.close()
+        assert (tiny * 1.0).item() > 0
