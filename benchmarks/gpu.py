@@ -77,12 +77,12 @@ def make_step(device: str, still: Fixed, compiled: bool) -> Callable[[], Tensor]
 
 def captured(step: Callable[[], Tensor]) -> Callable[[], None]:
     """Record the whole step, optimizer included, as one CUDA graph; each call plays it on what `still` then holds."""
-    beside = torch.cuda.Stream()
-    beside.wait_stream(torch.cuda.current_stream())
-    with torch.cuda.stream(beside):
+    on_device_of = torch.cuda.Stream()
+    on_device_of.wait_stream(torch.cuda.current_stream())
+    with torch.cuda.stream(on_device_of):
         for _ in range(3):  # compiles, and makes the optimizer's state
             step()
-    torch.cuda.current_stream().wait_stream(beside)
+    torch.cuda.current_stream().wait_stream(on_device_of)
     graph = torch.cuda.CUDAGraph()
     with torch.cuda.graph(graph):
         step()

@@ -20,11 +20,11 @@ from torch import Generator, Tensor
 
 from diffkit.evaluation.samples import distinct_n
 from diffkit.evaluation.statistics import kl_floor, kl_of_counts, wilson
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.model import DiffusionModel, fingerprint, load_model
 from diffkit.processes.base import Denoise, Process
-from diffkit.sampling.guidance import classifier_guided, exact_classifier, follow, guide
+from diffkit.sampling.guidance import classifier_guided, condition_on, exact_classifier, guide
 from diffkit.sampling.sampler import sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "guidance.json"
@@ -38,7 +38,7 @@ def ways(language: StoryLanguage, told: DiffusionModel, plain: DiffusionModel, e
     label, process = language.labels.index(ending), plain.process
     opinion, exact = exact_classifier(language, process, ending), language.denoiser(process)
     return {
-        "conditional model": lambda w: follow(told, label, w),
+        "conditional model": lambda w: condition_on(told, label, w),
         "tales-mdlm and the exact classifier": lambda w: classifier_guided(plain, opinion, 1 + w),
         "exact denoiser": lambda w: guide(language.denoiser(process, ending), exact, w),
     }
@@ -67,7 +67,7 @@ def draw(process: Process, denoise: Denoise, language: StoryLanguage, stories: i
     parts, steps = [], language.length
     for seed, first in enumerate(range(0, stories, BATCH)):
         shape, rng = (min(BATCH, stories - first), language.length), Generator().manual_seed(seed)
-        parts.append(sample(process, denoise, shape=shape, steps=steps, rule="random", rng=rng))
+        parts.append(sample(process, denoise, shape=shape, steps=steps, order="random", rng=rng))
     return torch.cat(parts)
 
 
@@ -98,7 +98,7 @@ def main() -> None:
         "model_sha256": fingerprint(options.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(options.stories, options.model)}
-    write_whole(options.out, json.dumps(stored, indent=1) + "\n")
+    write_atomic(options.out, json.dumps(stored, indent=1) + "\n")
     print(f"{time.perf_counter() - started:.0f} s; wrote {options.out}")
 
 

@@ -39,7 +39,7 @@ from diffkit.course.experiments.leaderboard import (
     steps_of,
     ways_of,
 )
-from diffkit.io import whole_or_absent, write_whole
+from diffkit.io import atomic_folder, write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.network.transformer import parameter_count
@@ -103,11 +103,11 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
 def ship(row: Row, folder: Path) -> None:
     """Copy the model to where the course looks for it, with a card; the old one stays until the new one is whole."""
     target = PRETRAINED / f"pico-{row.name}"
-    with whole_or_absent(target) as draft:
+    with atomic_folder(target) as draft:
         for file in MODEL_FILES:
             shutil.copy(folder / file, draft / file)
         facts = row._asdict() | row.likelihood._asdict() | {"title": row.title(), "stories": STORIES}
-        write_whole(draft / "README.md", CARD.format(**facts))
+        write_atomic(draft / "README.md", CARD.format(**facts))
 
 
 def timed(rows: list[Row], language: StoryLanguage) -> list[Row]:
@@ -146,13 +146,13 @@ def main() -> None:
         elif not is_done:
             row = run(name, options.seed, language)
             rows = [*read_board(options.out).rows, row]  # read anew: another row may have come in meanwhile
-            write_whole(options.out, as_json(Board(judging(language), rows)))
+            write_atomic(options.out, as_json(Board(judging(language), rows)))
     board = read_board(options.out)
     if options.list or not board.rows:
         return
     if not options.only and any(row.seconds is None for row in board.rows):
         board = board._replace(rows=timed(board.rows, language))
-        write_whole(options.out, as_json(board))
+        write_atomic(options.out, as_json(board))
     print(by_likelihood(board.rows), by_samples(board.rows), sep="\n\n")
 
 

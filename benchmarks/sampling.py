@@ -28,19 +28,19 @@ import transformers
 from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM
 
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 from diffkit.model import DiffusionModel, build_model
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.block_cache import Blockwise, block_anew, suffix_anew
+from diffkit.sampling.block_cache import Blockwise, recompute_block, recompute_suffix
 from diffkit.sampling.parallel import most_confident
 from diffkit.sampling.remasking import Remasking, rescaled
 from diffkit.sampling.sampler import denoise_frames
 from diffkit.sampling.skipping import (
-    Counted,
+    CallCounter,
     FirstHitting,
-    Lazy,
-    Remembered,
+    NoChangeCache,
     Sampler,
+    SkipIdle,
     even_times,
     expected_calls,
     fast_frames,
@@ -84,15 +84,15 @@ def contestants(steps: int, model: DiffusionModel, bert: BertForMaskedLM) -> dic
     def table(wrap: Callable) -> Callable:
         return lambda network: states(denoise_frames(process, wrap(network), shape=(1, L), steps=steps, rng=new()))
 
-    def blocks(anew: Any) -> Callable:
-        return ours(Blockwise(process, 32, most_confident(2), anew))
+    def blocks(recompute: Any) -> Callable:
+        return ours(Blockwise(process, 32, most_confident(2), recompute))
 
     every: dict[str, tuple[str, bool, Callable]] = {
         "plain loop": ("ancestral", long, lambda n: plain_loop(lambda x: n(x, torch.zeros(1)), process, times, new())),
         "plain loop, BertForMaskedLM": (
             "ancestral", long, lambda _: plain_loop(lambda x: bert(x).logits, process, times, new())),
-        "no-change cache": ("ancestral", long, table(Remembered)),
-        "lazy: head where revealed": ("ancestral", False, ours(Lazy(process, times))),
+        "no-change cache": ("ancestral", long, table(NoChangeCache)),
+        "lazy: head where revealed": ("ancestral", False, ours(SkipIdle(process, times))),
         "first hitting": ("ancestral, T to infinity", False, ours(FirstHitting(process))),
         "remasking, lazy": ("remasking", False, ours(Remasking(process, times, rescaled(0.1)))),
     }  # fmt: skip
@@ -100,8 +100,8 @@ def contestants(steps: int, model: DiffusionModel, bert: BertForMaskedLM) -> dic
         every |= {
             "our step, whole table": ("ancestral", False, table(lambda network: network)),
             "blocks of 32, nothing kept": ("two surest", False, blocks(None)),
-            "blocks of 32, prefix kept": ("approximate", False, blocks(suffix_anew)),
-            "blocks of 32, prefix and suffix kept": ("approximate", False, blocks(block_anew)),
+            "blocks of 32, prefix kept": ("approximate", False, blocks(recompute_suffix)),
+            "blocks of 32, prefix and suffix kept": ("approximate", False, blocks(recompute_block)),
         }
     return every
 
@@ -118,7 +118,7 @@ def timed(loop: Loop, most: int | None = None) -> tuple[float, float, Tensor | N
 def race(steps: int, model: DiffusionModel, bert: BertForMaskedLM) -> list[dict[str, Any]]:
     """Run all of them side by side."""
     every = contestants(steps, model, bert)
-    counts = {name: Counted(model) for name in every}
+    counts = {name: CallCounter(model) for name in every}
     sliced = {name: start(counts[name]) for name, (_, long, start) in every.items() if long}
     seconds: dict[str, list[tuple[float, float]]] = {name: [] for name in every}
     last: dict[str, Tensor | None] = {}
@@ -187,7 +187,7 @@ def main() -> None:
         "expected_calls": {n: round(expected_calls(process.schedule, even_times(T, n), L), 2) for n in options.steps},
     }  # fmt: skip
     rows = [{k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
-    write_whole(options.out, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+    write_atomic(options.out, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
 
 
 if __name__ == "__main__":

@@ -23,11 +23,11 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.evaluation.samples import Quality, quality
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 from diffkit.languages.story_language import load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.sampling.sampler import sample
-from diffkit.sampling.unmasking import RULES
+from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sampling_steps.json"
 STEPS = (4, 8, 12, 16, 24, 48)
@@ -39,7 +39,7 @@ class Cell(NamedTuple):
     """One row of the table."""
 
     denoiser: str
-    rule: str
+    order: str
     steps: int
 
 
@@ -54,7 +54,7 @@ def draw(cell: Cell, seed: int, stories: int) -> Tensor:
     """One batch of stories, (stories, L)."""
     process, shape = DENOISERS["trained"].process, (stories, load_language("tales").length)  # type: ignore[attr-defined]
     denoise, rng = DENOISERS[cell.denoiser], Generator().manual_seed(seed)
-    return sample(process, denoise, shape=shape, steps=cell.steps, rule=cell.rule, rng=rng)  # type: ignore[arg-type]
+    return sample(process, denoise, shape=shape, steps=cell.steps, order=cell.order, rng=rng)  # type: ignore[arg-type]
 
 
 def judged(cell: Cell, ids: Tensor) -> dict[str, object]:
@@ -65,7 +65,9 @@ def judged(cell: Cell, ids: Tensor) -> dict[str, object]:
 
 def table(stories: int, model: str) -> list[dict[str, object]]:
     """Draw and judge every cell, printing each as it is done."""
-    cells = [Cell(who, rule, n) for who in ("exact", "trained") for rule in ("ancestral", *RULES) for n in STEPS]
+    cells = [
+        Cell(who, order, n) for who in ("exact", "trained") for order in ("ancestral", *UNMASKING_ORDERS) for n in STEPS
+    ]
     sizes = [min(BATCH, stories - first) for first in range(0, stories, BATCH)]
     rows = []
     print(f"{'denoiser':9}{'rule':15}{'steps':>5}" + "".join(f"{name:>15}" for name in Quality._fields))
@@ -92,7 +94,7 @@ def main() -> None:
         "entropy_nats": round(load_language("tales").entropy(), 4), "model_sha256": fingerprint(arguments.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(arguments.stories, arguments.model)}
-    write_whole(arguments.out, json.dumps(stored, indent=1) + "\n")
+    write_atomic(arguments.out, json.dumps(stored, indent=1) + "\n")
     print(f"{time.perf_counter() - started:.0f} s; wrote {arguments.out}")
 
 

@@ -22,7 +22,7 @@ from pathlib import Path
 import torch
 
 from diffkit.course.experiments.scaling import BATCH, Point, Prefixes, build_point, judge_point, recipe, size_of
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.training.trainer import fit, with_progress
 
@@ -78,7 +78,7 @@ def write(path: Path, rows: list[dict]) -> None:
     table = csv.DictWriter(text, list(rows[0]), lineterminator="\n")
     table.writeheader()
     table.writerows(rows)
-    write_whole(path, text.getvalue())
+    write_atomic(path, text.getvalue())
 
 
 def main() -> None:

@@ -21,16 +21,32 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.evaluation.samples import quality
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.block_cache import Blockwise, block_anew, suffix_anew
-from diffkit.sampling.parallel import Parallel, above, entropy_bounded, most_confident
-from diffkit.sampling.remasking import Remasking, back_and_forth, capped, doubtful, looped_times, rescaled, standing
+from diffkit.sampling.block_cache import Blockwise, recompute_block, recompute_suffix
+from diffkit.sampling.parallel import ParallelUnmasking, confidence_threshold, entropy_bounded, most_confident
+from diffkit.sampling.remasking import (
+    Remasking,
+    capped,
+    confidence_based,
+    forward_backward,
+    loop_only,
+    looped_times,
+    rescaled,
+)
 from diffkit.sampling.sampler import Frame, denoise_frames, last_frame
-from diffkit.sampling.skipping import Counted, FirstHitting, Lazy, Remembered, Sampler, even_times, fast_frames
+from diffkit.sampling.skipping import (
+    CallCounter,
+    FirstHitting,
+    NoChangeCache,
+    Sampler,
+    SkipIdle,
+    even_times,
+    fast_frames,
+)
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed_quality.json"
 BATCH = 64
@@ -51,12 +67,12 @@ def exact_too(process: MaskedDiffusion, L: int) -> dict[tuple[str, str], Play]:
     """(family, setting) -> how it is played, for the cells that the exact denoiser fills as well."""
     T, every = process.T, {}
     for steps in (12, 24, 48, 1000):
-        every["lazy", f"{steps} steps"] = fast(Lazy(process, even_times(T, steps)), L)
+        every["lazy", f"{steps} steps"] = fast(SkipIdle(process, even_times(T, steps)), L)
     every["first hitting", f"{L} calls"] = fast(FirstHitting(process), L)
     for c in (0.5, 0.7, 0.9, 0.99):
-        every["above a threshold", f"c = {c:g}"] = fast(Parallel(process, above(c)), L)
+        every["above a threshold", f"c = {c:g}"] = fast(ParallelUnmasking(process, confidence_threshold(c)), L)
     for b in (0.0, 0.03, 0.1, 0.3, 1.0):
-        every["entropy-bounded", f"{b:g} nats"] = fast(Parallel(process, entropy_bounded(b)), L)
+        every["entropy-bounded", f"{b:g} nats"] = fast(ParallelUnmasking(process, entropy_bounded(b)), L)
     for steps in (48, 96, 192):
         every["remasking, rescaled", f"{steps} steps"] = fast(
             Remasking(process, even_times(T, steps), rescaled(0.1)), L
@@ -70,21 +86,25 @@ def trained_only(process: MaskedDiffusion, L: int) -> dict[tuple[str, str], Play
     for steps in (12, 24, 48):
         every["plain", f"{steps} steps"] = plain(process, L, steps)
     for steps in (48, 1000):
-        every["no-change cache", f"{steps} steps"] = plain(process, L, steps, Remembered)
-    rates = {"capped": capped(0.05), "doubtful": doubtful(1.0), "back and forth": back_and_forth()}
+        every["no-change cache", f"{steps} steps"] = plain(process, L, steps, NoChangeCache)
+    rates = {"capped": capped(0.05), "doubtful": confidence_based(1.0), "back and forth": forward_backward()}
     for name, rate in rates.items():
         every[f"remasking, {name}", "96 steps"] = fast(Remasking(process, even_times(T, 96), rate), L)
-    looped = Remasking(process, looped_times(T, 96, T / 2, 48), standing(0.05))
+    looped = Remasking(process, looped_times(T, 96, T / 2, 48), loop_only(0.05))
     every["remasking, looped", "96 steps"] = fast(looped, L)
-    for keeps, anew in (("nothing kept", None), ("prefix kept", suffix_anew), ("prefix and suffix kept", block_anew)):
-        for rule, choose in (("one a call", most_confident(1)), ("above 0.9", above(0.9))):
-            every[f"blocks of 16, {keeps}", rule] = fast(Blockwise(process, 16, choose, anew), L)
+    for keeps, recompute in (
+        ("nothing kept", None),
+        ("prefix kept", recompute_suffix),
+        ("prefix and suffix kept", recompute_block),
+    ):
+        for order, choose in (("one a call", most_confident(1)), ("above 0.9", confidence_threshold(0.9))):
+            every[f"blocks of 16, {keeps}", order] = fast(Blockwise(process, 16, choose, recompute), L)
     return every
 
 
 def fill(play: Play, denoise: Denoise, language: StoryLanguage, stories: int) -> dict[str, Any]:
     """Draw and judge one cell."""
-    counted, parts = Counted(denoise), []
+    counted, parts = CallCounter(denoise), []
     clock, processor = time.perf_counter(), time.process_time()
     for seed, first in enumerate(range(0, stories, BATCH)):
         frames = play(counted, min(BATCH, stories - first), Generator().manual_seed(seed))
@@ -133,7 +153,7 @@ def main() -> None:
         "model_sha256": fingerprint(options.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(options.stories, options.model)}
-    write_whole(options.out, json.dumps(stored, indent=1) + "\n")
+    write_atomic(options.out, json.dumps(stored, indent=1) + "\n")
     print(f"{time.perf_counter() - started:.0f} s; wrote {options.out.name}")
 
 

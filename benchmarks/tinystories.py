@@ -27,7 +27,7 @@ from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.evaluation.ngram import NGram
 from diffkit.evaluation.samples import distinct_n, seen_windows
 from diffkit.evaluation.statistics import mean_of
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 from diffkit.model import load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
@@ -147,8 +147,8 @@ def written(train: Tensor, held_out: Tensor, eos: int) -> list[dict[str, Any]]:
     for name, folder in MODELS.items():
         model, rng = load_model(folder), Generator().manual_seed(SEED)
         for steps in STEPS if model.process.bound_varies else STEPS[:1]:
-            rule = model.process.default_rule
-            texts = sample_many(model.process, model, n=SAMPLES, length=128, steps=steps, rng=rng, rule=rule)
+            order = model.process.default_order
+            texts = sample_many(model.process, model, n=SAMPLES, length=128, steps=steps, rng=rng, order=order)
             look(f"{name}, {steps} steps", texts)
     return found
 
@@ -163,7 +163,7 @@ def cards(found: dict[str, Any]) -> None:
             said = {"what": what.get(name, "The autoregressive twin of tinystories-nano"), "config": f"{name}.yaml"}
             said |= {"name": name, "table": "\n".join(bits), "epochs": row["tokens"] / found["train_tokens"]}
             text = CARD.format(**(found | row | said))
-            write_whole(PRETRAINED / name / "README.md", text)
+            write_atomic(PRETRAINED / name / "README.md", text)
 
 
 def main() -> None:
@@ -189,7 +189,7 @@ def main() -> None:
         "by_count": by_count(held_out),
         "written": written(train, held_out, special_ids(tokenizer).eos),
     }  # fmt: skip
-    write_whole(RESULTS, json.dumps(found, indent=1) + "\n")
+    write_atomic(RESULTS, json.dumps(found, indent=1) + "\n")
     cards(found)
 
 

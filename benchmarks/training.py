@@ -34,12 +34,12 @@ from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, PreTrainedTokenizerBase
 
 from diffkit.data.tokenizer import load_tokenizer
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, build_model
 from diffkit.network.transformer import parameter_count
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.losses import low_discrepancy
 from diffkit.training.state import make_optimizers
 from diffkit.training.trainer import denormals_flushed
@@ -114,7 +114,7 @@ class Learner:
     def __init__(self, side: str, setup: Setup):
         build, self.loss_of = SIDES[side]
         self.model = build(setup).train()
-        self.optimizers = make_optimizers(self.model, TrainSettings(optimizer="adamw"))
+        self.optimizers = make_optimizers(self.model, TrainConfig(optimizer="adamw"))
 
     def step(self, batch: Batch) -> float:
         """Forward, backward, AdamW; returns the loss, nats per hidden token."""
@@ -262,7 +262,7 @@ def write_results(path: Path, settings: dict[str, Any], rows: list[dict[str, Any
         return float(f"{value:.4g}") if isinstance(value, float) else value
 
     rows = [{key: short(value) for key, value in row.items()} for row in rows]
-    write_whole(path, json.dumps({"settings": settings | {"machine": machine()}, "rows": rows}, indent=1) + "\n")
+    write_atomic(path, json.dumps({"settings": settings | {"machine": machine()}, "rows": rows}, indent=1) + "\n")
 
 
 def verdict(value: float, bar: float, most: bool = False) -> str:

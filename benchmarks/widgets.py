@@ -47,12 +47,12 @@ def main() -> None:
     for name, steps in RUNS.items():
         model = load_model(name)
         process = model.process
-        rng, rule = Generator().manual_seed(0), "random" if name == "tales-mdlm" else "ancestral"
-        frames = list(denoise_frames(process, model, shape=(1, 48), steps=steps, rng=rng, rule=rule))
+        rng, order = Generator().manual_seed(0), "random" if name == "tales-mdlm" else "ancestral"
+        frames = list(denoise_frames(process, model, shape=(1, 48), steps=steps, rng=rng, order=order))
         player = Player(frames, tales.tokenizer)
         cells = [f"{size / 1000:.0f} kB in {models}" for models, size in (sent(plain(player)), sent(player.view()))]
         sizes = [f"{len(json.dumps(player.data)) / 1000:.0f} kB", "none"]
-        if process.names_words:
+        if process.predicts_tokens:
             beside = Player(frames, tales.tokenizer, process=process, exact=tales.denoiser(process))
             sizes[1] = f"{len(json.dumps(beside.data)) / 1000:.0f} kB"
         print(f"{name:20} {steps:5} {cells[0]:>16} {cells[1]:>16} {sizes[0]:>10} {sizes[1]:>10}")

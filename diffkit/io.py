@@ -23,14 +23,14 @@ def check_writable(folder: Path) -> None:
 
 
 @contextmanager
-def claimed(folder: Path) -> Iterator[None]:
+def exclusive(folder: Path) -> Iterator[None]:
     """Hold a folder for one run, and clear what killed runs left there; the system lets go of it if this one is killed.
 
     Folders that were made for a run which leaves nothing are gone again.
     Raises: ValueError if another run holds it; OSError if it cannot be made.
     """
     with ExitStack() as held:
-        with _told_if_unwritable(folder):
+        with _clear_write_errors(folder):
             held.enter_context(_folder(folder))
         held.enter_context(_locked(folder))
         for name in (".step-*.part", ".step-*.gone"):
@@ -71,7 +71,7 @@ def _folder(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def _told_if_unwritable(path: Path) -> Iterator[None]:
+def _clear_write_errors(path: Path) -> Iterator[None]:
     """Turn what the system says of a full or failing disk into one clear line."""
     try:
         yield
@@ -85,7 +85,7 @@ def _told_if_unwritable(path: Path) -> Iterator[None]:
 
 
 @contextmanager
-def whole_or_absent(folder: Path) -> Iterator[Path]:
+def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill; it becomes `folder` only if the block ends well, replacing what was there.
 
     Killed at any moment, it leaves `folder` as it was, whole and new, or (for the instant between two renames, and only
@@ -106,10 +106,10 @@ def whole_or_absent(folder: Path) -> Iterator[Path]:
 
 
 @contextmanager
-def whole_files(folder: Path, last: str) -> Iterator[Path]:
+def atomic_files(folder: Path, last: str) -> Iterator[Path]:
     """A temporary folder to fill; if the block ends well its files move into `folder`, each whole, `last` at the end.
 
-    Unlike `whole_or_absent` it leaves everything else in `folder` alone. A reader that looks for `last` first never
+    Unlike `atomic_folder` it leaves everything else in `folder` alone. A reader that looks for `last` first never
     finds the other files missing.
     """
     with _draft(folder / ".files.part", folder) as draft:
@@ -123,7 +123,7 @@ def whole_files(folder: Path, last: str) -> Iterator[Path]:
 def _draft(draft: Path, target: Path) -> Iterator[Path]:
     """An empty folder that is gone at the end, however that comes about; only a killed process leaves it."""
     shutil.rmtree(draft, ignore_errors=True)
-    with _told_if_unwritable(target), _folder(draft.parent):
+    with _clear_write_errors(target), _folder(draft.parent):
         try:
             draft.mkdir()
             yield draft
@@ -139,10 +139,10 @@ def _to_disk(folder: Path) -> None:
                 os.fsync(file.fileno())
 
 
-def write_whole(path: Path, content: str | bytes) -> None:
+def write_atomic(path: Path, content: str | bytes) -> None:
     """Write one file, text as UTF-8, so that a reader finds the old one or the new one and never half of it."""
     draft = path.with_name(f".{path.name}.part")
-    with _told_if_unwritable(path), _folder(path.parent):
+    with _clear_write_errors(path), _folder(path.parent):
         if path.exists() and not path.is_file():
             raise OSError("it is there and is no file")  # but a folder, or a device such as /dev/null
         try:

@@ -24,7 +24,7 @@ from diffkit.processes.base import Process
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.diffusion_lm import DiffusionLM
-from diffkit.processes.embedding_diffusion import WordVectorDiffusion
+from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD, UDLM
@@ -121,8 +121,10 @@ class DiffusionModel(PreTrainedModel):
 
         With self-conditioning the network reads its own first guess too: of all texts, in training of every fourth.
         """
-        if isinstance(self.process, WordVectorDiffusion) and self.process.self_conditioned:
-            return self.process.reconsidered(self.denoiser, xt, t, len(xt) // 4 if self.training else len(xt))
+        if isinstance(self.process, EmbeddingDiffusion) and self.process.self_conditioned:
+            return self.process.self_conditioned_output(
+                self.denoiser, xt, t, len(xt) // 4 if self.training else len(xt)
+            )
         return self.denoiser(xt, t, where, cache, label)
 
 
@@ -139,7 +141,7 @@ def build_model(
         raise ValueError(f"build_model: the sizes are {sorted(SIZES)}, got {size!r}.")
     shape = SIZES[size] if isinstance(size, str) else size
     given = {name: getattr(process, name) for name in ("vocab_size", "T", "causal", "block", "input_size")}
-    given |= {"head_size": process.head, "mask_token_id": process.mask_id if process.names_words else None}
+    given |= {"head_size": process.head, "mask_token_id": process.mask_id if process.predicts_tokens else None}
     unknown = sorted({*shape, *settings} - {*NETWORK})
     if unknown:
         raise ValueError(f"build_model: a DenoiserConfig has the settings {NETWORK}, got {unknown}.")

@@ -10,7 +10,7 @@ import ast
 import textwrap
 from pathlib import Path
 
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 
@@ -92,4 +92,4 @@ def draw() -> str:
 
 
 if __name__ == "__main__":
-    write_whole(ROOT / "docs" / "architecture.svg", draw())
+    write_atomic(ROOT / "docs" / "architecture.svg", draw())

@@ -9,7 +9,7 @@ from pathlib import Path
 import torch
 
 from diffkit import denoise_frames, load_language, load_model
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 
 ROOT = Path(__file__).resolve().parent.parent
 COLUMNS, LINE, CHARACTER, LEFT, TOP = 12, 34, 8.4, 24, 56  # tokens in a line; pixels
@@ -66,10 +66,10 @@ def main() -> None:
     language, model = load_language("tales"), load_model("tales-mdlm")
     rng = torch.Generator().manual_seed(seed)
     L = language.length
-    run = denoise_frames(model.process, model, shape=(1, L), steps=L, rng=rng, rule="random")
+    run = denoise_frames(model.process, model, shape=(1, L), steps=L, rng=rng, order="random")
     frames = [frame.tokens[0] for frame in run if frame.step % 3 == 0]
     target = ROOT / "docs" / "unmasking.svg"
-    write_whole(target, draw(frames, language))
+    write_atomic(target, draw(frames, language))
     print(f"{target.relative_to(ROOT)}: {language.decode(frames[-1][None])[0]}")
 
 

@@ -129,7 +129,7 @@ def told_gap(model: DiffusionModel, language: StoryLanguage, ending: str, rng: t
         lambda who, masks: sequence_bounds(process, who, x0, rng=masks),
         told, language.denoiser(process, ending), seed=seed,
     ) / L  # fmt: skip
-    ids = sample(process, told, shape=(128, L), steps=L, rule="random", rng=rng)
+    ids = sample(process, told, shape=(128, L), steps=L, order="random", rng=rng)
     return Told(gap.mean, gap.standard_error, (endings(language, ids) == label).double().mean().item())
 
 

@@ -83,7 +83,7 @@ BEYOND[0, 0] = V  # an id outside the vocabulary
 BELOW = X0.clone()
 BELOW[0, 0] = -1
 INPUTS = [X0, CANVAS, BLANK, IS_MASKED, LOGITS, PROBS, HIDDEN, TIMES, U, GRID, BEYOND, BELOW]
-RATE = remasking.Moment(0.5, 0.6, ~IS_MASKED, U)
+RATE = remasking.RemaskState(0.5, 0.6, ~IS_MASKED, U)
 
 INSIDE: dict[str, list] = {}  # function: what it is asked, and the shape of the answer
 OUTSIDE: dict[str, list] = {}  # function: what it is asked, what of it the message must show, and who speaks
@@ -361,13 +361,13 @@ inside(
     (lambda rng: masked.logits_at(uniform_denoiser, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"),
 )
 inside("diffusion.network_of", (lambda rng: masked.network_of(NET), "DiffusionModel"))
-inside("diffusion.beside", (lambda rng: masked.beside(NET, X0), "(3, 5) int64"))
+inside("diffusion.beside", (lambda rng: masked.on_device_of(NET, X0), "(3, 5) int64"))
 inside("diffusion.without_mask", (lambda rng: masked.without_mask(LOGITS, MASK).exp(), "(3, 5, 8) float32"))
-inside("diffusion.beliefs_of", (lambda rng: masked.beliefs_of(LOGITS, CANVAS, MASK).exp(), "(3, 5, 8) float32"))
+inside("diffusion.subs_log_probs", (lambda rng: masked.subs_log_probs(LOGITS, CANVAS, MASK).exp(), "(3, 5, 8) float32"))
 inside(
-    "diffusion.hidden_nats",
-    (lambda rng: masked.hidden_nats(LOGITS[IS_MASKED], X0, IS_MASKED, MASK), "(3, 5) float32"),
-    (lambda rng: masked.hidden_nats(LOGITS[IS_MASKED].bfloat16(), X0, IS_MASKED, MASK), "(3, 5) float32"),
+    "diffusion.masked_nll",
+    (lambda rng: masked.masked_nll(LOGITS[IS_MASKED], X0, IS_MASKED, MASK), "(3, 5) float32"),
+    (lambda rng: masked.masked_nll(LOGITS[IS_MASKED].bfloat16(), X0, IS_MASKED, MASK), "(3, 5) float32"),
 )
 inside("diffusion.discrete_weight", (lambda rng: masked.discrete_weight(LINEAR, TIMES), "(3,) float64"))
 inside("diffusion.continuous_weight", (lambda rng: masked.continuous_weight(LINEAR, TIMES), "(3,) float64"))
@@ -379,15 +379,15 @@ inside(
 )
 inside("noise.schedule_settings", (lambda rng: schedules.schedule_settings(LINEAR)["T"], "int"))
 inside("noise.schedule_from", (lambda rng: schedules.schedule_from(schedules.schedule_settings(LINEAR)), "Schedule"))
-inside("transitions.any_word", (lambda rng: transitions.any_word(V, MASK), "(8,) float64"))
-inside("transitions.only_mask", (lambda rng: transitions.only_mask(V, MASK), "(8,) float64"))
+inside("transitions.uniform_over_tokens", (lambda rng: transitions.uniform_over_tokens(V, MASK), "(8,) float64"))
+inside("transitions.point_mass_at_mask", (lambda rng: transitions.point_mass_at_mask(V, MASK), "(8,) float64"))
 inside(
     "transitions.get_transitions",
     *(
         (
-            lambda rng, name=name: transitions.get_transitions(name, V, MASK, schedules.get_schedule("linear", 4)).push(
-                PROBS, 1, 4
-            ),
+            lambda rng, name=name: transitions.get_transitions(
+                name, V, MASK, schedules.get_schedule("linear", 4)
+            ).marginal(PROBS, 1, 4),
             "(3, 5, 8) float64",
         )
         for name in transitions.TRANSITIONS
@@ -399,7 +399,7 @@ inside(
 inside("transitions.transitions_from", (lambda rng: transitions.transitions_from(UNIFORM.settings()), "Mixing"))
 inside("transitions.before_end", (lambda rng: transitions.before_end(TIMES, 1000), "(3,) float64"))
 inside("transitions.check_reached", (lambda rng: transitions.check_reached(UNIFORM.transitions, X0), "None"))
-inside("transitions.without_own", (lambda rng: transitions.without_own(PROBS.log(), LOGITS), "(3, 5, 8) float64"))
+inside("transitions.leave_one_out", (lambda rng: transitions.leave_one_out(PROBS.log(), LOGITS), "(3, 5, 8) float64"))
 inside("transitions.divergence", (lambda rng: transitions.divergence(PROBS, PROBS.flip(0)), "(3, 5) float64"))
 inside("transitions.Gaussian", (lambda rng: PROCESSES["d3pm-gaussian"].transitions.one_step(3), "(8, 8) float64"))
 for name in ("leap", "tweedie", "euler"):
@@ -423,13 +423,13 @@ for name in ("ddpm", "ddim", "renoise"):
         ),
     )
 inside(
-    "wordvectors.WordVectorDiffusion",
-    (lambda rng: SPACE.noisier(SPACE.prior(2, L, rng), 3, 5, rng), "(2, 5, 4) float64"),
+    "wordvectors.EmbeddingDiffusion",
+    (lambda rng: SPACE.add_noise(SPACE.prior(2, L, rng), 3, 5, rng), "(2, 5, 4) float64"),
     (lambda rng: SPACE.decode(SPACE.prior(2, L, rng)), "(2, 5) int64"),
     (lambda rng: POINTS.end_to_end(lambda z, t: z, X0, TIMES, rng), "() float64"),
 )
 
-inside("transitions.Mixing", (lambda rng: UNIFORM.transitions.push(PROBS, TIMES / 2, TIMES), "(3, 5, 8) float64"))
+inside("transitions.Mixing", (lambda rng: UNIFORM.transitions.marginal(PROBS, TIMES / 2, TIMES), "(3, 5, 8) float64"))
 
 for kind in (MaskedDiffusion, D3PM, SEDD, UDLM, DiffusionLM, Plaid):
     name = f"{kind.__module__.split('.')[-1]}.{kind.__name__}"
@@ -488,12 +488,12 @@ outside(
     (lambda rng: transitions.Gaussian(V, MASK, LINEAR, beta_first=-1.0), "-1.0"),
     (lambda rng: transitions.Gaussian(V, MASK, LINEAR, beta_last=NAN), "nan"),
     (lambda rng: transitions.Gaussian(10_000, MASK, LINEAR), "100,100,000,000"),
-    (lambda rng: PROCESSES["d3pm-gaussian"].transitions.push(PROBS, 0, -1), "-1"),
-    (lambda rng: PROCESSES["d3pm-gaussian"].transitions.push(PROBS, 0, 21), "21"),
-    (lambda rng: PROCESSES["d3pm-gaussian"].transitions.pull(PROBS, 5, 3), "5"),
-    (lambda rng: PROCESSES["d3pm-gaussian"].transitions.pull(PROBS, 0, NAN), "nan"),
+    (lambda rng: PROCESSES["d3pm-gaussian"].transitions.marginal(PROBS, 0, -1), "-1"),
+    (lambda rng: PROCESSES["d3pm-gaussian"].transitions.marginal(PROBS, 0, 21), "21"),
+    (lambda rng: PROCESSES["d3pm-gaussian"].transitions.likelihood(PROBS, 5, 3), "5"),
+    (lambda rng: PROCESSES["d3pm-gaussian"].transitions.likelihood(PROBS, 0, NAN), "nan"),
 )
-outside("transitions.Mixing", (lambda rng: UNIFORM.transitions.push(PROBS, 5, 3), "5"))
+outside("transitions.Mixing", (lambda rng: UNIFORM.transitions.marginal(PROBS, 5, 3), "5"))
 outside(
     "transitions.check_reached",
     (lambda rng: transitions.check_reached(UNIFORM.transitions, CANVAS), "MASK"),
@@ -519,9 +519,9 @@ outside("gaussian.Plaid", (lambda rng: Plaid(V, MASK, score_temperature=0), "0")
 outside("gaussian.Plaid", (lambda rng: Plaid(V, MASK, score_temperature=NAN), "nan"))
 outside("gaussian.Plaid", (lambda rng: Plaid(V, MASK, first=9.0, last=1.0), "9.0"))
 outside(
-    "wordvectors.WordVectorDiffusion",
+    "wordvectors.EmbeddingDiffusion",
     (lambda rng: SPACE.decode(CANVAS), "(3, 5)"),
-    (lambda rng: SPACE.noisier(SPACE.prior(2, L, rng), 5, 3, rng), "5"),
+    (lambda rng: SPACE.add_noise(SPACE.prior(2, L, rng), 5, 3, rng), "5"),
     (lambda rng: SPACE.step(lambda z, t: LOGITS, SPACE.prior(3, L, rng), TIMES, TIMES + 1, rng), "1001"),
     (lambda rng: POINTS.log_snr(1001), "1001"),
     (lambda rng: POINTS.log_snr(NAN), "nan"),
@@ -569,7 +569,7 @@ for name, process in (
         ),
     )
 inside("recipe.Curriculum", (lambda rng: config.Curriculum(0.5, 0.5, 0.5).reach(1.0), "float"))
-inside("recipe.TrainSettings", (lambda rng: config.TrainSettings(warmup=0, decay=1.0).warmth(1999), "float"))
+inside("recipe.TrainConfig", (lambda rng: config.TrainConfig(warmup=0, decay=1.0).lr_scale(1999), "float"))
 
 outside(
     "model.build_model",
@@ -613,9 +613,9 @@ outside(
     ),
 )
 outside(
-    "recipe.TrainSettings",
+    "recipe.TrainConfig",
     *(
-        (lambda rng, given=given: config.TrainSettings(**given), [*given][0])
+        (lambda rng, given=given: config.TrainConfig(**given), [*given][0])
         for given in (
             {"objective": "nelbo"},
             {"times": "even"},
@@ -645,31 +645,34 @@ outside(
 
 # ---------------------------------------------------------------------------------------------------------- sampling
 
-for score in unmasking.RULES.values():
+for score in unmasking.UNMASKING_ORDERS.values():
     inside(f"rules.{score.__name__}", (lambda rng, score=score: score(PROBS, rng), "(3, 5) float64"))
 inside("rules.rounded", (lambda rng: unmasking.rounded(PROBS), "(3, 5, 8) float64"))
-inside("filters.cooler", (lambda rng: logits.cooler(uniform_denoiser, 0.5)(CANVAS, TIMES), "(3, 5, 8) float64"))
-inside("filters.cooler", (lambda rng: logits.cooler(EXACT, 0)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
-inside("filters.keep_top_k", (lambda rng: logits.keep_top_k(EXACT, 99)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
-inside("filters.keep_top_p", (lambda rng: logits.keep_top_p(EXACT, 1)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
+inside(
+    "filters.cooler", (lambda rng: logits.with_temperature(uniform_denoiser, 0.5)(CANVAS, TIMES), "(3, 5, 8) float64")
+)
+inside("filters.cooler", (lambda rng: logits.with_temperature(EXACT, 0)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
+inside("filters.with_top_k", (lambda rng: logits.with_top_k(EXACT, 99)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
+inside("filters.with_top_p", (lambda rng: logits.with_top_p(EXACT, 1)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
 inside("filters.filtered", (lambda rng: logits.filtered(EXACT, 0.5, 3, 0.9)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"))
 inside(
-    "filters.words_only", (lambda rng: logits.words_only(uniform_denoiser, MASK)(X0, TIMES).exp(), "(3, 5, 8) float64")
+    "filters.exclude_mask",
+    (lambda rng: logits.exclude_mask(uniform_denoiser, MASK)(X0, TIMES).exp(), "(3, 5, 8) float64"),
 )
 inside(
     "sample.denoise_frames",
     *(
         (
-            lambda rng, rule=rule: (
+            lambda rng, order=order: (
                 sample.last_frame(
                     sample.denoise_frames(
-                        SHORT, EXACT, shape=(2, L), steps=20 if rule == "ancestral" else 1, rng=rng, rule=rule
+                        SHORT, EXACT, shape=(2, L), steps=20 if order == "ancestral" else 1, rng=rng, order=order
                     )
                 ).tokens
             ),
             "(2, 5) int64",
         )
-        for rule in ["ancestral", *unmasking.RULES]
+        for order in ["ancestral", *unmasking.UNMASKING_ORDERS]
     ),
 )
 inside("sample.last_frame", (lambda rng: sample.last_frame(iter([sample.Frame(0, 1.0, X0, X0, None)])).t, "float"))
@@ -697,7 +700,7 @@ inside("sample.canvas_from_text", (lambda rng: sample.canvas_from_text("one ___{
 inside("sample.canvas_from_text", (lambda rng: sample.canvas_from_text("", WORDS, 1, complete=True), "(1, 1) int64"))
 inside(
     "rules.Reveal",
-    (lambda rng: unmasking.Reveal(MDLM, "margin").step(EXACT, CANVAS, TIMES, TIMES - 1, rng).zs, "(3, 5) int64"),
+    (lambda rng: unmasking.Unmasking(MDLM, "margin").step(EXACT, CANVAS, TIMES, TIMES - 1, rng).zs, "(3, 5) int64"),
 )
 inside(
     "fast.fast_frames",
@@ -707,33 +710,38 @@ inside(
             "(3, 5) int64",
         )
         for it in (
-            skipping.Lazy(MDLM, GRID),
+            skipping.SkipIdle(MDLM, GRID),
             skipping.FirstHitting(MDLM),
-            skipping.Parallel(MDLM, skipping.above(0.5)),
+            skipping.ParallelUnmasking(MDLM, skipping.confidence_threshold(0.5)),
             remasking.Remasking(MDLM, GRID, remasking.rescaled(0.5)),
             block_cache.Blockwise(MDLM, 2, skipping.most_confident(1)),
         )
     ),
 )
-inside("fast.Lazy", (lambda rng: skipping.Lazy(MDLM, torch.tensor([1000, 0])).times, "(2,) float64"))
+inside("fast.Lazy", (lambda rng: skipping.SkipIdle(MDLM, torch.tensor([1000, 0])).times, "(2,) float64"))
 inside("fast.FirstHitting", (lambda rng: [*skipping.FirstHitting(MDLM).moves(EXACT, X0, rng)], "[]"))
-inside("fast.Remembered", (lambda rng: skipping.Remembered(uniform_denoiser)(X0, TIMES), "(3, 5, 8) float64"))
+inside("fast.Remembered", (lambda rng: skipping.NoChangeCache(uniform_denoiser)(X0, TIMES), "(3, 5, 8) float64"))
 inside(
     "fast.Parallel",
-    (lambda rng: next(skipping.Parallel(MDLM, skipping.above(1)).moves(EXACT, BLANK, rng))[1], "(3, 5) int64"),
+    (
+        lambda rng: next(skipping.ParallelUnmasking(MDLM, skipping.confidence_threshold(1)).moves(EXACT, BLANK, rng))[
+            1
+        ],
+        "(3, 5) int64",
+    ),
 )
-inside("fast.Counted", (lambda rng: skipping.Counted(uniform_denoiser)(X0, TIMES, IS_MASKED), "(9, 8) float64"))
+inside("fast.Counted", (lambda rng: skipping.CallCounter(uniform_denoiser)(X0, TIMES, IS_MASKED), "(9, 8) float64"))
 inside("fast.even_times", (lambda rng: skipping.even_times(1000, 1), "(2,) float64"))
 inside(
     "fast.check_times",
-    (lambda rng: skipping.check_times(torch.tensor([9, 9, 0]), 9, "x", standing=True), "(3,) float64"),
+    (lambda rng: skipping.check_times(torch.tensor([9, 9, 0]), 9, "x", loop_only=True), "(3,) float64"),
 )
-inside("fast.beliefs_at", (lambda rng: skipping.beliefs_at(MDLM, EXACT, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"))
+inside("fast.probs_at", (lambda rng: skipping.probs_at(MDLM, EXACT, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"))
 inside(
     "fast.logits_of_rows",
     (lambda rng: skipping.logits_of_rows(uniform_denoiser, CANVAS, TIMES, IS_MASKED), "(9, 8) float64"),
 )
-inside("fast.word_beliefs", (lambda rng: skipping.word_beliefs(MDLM, LOGITS[0]), "(5, 8) float64"))
+inside("fast.token_probs", (lambda rng: skipping.token_probs(MDLM, LOGITS[0]), "(5, 8) float64"))
 inside(
     "fast.revealed",
     (lambda rng: skipping.revealed(MDLM, EXACT, CANVAS, TIMES, IS_MASKED, U), "[(3, 5) int64, (3, 5) float64]"),
@@ -743,7 +751,10 @@ inside("fast.takes_time", (lambda rng: skipping.takes_time(NET), "bool"))
 inside("fast.scores", (lambda rng: skipping.scores(HIDDEN[:, 0], IS_MASKED)[IS_MASKED], "(9,) float64"))
 inside(
     "fast.with_chosen",
-    (lambda rng: skipping.with_chosen(skipping.above(0.3), HIDDEN, CANVAS, IS_MASKED, rng), "(3, 5) int64"),
+    (
+        lambda rng: skipping.with_chosen(skipping.confidence_threshold(0.3), HIDDEN, CANVAS, IS_MASKED, rng),
+        "(3, 5) int64",
+    ),
 )
 inside("fast.time_by_count", (lambda rng: skipping.time_by_count(MDLM, CANVAS), "(3,) float64"))
 for name, given in (("most_confident", 1), ("above", 1.0), ("entropy_bounded", 0)):
@@ -753,29 +764,33 @@ for name, given in (("most_confident", 1), ("above", 1.0), ("entropy_bounded", 0
     )
 for name in ("capped", "rescaled", "standing"):
     inside(f"remasking.{name}", (lambda rng, name=name: getattr(remasking, name)(0.5)(RATE), "float"))
-inside("remasking.doubtful", (lambda rng: remasking.doubtful(1)(RATE), "(3, 5) float64"))
-inside("remasking.back_and_forth", (lambda rng: remasking.back_and_forth()(RATE), "float"))
+inside("remasking.doubtful", (lambda rng: remasking.confidence_based(1)(RATE), "(3, 5) float64"))
+inside("remasking.forward_backward", (lambda rng: remasking.forward_backward()(RATE), "float"))
 inside("remasking.looped_times", (lambda rng: remasking.looped_times(1000, 8, 100.0, 2), "(9,) float64"))
 inside("remasking.stay_masked", (lambda rng: remasking.stay_masked(0.5, 0.4, U * 0.1), "(3, 5) float64"))
 inside(
     "remasking.Remasking", (lambda rng: remasking.Remasking(MDLM, GRID, remasking.capped(1)).legal(RATE), "() float64")
 )
-inside("blockwise.suffix_anew", (lambda rng: block_cache.suffix_anew(1, 2, 5), "[int, int]"))
-inside("blockwise.block_anew", (lambda rng: block_cache.block_anew(1, 2, 5), "[int, int]"))
+inside("blockwise.recompute_suffix", (lambda rng: block_cache.recompute_suffix(1, 2, 5), "[int, int]"))
+inside("blockwise.recompute_block", (lambda rng: block_cache.recompute_block(1, 2, 5), "[int, int]"))
 inside(
     "blockwise.reuse_error", (lambda rng: block_cache.reuse_error(NET, BLANK, CANVAS, IS_MASKED, 1, 4), "(9,) float64")
 )
-inside("blockwise.Blockwise", (lambda rng: block_cache.Blockwise(MDLM, 1, skipping.above(0)), "Blockwise"))
+inside(
+    "blockwise.Blockwise", (lambda rng: block_cache.Blockwise(MDLM, 1, skipping.confidence_threshold(0)), "Blockwise")
+)
 inside(
     "blockwise.Reused",
-    (lambda rng: block_cache.Reused(NET, 0, L)(BLANK, TIMES, IS_MASKED).softmax(-1), "(9, 8) float32"),
+    (lambda rng: block_cache.CachedDenoiser(NET, 0, L)(BLANK, TIMES, IS_MASKED).softmax(-1), "(9, 8) float32"),
 )
 for scale in (-2, -1, 0, 0.5, 10):
     inside(
         "guidance.guide",
         (lambda rng, scale=scale: guidance.guide(EXACT, EXACT, scale)(CANVAS, TIMES).exp(), "(3, 5, 8) float64"),
     )
-inside("guidance.follow", (lambda rng: guidance.follow(LABELLED, 1, 2.0)(CANVAS, TIMES).exp(), "(3, 5, 8) float32"))
+inside(
+    "guidance.follow", (lambda rng: guidance.condition_on(LABELLED, 1, 2.0)(CANVAS, TIMES).exp(), "(3, 5, 8) float32")
+)
 inside(
     "guidance.exact_classifier",
     (lambda rng: guidance.exact_classifier(MICRO, MDLM, "long")(CANVAS, TIMES).exp(), "(3, 5, 8) float64"),
@@ -784,13 +799,13 @@ inside(
     "guidance.classifier_guided",
     (lambda rng: guidance.classifier_guided(uniform_denoiser, lambda z, t: LOGITS, 1)(X0, TIMES), "(3, 5, 8) float64"),
 )
-inside("lengths.lengths_of", (lambda rng: variable_length.lengths_of(X0, MICRO.eos_id), "(3,) int64"))
+inside("lengths.lengths_before_eos", (lambda rng: variable_length.lengths_before_eos(X0, MICRO.eos_id), "(3,) int64"))
 inside(
     "lengths.length_histogram", (lambda rng: variable_length.length_histogram(torch.tensor([0, L]), L), "(6,) float64")
 )
 inside(
-    "lengths.length_beliefs",
-    (lambda rng: variable_length.length_beliefs(MDLM, EXACT, CANVAS, MICRO.eos_id), "(3, 5) float64"),
+    "lengths.length_probs",
+    (lambda rng: variable_length.length_probs(MDLM, EXACT, CANVAS, MICRO.eos_id), "(3, 5) float64"),
 )
 inside(
     "lengths.canvases_of",
@@ -810,22 +825,25 @@ inside(
     ),
 )
 inside(
-    "latents.exact_opinion",
+    "latents.exact_log_classifier",
     (
-        lambda rng: embedding_guidance.exact_opinion(MICRO, SPACE, "long")(SPACE.prior(2, L, rng), TIMES[:2]),
+        lambda rng: embedding_guidance.exact_log_classifier(MICRO, SPACE, "long")(SPACE.prior(2, L, rng), TIMES[:2]),
         "(2,) float64",
     ),
 )
 inside(
     "latents.pushed",
     (
-        lambda rng: embedding_guidance.pushed(
-            POINTS, MICRO.denoiser(POINTS), embedding_guidance.exact_opinion(MICRO, POINTS, "long"), 1
+        lambda rng: embedding_guidance.gradient_guided(
+            POINTS, MICRO.denoiser(POINTS), embedding_guidance.exact_log_classifier(MICRO, POINTS, "long"), 1
         )(POINTS.prior(2, L, rng), TIMES[1:]),
         "(2, 5, 4) float64",
     ),
 )
-inside("latents.PutBack", (lambda rng: embedding_guidance.PutBack(SPACE, CANVAS).prior(3, L, rng), "(3, 5, 4) float64"))
+inside(
+    "latents.ReplacementInfilling",
+    (lambda rng: embedding_guidance.ReplacementInfilling(SPACE, CANVAS).prior(3, L, rng), "(3, 5, 4) float64"),
+)
 inside("labels.endings", (lambda rng: conditioning.endings(MICRO, X0), "(3,) int64"))
 inside("labels.dropped", (lambda rng: conditioning.dropped(torch.tensor([0, 1]), 1, 2, rng), "(2,) int64"))
 inside(
@@ -868,7 +886,9 @@ for shape, shows in (
     outside(
         "fast.fast_frames",
         (
-            lambda rng, shape=shape: next(skipping.fast_frames(skipping.Lazy(MDLM, GRID), EXACT, shape=shape, rng=rng)),
+            lambda rng, shape=shape: next(
+                skipping.fast_frames(skipping.SkipIdle(MDLM, GRID), EXACT, shape=shape, rng=rng)
+            ),
             shows,
         ),
     )
@@ -892,7 +912,9 @@ for start, shows in (
     outside(
         "fast.fast_frames",
         (
-            lambda rng, start=start: next(skipping.fast_frames(skipping.Lazy(MDLM, GRID), EXACT, start=start, rng=rng)),
+            lambda rng, start=start: next(
+                skipping.fast_frames(skipping.SkipIdle(MDLM, GRID), EXACT, start=start, rng=rng)
+            ),
             shows,
         ),
     )
@@ -901,7 +923,7 @@ outside(
     (lambda rng: next(sample.denoise_frames(MDLM, EXACT, steps=2, rng=rng)), "shape"),
     (lambda rng: next(sample.denoise_frames(MDLM, EXACT, shape=(1, L), start=X0, steps=2, rng=rng)), "start"),
     (
-        lambda rng: next(sample.denoise_frames(UNIFORM, EXACT, shape=(1, L), steps=2, rng=rng, rule="margin")),
+        lambda rng: next(sample.denoise_frames(UNIFORM, EXACT, shape=(1, L), steps=2, rng=rng, order="margin")),
         "'margin'",
     ),
     (lambda rng: next(sample.denoise_frames(POINTS, EXACT, shape=(1, L), steps=2, rng=rng, top_k=2)), "DiffusionLM"),
@@ -909,7 +931,7 @@ outside(
 outside(
     "sample.denoise_frames",
     (
-        lambda rng: next(sample.denoise_frames(MDLM, EXACT, shape=(1, L), steps=2, rng=rng, rule="confident")),
+        lambda rng: next(sample.denoise_frames(MDLM, EXACT, shape=(1, L), steps=2, rng=rng, order="confident")),
         "'confident'",
     ),
     who="Reveal",
@@ -924,19 +946,19 @@ outside(
 )
 outside("sample.infill", (lambda rng: sample.infill(UNIFORM, EXACT, CANVAS, steps=2, rng=rng), "MASK"), who="step")
 outside("sample.infill", (lambda rng: sample.infill(MDLM, EXACT, CANVAS, steps=2, rng=7), "int"), who="rng")
-outside("rules.Reveal", (lambda rng: unmasking.Reveal(MDLM, "best"), "'best'"))
+outside("rules.Reveal", (lambda rng: unmasking.Unmasking(MDLM, "best"), "'best'"))
 for value in (-0.1, NAN, INF):
-    outside("filters.cooler", (lambda rng, value=value: logits.cooler(EXACT, value), str(value)))
+    outside("filters.cooler", (lambda rng, value=value: logits.with_temperature(EXACT, value), str(value)))
 for value in (0, -1, 1.5, NAN):
-    outside("filters.keep_top_k", (lambda rng, value=value: logits.keep_top_k(EXACT, value), str(value)))
+    outside("filters.with_top_k", (lambda rng, value=value: logits.with_top_k(EXACT, value), str(value)))
     outside("fast.most_confident", (lambda rng, value=value: skipping.most_confident(value), str(value)))
 for value in (0, -0.1, 1.1, NAN):
-    outside("filters.keep_top_p", (lambda rng, value=value: logits.keep_top_p(EXACT, value), str(value)))
+    outside("filters.with_top_p", (lambda rng, value=value: logits.with_top_p(EXACT, value), str(value)))
 for value in (-0.1, 1.1, NAN):
-    outside("fast.above", (lambda rng, value=value: skipping.above(value), str(value)))
+    outside("fast.above", (lambda rng, value=value: skipping.confidence_threshold(value), str(value)))
 outside("filters.filtered", (lambda rng: logits.filtered(EXACT, temperature=-1), "-1"), who="cooler")
-outside("filters.filtered", (lambda rng: logits.filtered(EXACT, top_k=0), "0"), who="keep_top_k")
-outside("filters.filtered", (lambda rng: logits.filtered(EXACT, top_p=0), "0"), who="keep_top_p")
+outside("filters.filtered", (lambda rng: logits.filtered(EXACT, top_k=0), "0"), who="with_top_k")
+outside("filters.filtered", (lambda rng: logits.filtered(EXACT, top_p=0), "0"), who="with_top_p")
 outside(
     "sample.sample_many",
     *(
@@ -955,11 +977,11 @@ outside(
     (lambda rng: sample.canvas_from_text("", WORDS, -1), "-1"),
 )
 outside(
-    "fast.fast_frames", (lambda rng: next(skipping.fast_frames(skipping.Lazy(MDLM, GRID), EXACT, rng=rng)), "shape")
+    "fast.fast_frames", (lambda rng: next(skipping.fast_frames(skipping.SkipIdle(MDLM, GRID), EXACT, rng=rng)), "shape")
 )
 outside(
     "fast.fast_frames",
-    (lambda rng: [*skipping.fast_frames(skipping.Lazy(MDLM, GRID), EXACT, shape=(1, L), rng=None)], "NoneType"),
+    (lambda rng: [*skipping.fast_frames(skipping.SkipIdle(MDLM, GRID), EXACT, shape=(1, L), rng=None)], "NoneType"),
     who="rng",
 )
 outside(
@@ -976,7 +998,7 @@ for times, shows in (
     ([[1000.0, 0.0]], "1000"),
     ([], "[]"),
 ):
-    outside("fast.Lazy", (lambda rng, times=times: skipping.Lazy(MDLM, torch.tensor(times)), shows))
+    outside("fast.Lazy", (lambda rng, times=times: skipping.SkipIdle(MDLM, torch.tensor(times)), shows))
     outside(
         "fast.check_times",
         (lambda rng, times=times: skipping.check_times(torch.tensor(times), 1000, "grid"), shows),
@@ -988,9 +1010,9 @@ outside(
     (lambda rng: skipping.entropy_bounded(-0.1), "-0.1"),
     (lambda rng: skipping.entropy_bounded(NAN), "nan"),
 )
-outside("fast.Remembered", (lambda rng: skipping.Remembered(build_model(MDLM, "pico", time="table")), "time"))
+outside("fast.Remembered", (lambda rng: skipping.NoChangeCache(build_model(MDLM, "pico", time="table")), "time"))
 for eta in (-0.1, NAN):
-    for rate in (remasking.capped, remasking.rescaled, remasking.standing, remasking.doubtful):
+    for rate in (remasking.capped, remasking.rescaled, remasking.loop_only, remasking.confidence_based):
         outside(
             f"remasking.{rate.__name__}",
             (
@@ -1012,9 +1034,9 @@ for at, steps, loops in ((0, 8, 2), (1000, 8, 2), (NAN, 8, 2), (500, 2, 2), (500
     outside(
         "remasking.looped_times", (lambda rng, given=(1000, steps, at, loops): remasking.looped_times(*given), str(at))
     )
-outside("blockwise.Blockwise", (lambda rng: block_cache.Blockwise(MDLM, 0, skipping.above(0)), "0"))
-outside("blockwise.Blockwise", (lambda rng: block_cache.Blockwise(MDLM, 1.5, skipping.above(0)), "1.5"))
-outside("blockwise.Reused", (lambda rng: block_cache.Reused(EXACT, 0, L), "plain function"))
+outside("blockwise.Blockwise", (lambda rng: block_cache.Blockwise(MDLM, 0, skipping.confidence_threshold(0)), "0"))
+outside("blockwise.Blockwise", (lambda rng: block_cache.Blockwise(MDLM, 1.5, skipping.confidence_threshold(0)), "1.5"))
+outside("blockwise.Reused", (lambda rng: block_cache.CachedDenoiser(EXACT, 0, L), "plain function"))
 for scale in (NAN, INF):
     outside("guidance.guide", (lambda rng, scale=scale: guidance.guide(EXACT, EXACT, scale), str(scale)))
     outside(
@@ -1023,10 +1045,10 @@ for scale in (NAN, INF):
     )
 outside(
     "guidance.follow",
-    (lambda rng: guidance.follow(NET, 0), "labels"),
-    (lambda rng: guidance.follow(LABELLED, 2), "2"),
-    (lambda rng: guidance.follow(LABELLED, -1), "-1"),
-    (lambda rng: guidance.follow(LABELLED, 0.5), "0.5"),
+    (lambda rng: guidance.condition_on(NET, 0), "labels"),
+    (lambda rng: guidance.condition_on(LABELLED, 2), "2"),
+    (lambda rng: guidance.condition_on(LABELLED, -1), "-1"),
+    (lambda rng: guidance.condition_on(LABELLED, 0.5), "0.5"),
 )
 outside(
     "guidance.exact_classifier",
@@ -1034,20 +1056,23 @@ outside(
     who="StoryLanguage",
 )
 outside(
-    "latents.exact_opinion",
-    (lambda rng: embedding_guidance.exact_opinion(MICRO, SPACE, "sad"), "'sad'"),
+    "latents.exact_log_classifier",
+    (lambda rng: embedding_guidance.exact_log_classifier(MICRO, SPACE, "sad"), "'sad'"),
     who="StoryLanguage",
 )
-outside("latents.pushed", (lambda rng: embedding_guidance.pushed(SPACE, EXACT, EXACT, 1), "Plaid"))
-outside("latents.pushed", (lambda rng: embedding_guidance.pushed(POINTS, EXACT, EXACT, NAN), "nan"))
+outside("latents.pushed", (lambda rng: embedding_guidance.gradient_guided(SPACE, EXACT, EXACT, 1), "Plaid"))
+outside("latents.pushed", (lambda rng: embedding_guidance.gradient_guided(POINTS, EXACT, EXACT, NAN), "nan"))
 outside(
-    "latents.PutBack",
+    "latents.ReplacementInfilling",
     *(
-        (lambda rng, start=start: embedding_guidance.PutBack(SPACE, start), shows)
+        (lambda rng, start=start: embedding_guidance.ReplacementInfilling(SPACE, start), shows)
         for start, shows in ((X0[0], "(5,)"), (X0.double(), "float64"), (BEYOND, "8"), (BELOW, "-1"))
     ),
 )
-outside("latents.PutBack", (lambda rng: embedding_guidance.PutBack(SPACE, CANVAS).prior(2, L, rng), "(2, 5)"))
+outside(
+    "latents.ReplacementInfilling",
+    (lambda rng: embedding_guidance.ReplacementInfilling(SPACE, CANVAS).prior(2, L, rng), "(2, 5)"),
+)
 for p in (-0.1, 1.1, NAN):
     outside("labels.dropped", (lambda rng, p=p: conditioning.dropped(torch.tensor([0, 1]), p, 2, rng), str(p)))
 outside("labels.endings", (lambda rng: conditioning.endings(MICRO, BEYOND), "8"), who="StoryLanguage")
@@ -1065,8 +1090,8 @@ outside(
     (lambda rng: variable_length.length_histogram(torch.tensor([1]), L, -1), "-1"),
     (lambda rng: variable_length.length_histogram(torch.tensor([], dtype=torch.int64), L, 0), "0"),
 )
-outside("lengths.length_beliefs", (lambda rng: variable_length.length_beliefs(MDLM, EXACT, CANVAS, V), "8"))
-outside("lengths.length_beliefs", (lambda rng: variable_length.length_beliefs(MDLM, EXACT, BEYOND, 2), "8"))
+outside("lengths.length_probs", (lambda rng: variable_length.length_probs(MDLM, EXACT, CANVAS, V), "8"))
+outside("lengths.length_probs", (lambda rng: variable_length.length_probs(MDLM, EXACT, BEYOND, 2), "8"))
 outside(
     "lengths.canvases_of",
     *(
@@ -1168,7 +1193,7 @@ inside(
 )
 inside("metrics.marginals", (lambda rng: samples.marginals(MICRO, X0)["plot"].kl, "float"))
 inside("metrics.pair_distance", (lambda rng: samples.pair_distance(MICRO, X0, "Mia", "ran").kl, "float"))
-inside("scaling.recipe", (lambda rng: scaling.recipe(POINT), "TrainSettings"))
+inside("scaling.recipe", (lambda rng: scaling.recipe(POINT), "TrainConfig"))
 inside(
     "scaling.build_point",
     (lambda rng: scaling.build_point(POINT, MICRO)(CANVAS, TIMES).softmax(-1), "(3, 5, 8) float32"),
@@ -1202,7 +1227,7 @@ inside("leaderboard.by_likelihood", (lambda rng: leaderboard.by_likelihood([]), 
 inside("leaderboard.by_samples", (lambda rng: leaderboard.by_samples([]), "str"))
 PLAN = parallel_cost.evenly(unmasking.confidence)
 inside("reveal.evenly", (lambda rng: PLAN(PROBS, IS_MASKED, 2), "(3, 5) bool"))
-inside("reveal.shipped", (lambda rng: parallel_cost.shipped()["margin"](PROBS, IS_MASKED, 2), "(3, 5) bool"))
+inside("reveal.shipped", (lambda rng: parallel_cost.shipped_folder()["margin"](PROBS, IS_MASKED, 2), "(3, 5) bool"))
 inside("reveal.checked", (lambda rng: parallel_cost.checked(IS_MASKED, IS_MASKED), "(3, 5) bool"))
 inside(
     "reveal.reveal_steps", (lambda rng: [*parallel_cost.reveal_steps(MDLM, EXACT, X0, PLAN, 1)][0].nats, "(3,) float64")
@@ -1210,8 +1235,8 @@ inside(
 inside("reveal.sampler_nats", (lambda rng: parallel_cost.sampler_nats(MDLM, EXACT, X0, PLAN, 2), "(3,) float64"))
 inside("reveal.true_stories", (lambda rng: parallel_cost.true_stories(MICRO, 2, 0), "(2, 5) int64"))
 inside("reveal.excess_nats", (lambda rng: parallel_cost.excess_nats(PLAN, MICRO, steps=2, n=2), "(2,) float64"))
-inside("reveal.score_rule", (lambda rng: parallel_cost.score_rule("margin", MICRO, steps=2, n=2), "[float, float]"))
-inside("reveal.rule_board", (lambda rng: parallel_cost.rule_board({}, MICRO, steps=(1,), n=2).steps, "[int]"))
+inside("reveal.score_order", (lambda rng: parallel_cost.score_order("margin", MICRO, steps=2, n=2), "[float, float]"))
+inside("reveal.order_board", (lambda rng: parallel_cost.order_board({}, MICRO, steps=(1,), n=2).steps, "[int]"))
 
 for given, shows in ((X0[:1], "(1, 5)"), (X0[:, :4], "(3, 4)")):
     outside(
@@ -1401,12 +1426,12 @@ for steps in (0, -1, 1.5, NAN):
         (lambda rng, steps=steps: parallel_cost.sampler_nats(MDLM, EXACT, X0, PLAN, steps), str(steps)),
         who="reveal_steps",
     )
-outside("reveal.score_rule", (lambda rng: parallel_cost.score_rule("best", MICRO), "'best'"))
-outside("reveal.score_rule", (lambda rng: parallel_cost.score_rule(PLAN, MICRO, n=0), "0"), who="posterior")
+outside("reveal.score_order", (lambda rng: parallel_cost.score_order("best", MICRO), "'best'"))
+outside("reveal.score_order", (lambda rng: parallel_cost.score_order(PLAN, MICRO, n=0), "0"), who="posterior")
 outside(
-    "reveal.rule_board", (lambda rng: parallel_cost.rule_board({}, MICRO, steps=(0,), n=2), "0"), who="reveal_steps"
+    "reveal.order_board", (lambda rng: parallel_cost.order_board({}, MICRO, steps=(0,), n=2), "0"), who="reveal_steps"
 )
-outside("reveal.rule_board", (lambda rng: parallel_cost.rule_board({}, MICRO, steps=(), n=2), "()"))
+outside("reveal.order_board", (lambda rng: parallel_cost.order_board({}, MICRO, steps=(), n=2), "()"))
 
 
 # ------------------------------------------------------------------------------------------------------ judge and disk
@@ -1432,7 +1457,7 @@ ELSEWHERE = {  # reason: functions in neither table
     "files, with real faults, in test_checkpoint.py and test_faults.py": [
         "checkpoint.check_writable", "checkpoint.checkpoints", "checkpoint.claimed", "checkpoint.latest_checkpoint",
         "checkpoint.optimizer_state", "checkpoint.restore_optimizers", "checkpoint.save_checkpoint",
-        "checkpoint.whole_files", "checkpoint.whole_or_absent", "checkpoint.write_whole",
+        "checkpoint.atomic_files", "checkpoint.atomic_folder", "checkpoint.write_atomic",
     ],
     "checks, whose refusals are asked for at the doors that call them": [
         "draws.checked_seed", "evaluate.check_texts", "objectives.check_objective", "recipe.refuse_null",
@@ -1443,8 +1468,8 @@ ELSEWHERE = {  # reason: functions in neither table
     ],
     "a state that is put back, in test_model.py and test_sample.py": ["model.quiet", "sample.evaluating"],
     "bases and parts, tried in what is made of them": [
-        "blockwise.OldKeys", "chunks.Cut", "chunks.Encode", "diffusion.Process", "draws.SharedGenerator",
-        "model.DiffusionConfig", "reveal.BadRule",
+        "blockwise.StaleCache", "chunks.Cut", "chunks.Encode", "diffusion.Process", "draws.SharedGenerator",
+        "model.DiffusionConfig", "reveal.InvalidOrder",
         "transitions.TransitionProcess",
     ],
     "seconds, in test_judge.py, test_scaling.py and test_leaderboard.py": [
@@ -1461,20 +1486,20 @@ ONLY_OUTSIDE = {
 ONLY_INSIDE = {
     "every input of its type has an answer": [
         "corpus.seed_from", "evaluate.plot_kl_floor", "fast.Counted", "fast.takes_time", "leaderboard.read_board",
-        "leaderboard.steps_of", "leaderboard.ways_of", "lengths.lengths_of", "metrics.entropy_within",
+        "leaderboard.steps_of", "leaderboard.ways_of", "lengths.lengths_before_eos", "metrics.entropy_within",
         "model.model_folder", "objectives.pooled", "reveal.shipped",
     ],
     "between our own lines: its caller has checked": [
-        "blockwise.block_anew", "blockwise.reuse_error", "blockwise.suffix_anew", "diffusion.beliefs_of",
-        "diffusion.beside", "diffusion.hidden_nats", "diffusion.logits_at", "diffusion.network_of",
+        "blockwise.recompute_block", "blockwise.reuse_error", "blockwise.recompute_suffix", "diffusion.subs_log_probs",
+        "diffusion.beside", "diffusion.masked_nll", "diffusion.logits_at", "diffusion.network_of",
         "diffusion.without_mask", "draws.highest", "evaluate.chance_of_counts", "evaluate.paired_gap", "fast.Parallel",
-        "fast.beliefs_at", "fast.expected_calls", "fast.logits_of_rows", "fast.revealed", "fast.scores",
-        "fast.time_by_count", "fast.with_chosen", "fast.word_beliefs", "leaderboard.as_json",
-        "leaderboard.by_likelihood", "leaderboard.columns", "lengths.words_first", "remasking.back_and_forth",
+        "fast.probs_at", "fast.expected_calls", "fast.logits_of_rows", "fast.revealed", "fast.scores",
+        "fast.time_by_count", "fast.with_chosen", "fast.token_probs", "leaderboard.as_json",
+        "leaderboard.by_likelihood", "leaderboard.columns", "lengths.words_first", "remasking.forward_backward",
         "remasking.stay_masked", "rules.confidence", "rules.entropy", "sample.last_frame", "rules.left_to_right",
-        "rules.margin", "rules.random_order", "rules.rounded", "filters.words_only", "scaling.Prefixes",
+        "rules.margin", "rules.random_order", "rules.rounded", "filters.exclude_mask", "scaling.Prefixes",
         "scaling.exact_on_prefixes", "scaling.size_of", "sedd.euler", "sedd.leap", "sedd.tweedie",
-        "transitions.any_word", "transitions.divergence", "transitions.only_mask", "transitions.without_own",
+        "transitions.uniform_over_tokens", "transitions.divergence", "transitions.point_mass_at_mask", "transitions.leave_one_out",
         "wordvectors.ddim", "wordvectors.ddpm", "wordvectors.renoise",
     ],
     "its arguments meet the doors of corrupt, get_schedule, get_transitions or StoryLanguage": [

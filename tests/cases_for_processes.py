@@ -11,11 +11,11 @@ import torch
 from accelerate import Accelerator
 
 from diffkit.cli.settings import DataSettings, ModelSettings, build
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import fit
 
 STEPS = 6
-SETTINGS = TrainSettings(steps=STEPS, warmup=2, lr=3e-3, ema=0.9, save_every=3, validate_every=3)
+SETTINGS = TrainConfig(steps=STEPS, warmup=2, lr=3e-3, ema=0.9, save_every=3, validate_every=3)
 MASKED = ModelSettings("pico", schedule="linear")
 # name: (model, training); each objective, each optimizer, and all that draws at random
 CASES = {

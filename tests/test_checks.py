@@ -22,7 +22,7 @@ from diffkit.processes.masked import corrupt, corrupt_count
 from diffkit.processes.schedules import CURVES, FAMILIES, get_schedule
 from diffkit.random import categorical
 from diffkit.sampling.sampler import sample
-from diffkit.sampling.unmasking import RULES
+from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
 
 def shape_of(answer):
@@ -179,7 +179,7 @@ def test_every_process_keeps_what_a_process_promises(name, x0, data, seed):
         zs, probs = process.step(MICRO.denoiser(process), zt, t, t * data.draw(st.sampled_from([0, 0.5])), generator())
     assert torch.equal(zt, again) and hit.shape == (B, L) and hit.dtype == torch.bool
     assert zs.shape == zt.shape == process.prior(B, L, generator(seed)).shape
-    assert process.evidence(zt, t).shape == probs.shape == (B, L, V)
+    assert process.log_likelihood(zt, t).shape == probs.shape == (B, L, V)
     assert (probs.sum(-1) - 1).abs().max() < 1e-9 and not probs[..., MASK].any()
     for part in (*terms, nats):
         assert part.shape == (B, L) and torch.isfinite(part).all() and (part > -1e-9).all()
@@ -187,12 +187,14 @@ def test_every_process_keeps_what_a_process_promises(name, x0, data, seed):
     assert tokens.shape == (B, L) and tokens.dtype == torch.int64 and 0 <= tokens.min() and tokens.max() < V
 
 
-@given(st.sampled_from(["ancestral", *RULES]), st.integers(1, 3), st.integers(1, 6), st.integers(1, 12), seeds)
-def test_texts_are_whole_whatever_the_shape_and_the_steps(rule, B, L, steps, seed):
+@given(
+    st.sampled_from(["ancestral", *UNMASKING_ORDERS]), st.integers(1, 3), st.integers(1, 6), st.integers(1, 12), seeds
+)
+def test_texts_are_whole_whatever_the_shape_and_the_steps(order, B, L, steps, seed):
     process = masked_diffusion(get_schedule("cosine", 12))
     uniform = lambda zt, t: torch.zeros(*zt.shape, V, dtype=torch.float64)  # noqa: E731
     made, again = (
-        sample(process, uniform, shape=(B, L), steps=steps, rng=generator(seed), rule=rule) for _ in range(2)
+        sample(process, uniform, shape=(B, L), steps=steps, rng=generator(seed), order=order) for _ in range(2)
     )
     assert made.shape == (B, L) and torch.equal(made, again) and not (made == MASK).any()
     bounds = sequence_bounds(process, uniform, made, rng=generator(seed), draws=1, batch_size=2)

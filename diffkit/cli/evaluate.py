@@ -11,7 +11,7 @@ from diffkit.checks import check_whole
 from diffkit.cli import report
 from diffkit.cli.generate import load
 from diffkit.cli.settings import MOST_TOKENS, DataSettings, read_held_out
-from diffkit.io import check_writable, write_whole
+from diffkit.io import check_writable, write_atomic
 from diffkit.languages.story_language import load_language
 from diffkit.languages.tales import GRAMMARS
 from diffkit.model import DiffusionModel
@@ -67,7 +67,7 @@ def evaluate(
         found |= report.measure_validity(known, report.draw(trained, samples, L, steps, rng)) | {"steps": steps}
         print(*report.sample_lines(found), sep="\n")
     if json_file:
-        write_whole(Path(json_file), json.dumps(found, indent=1) + "\n")
+        write_atomic(Path(json_file), json.dumps(found, indent=1) + "\n")
 
 
 def _evaluated_on(trained: DiffusionModel, corpus: str) -> str:

@@ -14,7 +14,7 @@ from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, check_tokenizer, load_model
 from diffkit.processes.base import Denoise
 from diffkit.random import checked_seed
-from diffkit.sampling.guidance import follow
+from diffkit.sampling.guidance import condition_on
 from diffkit.sampling.sampler import canvas_from_text, denoise_frames, last_frame
 
 MOST_NUMBERS = 2**28  # probabilities in a table of texts, places and words; some such tables are held at once
@@ -30,7 +30,7 @@ def sample(
     model: str = "tales-mdlm",
     n: int = 1,
     steps: int | None = None,
-    rule: Rule | None = None,
+    order: Rule | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
@@ -65,7 +65,7 @@ def sample(
     if not 1 <= length <= longest:
         raise ValueError(f"--length must lie in 1..{longest}, what the model was trained on, got {length}.")
     canvas = canvas_from_text(prompt, tokenizer, length)
-    how = {"rule": rule, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    how = {"order": order, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     _write(trained, tokenizer, canvas, n, steps, seed, animate, how, _steered(trained, label, guidance))
 
 
@@ -75,7 +75,7 @@ def infill(
     n: int = 1,
     complete: bool = False,
     steps: int | None = None,
-    rule: Rule | None = None,
+    order: Rule | None = None,
     temperature: float = 1.0,
     label: str = "",
     guidance: float = 0.0,
@@ -102,7 +102,7 @@ def infill(
     canvas = canvas_from_text(text, tokenizer, trained.denoiser.config.max_length, complete=complete)
     if not (canvas == tokenizer.mask_token_id).any():
         raise ValueError("the text is complete and has no blank; write ___ where a word is missing.")
-    how = {"rule": rule, "temperature": temperature}
+    how = {"order": order, "temperature": temperature}
     _write(trained, tokenizer, canvas, n, steps, seed, animate, how, _steered(trained, label, guidance))
 
 
@@ -122,7 +122,7 @@ def _steered(trained: DiffusionModel, label: str, guidance: float) -> Denoise:
         raise ValueError("this model knows no labels; --label and --guidance need one such as tales-mdlm-conditional.")
     if label not in labels:
         raise ValueError(f"--label must be one of {', '.join(labels)}, got {label!r}.")
-    return follow(trained, labels.index(label), guidance)
+    return condition_on(trained, labels.index(label), guidance)
 
 
 def _write(
@@ -139,7 +139,7 @@ def _write(
     rng.seed() if seed is None else rng.manual_seed(checked_seed(seed))
     is_blank = bool((canvas == tokenizer.mask_token_id).all())  # nothing given: the process knows how a text starts
     start = trained.process.prior(n, canvas.shape[1], rng) if is_blank else canvas.expand(n, -1)
-    how["rule"] = how["rule"] or trained.process.default_rule
+    how["order"] = how["order"] or trained.process.default_order
     frames = denoise_frames(trained.process, denoise, start=start, steps=steps, rng=rng, **how)
     frame = play(frames, tokenizer, steps=steps) if animated else last_frame(frames)
     texts = [paragraph(ids, tokenizer) for ids in frame.tokens[1 if animated else 0 :]]

@@ -19,7 +19,7 @@ from diffkit import __version__
 from diffkit.cli import evaluate, generate, plain_yaml, train
 from diffkit.cli.terminal import harmless
 from diffkit.paths import CONFIGS
-from diffkit.training.config import Curriculum, TrainSettings
+from diffkit.training.config import Curriculum, TrainConfig
 from diffkit.training.state import TrainingDiverged
 
 COMMANDS: dict[str, Any] = {
@@ -54,7 +54,7 @@ class Parser(ArgumentParser):
     def add_function_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
         """As in jsonargparse."""
         added = super().add_function_arguments(*args, **kwargs)
-        for prefix, settings in (("train.", TrainSettings), ("train.curriculum.", Curriculum)):
+        for prefix, settings in (("train.", TrainConfig), ("train.curriculum.", Curriculum)):
             comments = re.findall(r"^ {4}(\w+):.*?  # (.+)$", inspect.getsource(settings), re.MULTILINE)
             texts = {prefix + name: text for name, text in comments}
             for action in self._actions:

@@ -26,7 +26,7 @@ from diffkit.evaluation.samples import (
     token_entropy,
 )
 from diffkit.evaluation.statistics import Estimate
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.network.transformer import parameter_count
@@ -99,7 +99,7 @@ def measure_counts(model: DiffusionModel, language: StoryLanguage, n: int, rng: 
 def draw(model: DiffusionModel, n: int, L: int, steps: int, rng: Generator) -> Tensor:
     """n texts in batches of 64, made in the process's own way."""
     process = model.process
-    return sample_many(process, model, n=n, length=L, steps=steps, rng=rng, rule=process.default_rule)
+    return sample_many(process, model, n=n, length=L, steps=steps, rng=rng, order=process.default_order)
 
 
 def measure_validity(language: StoryLanguage, ids: Tensor) -> Figures:
@@ -235,4 +235,4 @@ def write(name: str, found: Figures, folder: Path) -> None:
         ]
         files["by_count.png"] = plots.error_by_count(rows).png
     for file, content in files.items():
-        write_whole(folder / file, content)
+        write_atomic(folder / file, content)

@@ -21,7 +21,7 @@ from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import CORPORA, load_corpus, split_documents
 from diffkit.data.tokenizer import load_tokenizer, special_ids, train_tokenizer
 from diffkit.evaluation.bounds import nelbo
-from diffkit.io import whole_or_absent
+from diffkit.io import atomic_folder
 from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.languages.tales import GRAMMARS
 from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
@@ -30,7 +30,7 @@ from diffkit.processes.d3pm import REVERSES
 from diffkit.processes.masked import WEIGHTS
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.transitions import LIMITS, TRANSITIONS
-from diffkit.training.config import MOST, TrainSettings, refuse_null
+from diffkit.training.config import MOST, TrainConfig, refuse_null
 
 MOST_TOKENS = {"batch_size": 2**24, "validation_sequences": 2**26}  # in so many sequences; no machine holds more
 MOST_WORKERS, MOST_WIDTH = 1024, 4096
@@ -153,7 +153,7 @@ class Run(NamedTuple):
 
     data: DataSettings
     model: ModelSettings
-    train: TrainSettings
+    train: TrainConfig
 
 
 def read_config(path: Path) -> Run:
@@ -162,7 +162,7 @@ def read_config(path: Path) -> Run:
     Raises: argparse.ArgumentError that names the key that is unknown, missing or of the wrong type.
     """
     parser = ArgumentParser(exit_on_error=False, parser_mode=plain_yaml.MODE)
-    for section, settings in (("data", DataSettings), ("model", ModelSettings), ("train", TrainSettings)):
+    for section, settings in (("data", DataSettings), ("model", ModelSettings), ("train", TrainConfig)):
         parser.add_class_arguments(settings, section)
     return Run(**vars(parser.instantiate(parser.parse_path(str(path)))))
 
@@ -255,7 +255,7 @@ def learn_tokenizer(data: DataSettings, seed: int, folder: Path, vocab_size: int
             f"learn_tokenizer: {data.corpus!r} has words of its own and no documents. Choose another corpus."
         )
     learned = train_tokenizer((row["text"] for row in _split(data, seed)[0]), vocab_size)
-    with whole_or_absent(folder) as draft:
+    with atomic_folder(folder) as draft:
         learned.save_pretrained(draft)
     return replace(data, tokenizer=str(folder))
 

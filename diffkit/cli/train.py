@@ -18,18 +18,18 @@ from tqdm.auto import tqdm
 
 from diffkit.cli.settings import DataSettings, ModelSettings, Workshop, build, default_output, learn_tokenizer
 from diffkit.cli.terminal import paragraph
-from diffkit.io import check_writable, whole_files, write_whole
+from diffkit.io import atomic_files, check_writable, write_atomic
 from diffkit.model import quiet
 from diffkit.network.transformer import parameter_count
 from diffkit.training.checkpoint import latest_checkpoint
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import Record, fit, with_progress
 
 Tracker = Literal["", "wandb", "tensorboard", "trackio"]
 
 
 def data(
-    data: DataSettings, model: ModelSettings, train: TrainSettings, train_tokenizer: str = "", vocab_size: int = 4096
+    data: DataSettings, model: ModelSettings, train: TrainConfig, train_tokenizer: str = "", vocab_size: int = 4096
 ) -> None:
     """Prepare the text of configs/default.yaml, or of --config, as training would, and show what a model sees of it.
 
@@ -57,7 +57,7 @@ def data(
 def train(
     data: DataSettings,
     model: ModelSettings,
-    train: TrainSettings,
+    train: TrainConfig,
     out: str = "",
     resume: bool = False,
     track: Tracker = "",
@@ -125,7 +125,7 @@ def _logged(records: Iterator[Record], path: Path, accelerator: Accelerator) -> 
         for record in records:
             accelerator.log({"loss": record.loss, "grad_norm": record.grad_norm, "lr": record.lr}, step=record.step)
             if log is None and accelerator.is_main_process:
-                write_whole(path, _told_before(record.step, path))
+                write_atomic(path, _told_before(record.step, path))
                 log = files.enter_context(path.open("a", buffering=1, encoding="utf-8"))
             if log:
                 log.write(json.dumps(record._asdict()) + "\n")
@@ -141,7 +141,7 @@ def _told_before(step: int, path: Path) -> str:
 
 def save(shop: Workshop, folder: Path) -> None:
     """Write model and tokenizer as one folder that `load_model` reads; killed, it leaves whole files, old or new."""
-    with whole_files(folder, last="config.json") as draft:
+    with atomic_files(folder, last="config.json") as draft:
         with quiet():
             shop.model.save_pretrained(draft)
         shop.tokenizer.save_pretrained(draft)

@@ -105,8 +105,8 @@ def lines(
     if log_y:
         ax.set_yscale("log")
     if len(curves) > 1 or level is not None:
-        beside: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > 6 else {}
-        ax.legend(frameon=False, fontsize=9, **beside)
+        on_device_of: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > 6 else {}
+        ax.legend(frameon=False, fontsize=9, **on_device_of)
     return Picture(figure, alt)
 
 
@@ -219,7 +219,7 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_lab
     return Picture(figure, alt)
 
 
-def belief(
+def token_probs(
     probs: Tensor, tokenizer: PreTrainedTokenizerBase, *, title: str, alt: str, most: int = 12, least: float = 1e-3
 ) -> Picture:
     """What could stand at one place: the likeliest tokens of (V,) probabilities, at most `most`, none below `least`."""

@@ -18,7 +18,7 @@ from diffkit.data.chunks import Cut, Encode, tokenize_corpus
 from diffkit.data.corpus import CORPORA, Split, load_corpus, seed_from, split_documents
 
 __all__ = ["CORPORA", "Split", "load_corpus", "split_documents", "tokenize_corpus", "fixed_batches"]
-__all__ += ["Batches", "ChunkBatches", "InventsTexts", "StoryBatches", "StreamBatches"]
+__all__ += ["Batches", "ChunkBatches", "SamplesTexts", "StoryBatches", "StreamBatches"]
 
 
 class Batches(Protocol):
@@ -30,7 +30,7 @@ class Batches(Protocol):
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
 
-class InventsTexts(Protocol):
+class SamplesTexts(Protocol):
     """Anything that can invent sequences, such as a StoryLanguage."""
 
     def sample(self, n: int, rng: Generator, label: str | None = None) -> Tensor: ...  # (n, L) int64
@@ -96,7 +96,7 @@ class StoryBatches:
     Attributes: position, batches served so far.
     """
 
-    def __init__(self, language: InventsTexts, batch_size: int, seed: int, label: str | None = None):
+    def __init__(self, language: SamplesTexts, batch_size: int, seed: int, label: str | None = None):
         check_whole(batch_size, "batch_size", "StoryBatches")
         self.language, self.batch_size, self.seed, self.label = language, batch_size, seed, label
         self.position = 0

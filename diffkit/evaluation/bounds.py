@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 from diffkit.checks import check_ids, check_whole
 from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.base import Denoise, Process, beside, logits_at
-from diffkit.processes.masked import MaskedDiffusion, corrupt_count, hidden_nats
+from diffkit.processes.base import Denoise, Process, logits_at, on_device_of
+from diffkit.processes.masked import MaskedDiffusion, corrupt_count, masked_nll
 from diffkit.processes.schedules import Schedule
 from diffkit.random import uniform_numbers
 
@@ -40,7 +40,7 @@ def sequence_bounds(
     draws = draws if process.bound_varies else 1
     u = (torch.arange(draws) + uniform_numbers((len(x0), draws), rng)) / draws
     bounds = []
-    for rows, places in zip(beside(denoise, x0).split(batch_size), u.split(batch_size), strict=True):
+    for rows, places in zip(on_device_of(denoise, x0).split(batch_size), u.split(batch_size), strict=True):
         nats = [process.bound(denoise, rows, place, rng).double().sum(1).cpu() for place in places.T]
         bounds.append(torch.stack(nats).mean(0))
     return torch.cat(bounds)
@@ -114,12 +114,12 @@ def order_bounds(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, orders:
     if orders.shape != (N, L) or not torch.equal(orders.sort(1).values, torch.arange(L).expand(N, L)):
         raise ValueError(f"order_bounds: orders must be ({N}, {L}), in each row every place from 0 to {L - 1} once.")
     when = orders.argsort(1)  # of each place, the step that writes it
-    x0, when = beside(denoise, x0), beside(denoise, when)
+    x0, when = on_device_of(denoise, x0), on_device_of(denoise, when)
     nats = torch.zeros(N, dtype=torch.float64)
     for k in range(L):
         xt, is_next = torch.where(when >= k, process.mask_id, x0), when == k
         t = process.schedule.time_of(1 - k / L).expand(N)
-        nats += hidden_nats(logits_at(denoise, xt, t, is_next), x0, is_next, process.mask_id).sum(1).cpu()
+        nats += masked_nll(logits_at(denoise, xt, t, is_next), x0, is_next, process.mask_id).sum(1).cpu()
     return nats
 
 
@@ -147,7 +147,7 @@ def error_by_count(
     Few hidden: does it copy what a distant sentence says? All hidden: does it know how a blank page starts?
     """
     check_whole(n, "n", "error_by_count")
-    x0, exact, rows = beside(denoise, language.sample(n, rng)), language.denoiser(process), []
+    x0, exact, rows = on_device_of(denoise, language.sample(n, rng)), language.denoiser(process), []
     for count in counts:
         check_whole(count, "count", "error_by_count", most=language.length)
         xt, _ = corrupt_count(x0, count, mask_id=process.mask_id, rng=rng)
@@ -177,8 +177,8 @@ def pattern_losses(process: MaskedDiffusion, denoise: Denoise, x0: Tensor) -> Te
     """
     check_texts(process, x0, "pattern_losses")
     N, L = x0.shape
-    hidden = beside(denoise, mask_patterns(L).repeat(N, 1))
-    clean = beside(denoise, x0).repeat_interleave(2**L, 0)
+    hidden = on_device_of(denoise, mask_patterns(L).repeat(N, 1))
+    clean = on_device_of(denoise, x0).repeat_interleave(2**L, 0)
     xt = torch.where(hidden, process.mask_id, clean)
     t = process.schedule.time_of(hidden.double().mean(1))
     return process.token_loss(denoise, clean, xt, t).double().sum(1).cpu().reshape(N, -1)

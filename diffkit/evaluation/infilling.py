@@ -12,7 +12,7 @@ from diffkit.checks import check_generator, check_ids, check_whole
 from diffkit.evaluation.bounds import paired_gap
 from diffkit.evaluation.statistics import Estimate
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.base import Denoise, beside
+from diffkit.processes.base import Denoise, on_device_of
 from diffkit.processes.masked import MaskedDiffusion, corrupt_count
 from diffkit.random import uniform_numbers
 
@@ -73,7 +73,11 @@ def conditional_bounds(
     n = missing.sum(1).cpu()
     if (n < 1).any():
         raise ValueError(f"conditional_bounds: row {int((n < 1).int().argmax())} misses nothing; hide a token of it.")
-    x0, missing, bounds = beside(denoise, x0), beside(denoise, missing), torch.zeros(len(x0), dtype=torch.float64)
+    x0, missing, bounds = (
+        on_device_of(denoise, x0),
+        on_device_of(denoise, missing),
+        torch.zeros(len(x0), dtype=torch.float64),
+    )
     for i in range(draws):
         u = (i + uniform_numbers((len(x0),), rng)) / draws
         count = (u * n).long().clamp(max=n - 1) + 1

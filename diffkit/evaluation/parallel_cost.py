@@ -17,36 +17,40 @@ from torch import Generator, Tensor
 from diffkit.checks import check_whole
 from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.base import Denoise, beside
+from diffkit.processes.base import Denoise, on_device_of
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import highest
 from diffkit.sampling.sampler import evaluating
-from diffkit.sampling.unmasking import RULES, Score
+from diffkit.sampling.unmasking import UNMASKING_ORDERS, Score
 
 # probs (B, L, V), is_masked (B, L) bool, steps left (this one counted) -> (B, L) bool: the places to reveal now
 Plan = Callable[[Tensor, Tensor, int], Tensor]
 
 
-class BadRule(ValueError):
+class InvalidOrder(ValueError):
     """A rule or plan that does not answer the question it is asked; the message says how."""
 
 
 def evenly(score: Score, seed: int = 0) -> Plan:
-    """The plan of `sample.Reveal` with linear counts: equally many places at every step, the highest scores first.
+    """The plan of `sample.Unmasking` with linear counts: equally many places at every step, the highest scores first.
 
     Args:   score: (probs, rng) -> (B, L); seed: of the rng it is given, another one at each step.
-    Raises: BadRule, when used, if a score has the wrong shape, or is NaN or -inf.
+    Raises: InvalidOrder, when used, if a score has the wrong shape, or is NaN or -inf.
     """
 
     def plan(probs: Tensor, is_masked: Tensor, steps_left: int) -> Tensor:
         value, B, L = score(probs, Generator().manual_seed(1000 * seed + steps_left)), *is_masked.shape
         if not isinstance(value, Tensor) or value.shape != (B, L):
             shape = tuple(value.shape) if isinstance(value, Tensor) else type(value).__name__
-            raise BadRule(f"the score needs one number for every place, a tensor ({B}, {L}); yours is {shape}.")
+            raise InvalidOrder(f"the score needs one number for every place, a tensor ({B}, {L}); yours is {shape}.")
         if torch.isnan(value[is_masked]).any():
-            raise BadRule("the score of a hidden place is NaN. Beware of 0 x log 0: torch.special.entr knows it is 0.")
+            raise InvalidOrder(
+                "the score of a hidden place is NaN. Beware of 0 x log 0: torch.special.entr knows it is 0."
+            )
         if (value[is_masked] == -torch.inf).any():
-            raise BadRule("the score of a hidden place is -inf: it would never be revealed. Give it a finite number.")
+            raise InvalidOrder(
+                "the score of a hidden place is -inf: it would never be revealed. Give it a finite number."
+            )
         hidden = is_masked.sum(1)
         left = (hidden * ((steps_left - 1) / steps_left) + 1e-9).floor()  # masks to keep
         return highest(value.double(), is_masked, hidden - left)
@@ -54,25 +58,29 @@ def evenly(score: Score, seed: int = 0) -> Plan:
     return plan
 
 
-def shipped(seed: int = 0) -> dict[str, Plan]:
-    """The rules of `sample.RULES` as plans, by name."""
-    return {name: evenly(score, seed) for name, score in RULES.items()}
+def shipped_folder(seed: int = 0) -> dict[str, Plan]:
+    """The rules of `sample.UNMASKING_ORDERS` as plans, by name."""
+    return {name: evenly(score, seed) for name, score in UNMASKING_ORDERS.items()}
 
 
 def checked(reveal: Tensor, is_masked: Tensor) -> Tensor:
-    """What a plan answered. Raises BadRule unless it is (B, L) bool and true at hidden places only."""
+    """What a plan answered. Raises InvalidOrder unless it is (B, L) bool and true at hidden places only."""
     if not isinstance(reveal, Tensor) or reveal.shape != is_masked.shape:
         shape = tuple(reveal.shape) if isinstance(reveal, Tensor) else type(reveal).__name__
-        raise BadRule(f"the plan needs a yes or no for every place, {tuple(is_masked.shape)} bool; yours is {shape}.")
+        raise InvalidOrder(
+            f"the plan needs a yes or no for every place, {tuple(is_masked.shape)} bool; yours is {shape}."
+        )
     if reveal.dtype != torch.bool:
-        raise BadRule(f"the plan says yes or no: a bool tensor, not {reveal.dtype}. Compare, or use .bool().")
+        raise InvalidOrder(f"the plan says yes or no: a bool tensor, not {reveal.dtype}. Compare, or use .bool().")
     twice = (reveal & ~is_masked).nonzero()
     if len(twice):
-        raise BadRule(f"place {int(twice[0, 1])} is revealed already and cannot be revealed twice: add `& is_masked`.")
+        raise InvalidOrder(
+            f"place {int(twice[0, 1])} is revealed already and cannot be revealed twice: add `& is_masked`."
+        )
     return reveal
 
 
-class Shown(NamedTuple):
+class RevealStep(NamedTuple):
     """One step of the sampler along true texts."""
 
     zt: Tensor  # (N, L) ids before it
@@ -81,15 +89,17 @@ class Shown(NamedTuple):
 
 
 @torch.no_grad()  # as a decorator, see `sample.denoise_frames`
-def reveal_steps(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, plan: Plan, steps: int) -> Iterator[Shown]:
+def reveal_steps(
+    process: MaskedDiffusion, denoise: Denoise, x0: Tensor, plan: Plan, steps: int
+) -> Iterator[RevealStep]:
     """Yield the steps of the sampler that asks `plan` what to reveal, on its way to the texts (N, L).
 
     Whatever is hidden at the last step is revealed there, whether the plan says so or not.
 
-    Raises: BadRule if the plan's answer is no (N, L) bool or names a visible place; ValueError for steps below 1.
+    Raises: InvalidOrder if the plan's answer is no (N, L) bool or names a visible place; ValueError for steps below 1.
     """
     check_whole(steps, "steps", "reveal_steps")
-    x0 = beside(denoise, x0)
+    x0 = on_device_of(denoise, x0)
     zt = torch.full_like(x0, process.mask_id)
     with evaluating(denoise):
         for left in range(steps, 0, -1):
@@ -98,7 +108,7 @@ def reveal_steps(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, plan: P
             reveal = checked(plan(log_probs.exp(), is_masked.clone(), left), is_masked)
             reveal = is_masked if left == 1 else reveal
             own = log_probs.gather(-1, x0[..., None])[..., 0]
-            yield Shown(zt, reveal, -torch.where(reveal, own, 0.0).sum(1).cpu())
+            yield RevealStep(zt, reveal, -torch.where(reveal, own, 0.0).sum(1).cpu())
             zt = torch.where(reveal, x0, zt)
 
 
@@ -129,7 +139,7 @@ def excess_nats(
     return language.log_prob(x0) + sampler_nats(process, denoise, x0, plan, steps)
 
 
-def score_rule(
+def score_order(
     plan: Plan | str,
     language: StoryLanguage,
     *,
@@ -140,15 +150,15 @@ def score_rule(
 ) -> Estimate:
     """KL(stories || sampler) of a plan, or of a shipped rule by name, in nats a story: 0 is perfect.
 
-    Raises: ValueError for an unknown name; BadRule as in `reveal_steps`.
+    Raises: ValueError for an unknown name; InvalidOrder as in `reveal_steps`.
     """
-    if isinstance(plan, str) and plan not in RULES:
-        raise ValueError(f"score_rule: the shipped rules are {sorted(RULES)}, got {plan!r}.")
-    plan = evenly(RULES[plan]) if isinstance(plan, str) else plan
+    if isinstance(plan, str) and plan not in UNMASKING_ORDERS:
+        raise ValueError(f"score_order: the shipped rules are {sorted(UNMASKING_ORDERS)}, got {plan!r}.")
+    plan = evenly(UNMASKING_ORDERS[plan]) if isinstance(plan, str) else plan
     return mean_of(excess_nats(plan, language, steps=steps, n=n, seed=seed, model=model))
 
 
-class RuleBoard(NamedTuple):
+class OrderBoard(NamedTuple):
     """Plans by their KL in nats a story, the best at the largest number of steps first; prints as a table."""
 
     steps: tuple[int, ...]
@@ -163,7 +173,7 @@ class RuleBoard(NamedTuple):
         return "\n".join(lines)
 
 
-def rule_board(
+def order_board(
     plans: Mapping[str, Plan],
     language: StoryLanguage,
     *,
@@ -171,13 +181,13 @@ def rule_board(
     n: int = 64,
     seed: int = 0,
     model: Denoise | None = None,
-) -> RuleBoard:
+) -> OrderBoard:
     """Score the shipped rules and your own plans, by name, on the same stories."""
     if not steps:
-        raise ValueError("rule_board: needs at least one number of steps, got ().")
-    everyone = {**shipped(), **plans}
+        raise ValueError("order_board: needs at least one number of steps, got ().")
+    everyone = {**shipped_folder(), **plans}
     rows = {
-        name: tuple(score_rule(plan, language, steps=count, n=n, seed=seed, model=model) for count in steps)
+        name: tuple(score_order(plan, language, steps=count, n=n, seed=seed, model=model) for count in steps)
         for name, plan in everyone.items()
     }
-    return RuleBoard(tuple(steps), dict(sorted(rows.items(), key=lambda row: row[1][-1].mean)))
+    return OrderBoard(tuple(steps), dict(sorted(rows.items(), key=lambda row: row[1][-1].mean)))

@@ -23,12 +23,14 @@ STORIES_AT_ONCE = 256  # keeps the memory of exact inference under a gigabyte
 FAINT = -14.0  # nats: how surely a visible token is trusted when the canvas fits no story at all
 
 
-class GivesEvidence(Protocol):
+class HasLikelihood(Protocol):
     """What the exact denoiser needs of a diffusion process (diffusion.py)."""
 
-    def evidence(self, zt: Tensor, t: Tensor) -> Tensor: ...  # log q(z_t[i] | x_0[i] = v), (B, L, V)
+    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor: ...  # log q(z_t[i] | x_0[i] = v), (B, L, V)
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor: ...  # what its denoiser should output
+    def ideal_output(
+        self, log_posterior: Tensor, zt: Tensor, t: Tensor
+    ) -> Tensor: ...  # what its denoiser should output
 
 
 class Forward(NamedTuple):
@@ -185,7 +187,7 @@ class StoryLanguage:
 
     # ---------------------------------------------------------------------------------------------------- as a denoiser
 
-    def denoiser(self, process: GivesEvidence, label: str | None = None) -> Callable[[Tensor, Tensor], Tensor]:
+    def denoiser(self, process: HasLikelihood, label: str | None = None) -> Callable[[Tensor, Tensor], Tensor]:
         """The best denoiser there can be for this language: call it like a model, (z_t, t) -> what the process expects.
 
         A state that no story fits (samplers that reveal several tokens at once make them) has no posterior. Such a
@@ -195,13 +197,13 @@ class StoryLanguage:
         self._template_prior(label)  # an unknown label is told now, not in the first call
 
         def exact(zt: Tensor, t: Tensor) -> Tensor:
-            evidence = process.evidence(zt, t)
+            evidence = process.log_likelihood(zt, t)
             log_p, probs = self.posterior(evidence, label)
             lost = log_p == -torch.inf
             if lost.any():
                 faint = evidence[lost] - evidence[lost].amax(-1, keepdim=True)
                 probs[lost] = self.posterior(faint.clamp(min=FAINT), label)[1]
-            return process.raw_from(probs.log(), zt, t)
+            return process.ideal_output(probs.log(), zt, t)
 
         return exact
 

@@ -7,7 +7,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffkit.network.attention import KeyValueCache
-from diffkit.processes.base import Denoise, LossTerms, Process, Step, beside, without_mask
+from diffkit.processes.base import Denoise, LossTerms, Process, Step, on_device_of, without_mask
 from diffkit.random import categorical
 
 
@@ -72,7 +72,7 @@ class Autoregressive(Process):
 
         Keys and values of earlier places are kept, so that each of the L calls reads a single token.
         """
-        x, cache = beside(network, start).clone(), KeyValueCache()
+        x, cache = on_device_of(network, start).clone(), KeyValueCache()
         for i in range(x.shape[1]):
             logits = network(self.shifted(x)[:, i : i + 1], 0.0, cache=cache)[:, 0].double()  # (B, V)
             hidden = x[:, i] == self.mask_id
@@ -81,7 +81,7 @@ class Autoregressive(Process):
                 x[:, i] = torch.where(hidden, words, x[:, i])
         return x
 
-    def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
+    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
         """What each place knows of the places before it: shifted text (B, L) to L rows of evidence for each text.
 
         The exact posterior of row i, at place i, is then the exact p(x_i | x_<i).
@@ -93,7 +93,7 @@ class Autoregressive(Process):
         seen = F.one_hot(text, self.vocab_size).double().log()[:, None].expand(B, L, L, -1)
         return seen.masked_fill(unseen[..., None], 0.0).flatten(0, 1)
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """Of row i the belief at place i: (B L, L, V) to (B, L, V)."""
         B, L = zt.shape
         return log_posterior.view(B, L, L, -1).diagonal(dim1=1, dim2=2).transpose(1, 2)

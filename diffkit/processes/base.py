@@ -31,7 +31,7 @@ class Step(NamedTuple):
 class Process(nn.Module):
     """A way to destroy text and the matching way back.
 
-    A method brings `prior`, `corrupt`, `loss`, `bound`, `step`, `evidence` and `raw_from`, and says where it differs
+    A method brings `prior`, `corrupt`, `loss`, `bound`, `step`, `evidence` and `ideal_output`, and says where it differs
     from the facts below. It is a module, as some have buffers or train word vectors; the network is never its own.
 
     Args:   vocab_size: V, special tokens included; mask_id: id of MASK; T: length of the time axis in steps.
@@ -42,11 +42,13 @@ class Process(nn.Module):
     options: tuple[str, ...] = ()  # attributes that are settings of its own, beside vocab_size, mask_id and T
     head: int  # channels it needs from the denoiser
     input_size = 0  # numbers in a noisy word vector; 0: its states are ids
-    names_words = True  # are the channels one for each word of the vocabulary
+    predicts_tokens = True  # are the channels one for each word of the vocabulary
     causal = False  # does its network look left only
     block = 0  # tokens of a block of its network, 0 without blocks
     bound_varies = True  # is `bound` a random estimate
-    default_rule = "ancestral"  # how its text is made if nobody says: a name from sample.RULES, or "ancestral"
+    default_order = (
+        "ancestral"  # how its text is made if nobody says: a name from sample.UNMASKING_ORDERS, or "ancestral"
+    )
 
     def __init__(self, vocab_size: int, mask_id: int, T: int = 1000):
         super().__init__()
@@ -93,14 +95,14 @@ class Process(nn.Module):
         """(B, L) ids to print: the state itself where it is ids."""
         return z
 
-    def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
+    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
         """log q(z_t[i] | x_0[i] = v) up to a constant per position, (B, L, V): what an exact posterior needs.
 
         A process whose places know different things gives a row of evidence for each of them.
         """
         raise NotImplementedError
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """What a perfect denoiser would output, given log p(x_0[i] = v | z_t), (B, L, V) -> (B, L, head)."""
         raise NotImplementedError
 
@@ -112,7 +114,7 @@ def network_of(denoise: Denoise) -> Denoise:
     return denoise
 
 
-def beside(denoise: Denoise, x: Tensor) -> Tensor:
+def on_device_of(denoise: Denoise, x: Tensor) -> Tensor:
     """x on the device that a network computes on; for a plain function x stays where it is."""
     network = network_of(denoise)
     weight = next(network.parameters(), x) if isinstance(network, nn.Module) else x

@@ -7,7 +7,7 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffkit.processes.base import Denoise, LossTerms, Process, Step, logits_at
-from diffkit.processes.masked import beliefs_of, hidden_nats
+from diffkit.processes.masked import masked_nll, subs_log_probs
 from diffkit.random import categorical, highest, uniform_like
 
 
@@ -66,7 +66,7 @@ class BlockDiffusion(Process):
         xt, share = self.hide(x0, u, rng)
         is_masked = xt == self.mask_id
         t = torch.zeros(len(x0), device=x0.device)  # the network has no time: each block is at its own
-        nats = hidden_nats(logits_at(denoise, torch.cat([xt, x0], 1), t, is_masked), x0, is_masked, self.mask_id)
+        nats = masked_nll(logits_at(denoise, torch.cat([xt, x0], 1), t, is_masked), x0, is_masked, self.mask_id)
         return nats / share.to(nats)
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
@@ -86,8 +86,8 @@ class BlockDiffusion(Process):
         return torch.where(is_masked, self.mask_id, x0), is_masked
 
     def log_probs(self, logits: Tensor, zt: Tensor) -> Tensor:
-        """Log-beliefs about the clean tokens, see `beliefs_of`: (B, L, V) -> (B, L, V)."""
-        return beliefs_of(logits, zt, self.mask_id)
+        """Log-beliefs about the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
+        return subs_log_probs(logits, zt, self.mask_id)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """Fill hidden tokens block by block, until the share s / t of them is left.
@@ -110,7 +110,7 @@ class BlockDiffusion(Process):
 
     # ----------------------------------------------------------------------------------------- what exact answers need
 
-    def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
+    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
         """What each block knows, of the clean blocks before it and of its own noisy tokens.
 
         (B, 2 L) ids, [x_t ; x_0], to a row of evidence for each of N blocks, (B N, L, V).
@@ -124,7 +124,7 @@ class BlockDiffusion(Process):
         seen = F.one_hot(text, self.vocab_size).double().log()
         return seen.masked_fill(unseen[..., None], 0.0).flatten(0, 1)
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """Of the row of each block the beliefs about its own tokens: (B N, L, V) to (B, L, V)."""
         B, L = len(zt), zt.shape[1] // 2
         number = self.blocks(L, zt.device)

@@ -12,12 +12,12 @@ from diffkit.processes.base import Denoise, LossTerms, Step, check_clean, withou
 from diffkit.processes.schedules import Schedule
 from diffkit.processes.transitions import (
     TransitionProcess,
-    any_word,
     before_end,
     check_reached,
     divergence,
     get_transitions,
-    without_own,
+    leave_one_out,
+    uniform_over_tokens,
 )
 from diffkit.random import categorical
 
@@ -31,14 +31,14 @@ class Reverse(NamedTuple):
     """
 
     weights: Callable[[Tensor, Tensor], Tensor]  # (f, q(z_t | x)) -> w, all (B, L, V)
-    raw_from: Callable[[Tensor, Tensor], Tensor]  # (log posterior, log q(z_t | x)) -> log of the best f there is
+    ideal_output: Callable[[Tensor, Tensor], Tensor]  # (log posterior, log q(z_t | x)) -> log of the best f there is
 
 
 # joint: f is a belief from the other places, and z_t[i] is weighed in here (Eq. 4 of the paper, and all its code).
 # mixture: f is the belief from all of z_t; p(z_s | z_t) = sum over x of f(x) q(z_s | z_t, x).
 # The two are one for a hidden token of the absorbing kind, where z_t[i] says nothing.
 REVERSES = {
-    "joint": Reverse(lambda f, evidence: f, without_own),
+    "joint": Reverse(lambda f, evidence: f, leave_one_out),
     "mixture": Reverse(
         lambda f, evidence: torch.where(evidence > 0, f / evidence.clamp(min=FLOOR), 0.0),
         lambda log_posterior, log_evidence: log_posterior,
@@ -82,7 +82,7 @@ class D3PM(TransitionProcess):
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         check_clean(x0, self.mask_id)
-        zt = self.noisier(x0, 0, t, rng)
+        zt = self.add_noise(x0, 0, t, rng)
         return zt, zt != x0
 
     def posterior(self, weights: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -90,8 +90,8 @@ class D3PM(TransitionProcess):
 
         Source: arXiv:2107.03006, Eq. 3 for a weight of one at x_0.
         """
-        weights = weights + FLOOR * any_word(self.vocab_size, self.mask_id).to(weights.device)
-        chances = self.transitions.pull(self.one_hot(zt), s, t) * self.transitions.push(weights, 0, s)
+        weights = weights + FLOOR * uniform_over_tokens(self.vocab_size, self.mask_id).to(weights.device)
+        chances = self.transitions.likelihood(self.one_hot(zt), s, t) * self.transitions.marginal(weights, 0, s)
         return chances / chances.sum(-1, keepdim=True)
 
     # ----------------------------------------------------------------------------------------------------- the way back
@@ -100,20 +100,20 @@ class D3PM(TransitionProcess):
         """The network's answer as log f, float64; clean text holds no MASK."""
         return without_mask(logits.double(), self.mask_id).log_softmax(-1)
 
-    def back(self, logits: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def reverse_probs(self, logits: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
         """p(z_s | z_t) for any s < t, (B, L, V); at s = 0 the belief about the clean tokens.
 
         Eq. 4 of the paper holds at s = 0 too. Its code takes f itself there, so that one network must give a belief
         from the other places at all times but the last.
         """
-        evidence = self.transitions.pull(self.one_hot(zt), 0, t)
+        evidence = self.transitions.likelihood(self.one_hot(zt), 0, t)
         return self.posterior(self.meaning.weights(self.log_probs(logits).exp(), evidence), zt, t, s)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """Draw from p(z_s | z_t), at the last step too (the paper's code takes the most likely word there)."""
         check_reached(self.transitions, zt)
         logits, t, s = denoise(zt, t), before_end(t, self.T), s.double()
-        return Step(categorical(self.back(logits, zt, t, s), rng), self.back(logits, zt, t, torch.zeros_like(s)))
+        return Step(categorical(self.reverse_probs(logits, zt, t, s), rng), self.reverse_probs(logits, zt, t, torch.zeros_like(s)))
 
     # -------------------------------------------------------------------------------------------------------- the bound
 
@@ -126,13 +126,13 @@ class D3PM(TransitionProcess):
         if not torch.equal(t, t.round()) or (t < 1).any():
             raise ValueError(f"D3PM: the bound sums over whole times t in 1..{self.T}, got {t.min():g}..{t.max():g}.")
         truth = self.posterior(self.one_hot(x0), zt, t, t - 1)
-        nats = self.T * divergence(truth, self.back(logits, zt, t, t - 1))  # (B, L)
+        nats = self.T * divergence(truth, self.reverse_probs(logits, zt, t, t - 1))  # (B, L)
         is_first = (t == 1).to(nats.device).expand(len(nats))[:, None]
         return LossTerms(nats.masked_fill(is_first, 0.0), nats.masked_fill(~is_first, 0.0), self.prior_loss(x0))
 
     def prior_loss(self, x0: Tensor) -> Tensor:
         """KL(q(z_T | x_0) || limit), (B, L) nats: what the last step leaves; 0 where the schedule ends at 1."""
-        return divergence(self.transitions.push(self.one_hot(x0), 0, self.T), self.transitions.limit(x0.device))
+        return divergence(self.transitions.marginal(self.one_hot(x0), 0, self.T), self.transitions.limit(x0.device))
 
     def cross_entropy(self, logits: Tensor, x0: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """-log p(x_0 | z_t) of the belief about clean tokens, (B, L) nats: the auxiliary loss, Eq. 5 of the paper.
@@ -140,7 +140,7 @@ class D3PM(TransitionProcess):
         The paper takes f for that belief. In the joint form this pulls f away from where the bound wants it, as f must
         not know z_t[i]; of the belief that f leads to, both have the same best f.
         """
-        return divergence(self.one_hot(x0), self.back(logits, zt, t, torch.zeros_like(t)))
+        return divergence(self.one_hot(x0), self.reverse_probs(logits, zt, t, torch.zeros_like(t)))
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         zt, _ = self.corrupt(x0, t, rng)
@@ -151,8 +151,8 @@ class D3PM(TransitionProcess):
         t = (u * self.T).long().clamp(max=self.T - 1) + 1
         return torch.stack(self.loss(denoise, x0, t.to(x0.device), rng)).sum(0)
 
-    def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
-        return self.transitions.pull(self.one_hot(zt), 0, before_end(t, self.T)).log()
+    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
+        return self.transitions.likelihood(self.one_hot(zt), 0, before_end(t, self.T)).log()
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        return self.meaning.raw_from(log_posterior, self.evidence(zt, t))
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        return self.meaning.ideal_output(log_posterior, self.log_likelihood(zt, t))

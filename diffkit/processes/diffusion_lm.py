@@ -6,12 +6,12 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffkit.processes.base import Denoise, without_mask
-from diffkit.processes.embedding_diffusion import WordVectorDiffusion
+from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 
 LEAST_SIGNAL = 1e-4  # share of the variance that is still signal at the end of Diffusion-LM's schedule
 
 
-class DiffusionLM(WordVectorDiffusion):
+class DiffusionLM(EmbeddingDiffusion):
     """Diffusion-LM: the word vectors are learned with the network, which says where in space the word is.
 
     Its x_0, a word vector with a little noise, is z_0 here, and its network's guess of x_0 a guess of e(w) here: the
@@ -21,7 +21,7 @@ class DiffusionLM(WordVectorDiffusion):
     Source: arXiv:2205.14217, sections 4.1, 4.2 and its appendix (square-root schedule).
     """
 
-    name, names_words = "diffusion_lm", False
+    name, predicts_tokens = "diffusion_lm", False
     options = ("width", "sampler", "self_conditioned", "clamp")
 
     def __init__(
@@ -57,15 +57,15 @@ class DiffusionLM(WordVectorDiffusion):
         """log p(w | x), (B, L, V): the word vectors read what they wrote."""
         return without_mask(x.double() @ self.vectors().T + self.bias, self.mask_id).log_softmax(-1)
 
-    def belief(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """How the guess would be read; a way to look at it, and no part of the bound."""
         return self.rounding(raw).exp()
 
-    def reading(self, denoise: Denoise, z0: Tensor) -> Tensor:
+    def decoder_log_probs(self, denoise: Denoise, z0: Tensor) -> Tensor:
         """Without the network: z_0 says it all."""
         return self.rounding(z0)
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """The mean word vector."""
         return log_posterior.exp() @ self.vectors()
 
@@ -82,5 +82,5 @@ class DiffusionLM(WordVectorDiffusion):
         """
         zt = self.diffuse(x0, t, rng)
         squared = (self.vectors()[x0] - denoise(zt, t)).square().mean()
-        end = self.strengths(float(self.T))[0] * self.vectors()[x0]
+        end = self.alpha_sigma(float(self.T))[0] * self.vectors()[x0]
         return squared + self.reconstruction_loss(denoise, x0, rng).mean() + end.square().mean()

@@ -10,10 +10,10 @@ from torch import Generator, Tensor, nn
 from diffkit.processes.base import Denoise, LossTerms, Process, Step, check_clean, without_mask
 from diffkit.random import categorical, normal_like
 
-Mover = Callable[["WordVectorDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s
+Mover = Callable[["EmbeddingDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s
 
 
-def ddpm(process: WordVectorDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+def ddpm(process: EmbeddingDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
     """Draw z_s ~ q(z_s | z_t, x): the step of the bound.
 
     Source: arXiv:2006.11239, Eq. 6 and 7; arXiv:2107.00630, appendix A.4.
@@ -22,28 +22,28 @@ def ddpm(process: WordVectorDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tens
     return mean + std * normal_like(zt, rng)
 
 
-def ddim(process: WordVectorDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+def ddim(process: EmbeddingDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
     """Keep the noise that z_t is made of if the guess x is right, at its new strength: no chance is left but the start.
 
     Source: arXiv:2010.02502, Eq. 12 with sigma = 0.
     """
-    (signal, noise), (signal_s, noise_s) = process.strengths(t), process.strengths(s)
+    (signal, noise), (signal_s, noise_s) = process.alpha_sigma(t), process.alpha_sigma(s)
     return signal_s * x + noise_s * (zt - signal * x) / noise
 
 
-def renoise(process: WordVectorDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+def renoise(process: EmbeddingDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
     """Forget z_t and hide the guess x anew: Diffusion-LM's own step.
 
     Source: arXiv:2205.14217, section 4.2.
     """
-    signal, noise = process.strengths(s)
+    signal, noise = process.alpha_sigma(s)
     return signal * x + noise * normal_like(zt, rng)
 
 
 MOVERS: dict[str, Mover] = {"ddpm": ddpm, "ddim": ddim, "renoise": renoise}
 
 
-class WordVectorDiffusion(Process):
+class EmbeddingDiffusion(Process):
     """What both share: a word is a vector e(w) of E numbers, and z_t = alpha e(w) + sigma noise, alpha^2 + sigma^2 = 1.
 
     The chain starts at z_0, already a little noisy, from which the word is read. All that depends on time does so
@@ -51,7 +51,7 @@ class WordVectorDiffusion(Process):
 
     Args:   vocab_size: V, special tokens included; mask_id: id of MASK, which no text holds; T: length of time;
             width: E, numbers in a word vector; sampler: how to step back, "ddpm", "ddim" or "renoise";
-            self_conditioned: the network also reads its own first guess, see `reconsidered`.
+            self_conditioned: the network also reads its own first guess, see `self_conditioned_output`.
     Source: arXiv:2107.00630, section 3, for the chain and its bound.
     """
 
@@ -88,11 +88,11 @@ class WordVectorDiffusion(Process):
         """The guess x of e(w) behind z_t that the network's output stands for, (B, L, E)."""
         raise NotImplementedError
 
-    def belief(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """What the network's output says of each clean word, (B, L, V)."""
         raise NotImplementedError
 
-    def reading(self, denoise: Denoise, z0: Tensor) -> Tensor:
+    def decoder_log_probs(self, denoise: Denoise, z0: Tensor) -> Tensor:
         """log p(w | z_0) of every word, (B, L, V): how the end of the way back is read."""
         raise NotImplementedError
 
@@ -105,7 +105,7 @@ class WordVectorDiffusion(Process):
             raise ValueError(f"{type(self).__name__}: t must lie in [0, {self.T}], got {t.min():g}..{t.max():g}.")
         return t / self.T
 
-    def strengths(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+    def alpha_sigma(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """alpha and sigma at t, each (B, 1, 1) float64, or (1, 1, 1) for one time."""
         log_snr = self.log_snr(torch.as_tensor(t, dtype=torch.float64)).reshape(-1, 1, 1).to(self.words.device)
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
@@ -124,7 +124,7 @@ class WordVectorDiffusion(Process):
     def diffuse(self, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | w), (B, L, E) float64."""
         check_clean(x0, self.mask_id)
-        signal, noise = self.strengths(t)
+        signal, noise = self.alpha_sigma(t)
         clean = self.vectors()[x0]
         return signal * clean + noise * normal_like(clean, rng)
 
@@ -132,12 +132,12 @@ class WordVectorDiffusion(Process):
         """Draw z_t; hit are the tokens that are no longer nearest to their own word."""
         zt = self.diffuse(x0, t, rng)
         with torch.no_grad():
-            return zt, self.evidence(zt, t).argmax(-1) != x0
+            return zt, self.log_likelihood(zt, t).argmax(-1) != x0
 
-    def noisier(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
+    def add_noise(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | z_s) for s < t: a step on the way there."""
         self.check_order(s, t)
-        (signal, noise), (signal_s, noise_s) = self.strengths(t), self.strengths(s)
+        (signal, noise), (signal_s, noise_s) = self.alpha_sigma(t), self.alpha_sigma(s)
         kept = signal / signal_s
         return kept * zs + (noise.square() - (kept * noise_s).square()).clamp(min=0).sqrt() * normal_like(zs, rng)
 
@@ -147,7 +147,7 @@ class WordVectorDiffusion(Process):
         Source: arXiv:2107.00630, appendix A.4, Eq. 33.
         """
         self.check_order(s, t)
-        (signal, _), (signal_s, noise_s) = self.strengths(t), self.strengths(s)
+        (signal, _), (signal_s, noise_s) = self.alpha_sigma(t), self.alpha_sigma(s)
         share = -torch.expm1(self.log_snr(t) - self.log_snr(s)).reshape(-1, 1, 1).to(x.device)  # 1 - SNR_t / SNR_s
         return signal_s / signal * (1 - share) * zt + share * signal_s * x, share.sqrt() * noise_s
 
@@ -162,11 +162,11 @@ class WordVectorDiffusion(Process):
     def reconstruction_loss(self, denoise: Denoise, x0: Tensor, rng: Generator) -> Tensor:
         """-log p(w | z_0), (B, L) nats."""
         z0 = self.diffuse(x0, torch.zeros(len(x0), dtype=torch.float64), rng)
-        return -self.reading(denoise, z0).gather(-1, x0[..., None])[..., 0]
+        return -self.decoder_log_probs(denoise, z0).gather(-1, x0[..., None])[..., 0]
 
     def prior_loss(self, x0: Tensor) -> Tensor:
         """KL(q(z_T | w) || standard normal), (B, L) nats."""
-        signal, noise = (strength.reshape(()) for strength in self.strengths(float(self.T)))
+        signal, noise = (strength.reshape(()) for strength in self.alpha_sigma(float(self.T)))
         squares = (signal * self.vectors()[x0]).square().sum(-1)
         return 0.5 * (squares + self.width * (noise.square() - 1 - noise.square().log()))
 
@@ -178,7 +178,7 @@ class WordVectorDiffusion(Process):
 
     # ----------------------------------------------------------------------------------------------------- the way back
 
-    def reconsidered(self, network: Denoise, zt: Tensor, t: Tensor | float, rows: int) -> Tensor:
+    def self_conditioned_output(self, network: Denoise, zt: Tensor, t: Tensor | float, rows: int) -> Tensor:
         """Self-conditioning: what the network says of z_t when it also reads its own guess x, made without one.
 
         Two calls, and still a function of z_t, so bounds and samplers take it for any other denoiser. (The papers keep
@@ -198,8 +198,8 @@ class WordVectorDiffusion(Process):
         raw = denoise(zt, t)
         zs = MOVERS[self.sampler](self, self.estimate(raw, zt, t), zt, t, s, rng)
         if (s == 0).all():
-            zs = self.vectors()[categorical(self.reading(denoise, zs).exp(), rng)]
-        return Step(zs, self.belief(raw, zt, t))
+            zs = self.vectors()[categorical(self.decoder_log_probs(denoise, zs).exp(), rng)]
+        return Step(zs, self.token_probs(raw, zt, t))
 
     def nearest(self, z: Tensor) -> Tensor:
         """Ids of the nearest words, (B, L); never MASK."""
@@ -220,7 +220,7 @@ class WordVectorDiffusion(Process):
         with torch.no_grad():
             return self.nearest(z)
 
-    def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
+    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
         """log of the normal density of z_t around alpha e(w), up to a constant; -inf for MASK."""
-        signal, noise = self.strengths(t)
+        signal, noise = self.alpha_sigma(t)
         return without_mask(self.closeness(zt, signal) / noise.square(), self.mask_id)  # last: -inf has no slope

@@ -15,7 +15,7 @@ from diffkit.random import categorical, uniform_like
 CACHED = 2**19  # logits that stay in the cache of a CPU from one pass over them to the next
 
 
-def beliefs_of(logits: Tensor, zt: Tensor, mask_id: int) -> Tensor:
+def subs_log_probs(logits: Tensor, zt: Tensor, mask_id: int) -> Tensor:
     """Log-beliefs about the clean tokens: never MASK, and what is visible is certain. (B, L, V) -> (B, L, V).
 
     Source: arXiv:2406.07524, section 3.2.3 (SUBS).
@@ -25,7 +25,7 @@ def beliefs_of(logits: Tensor, zt: Tensor, mask_id: int) -> Tensor:
     return hidden.scatter(-1, own, torch.where(is_visible, 0.0, hidden.gather(-1, own)))
 
 
-def hidden_nats(logits: Tensor, x0: Tensor, is_masked: Tensor, mask_id: int) -> Tensor:
+def masked_nll(logits: Tensor, x0: Tensor, is_masked: Tensor, mask_id: int) -> Tensor:
     """-log p of the hidden tokens, (B, L) nats and 0 elsewhere, from logits (N, V) at the N hidden places.
 
     A CPU takes a few rows at a time, which stay in its cache: the same numbers, sooner and in less memory.
@@ -75,7 +75,7 @@ class MaskedDiffusion(Process):
     """
 
     name = "mdlm"
-    default_rule = "random"
+    default_order = "random"
 
     def __init__(self, vocab_size: int, mask_id: int, schedule: Schedule | str = "cosine", weight: str = "discrete"):
         curve = get_schedule(schedule) if isinstance(schedule, str) else schedule
@@ -95,8 +95,8 @@ class MaskedDiffusion(Process):
         return corrupt(x0, t, schedule=self.schedule, mask_id=self.mask_id, rng=rng)
 
     def log_probs(self, logits: Tensor, zt: Tensor) -> Tensor:
-        """Log-beliefs about the clean tokens, see `beliefs_of`: (B, L, V) -> (B, L, V)."""
-        return beliefs_of(logits, zt, self.mask_id)
+        """Log-beliefs about the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
+        return subs_log_probs(logits, zt, self.mask_id)
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         """The bound on -log p(x_0), estimated at one time per row; no term for t = 0, as step 1 reveals everything.
@@ -111,7 +111,7 @@ class MaskedDiffusion(Process):
     def token_loss(self, denoise: Denoise, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         """-log p(x_0[i] | x_t) at masked positions, (B, L) nats; 0 where the token is visible."""
         is_masked = xt == self.mask_id
-        return hidden_nats(logits_at(denoise, xt, t, is_masked), x0, is_masked, self.mask_id)
+        return masked_nll(logits_at(denoise, xt, t, is_masked), x0, is_masked, self.mask_id)
 
     def count_loss(self, denoise: Denoise, x0: Tensor, count: Tensor, rng: Generator) -> Tensor:
         """The bound with exactly `count` (B,) tokens masked: (L / count) times their loss, (B, L) nats.
@@ -157,11 +157,11 @@ class MaskedDiffusion(Process):
         probs = self.log_probs(denoise(zt, t).double(), zt).exp()
         return Step(torch.where(reveal, categorical(probs, rng), zt), probs)
 
-    def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
+    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
         seen = F.one_hot(zt, self.vocab_size).double().log()
         return seen.masked_fill((zt == self.mask_id)[..., None], 0.0)
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         return log_posterior
 
 

@@ -9,11 +9,11 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffkit.processes.base import Denoise, without_mask
-from diffkit.processes.embedding_diffusion import WordVectorDiffusion
-from diffkit.processes.transitions import without_own
+from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
+from diffkit.processes.transitions import leave_one_out
 
 
-class Plaid(WordVectorDiffusion):
+class Plaid(EmbeddingDiffusion):
     """Plaid: Gaussian diffusion trained by its likelihood. The network says which word; its guess is the mean vector.
 
     The network's output is a belief from the other places: what z_t[i] itself says is known exactly and added ("output
@@ -72,25 +72,25 @@ class Plaid(WordVectorDiffusion):
 
     def logits(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """The network's belief from the other places and what z_t itself says, (B, L, V) float64."""
-        return without_mask(raw.double(), self.mask_id) + self.evidence(zt, t)
+        return without_mask(raw.double(), self.mask_id) + self.log_likelihood(zt, t)
 
-    def belief(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """Softmax of `logits`."""
         return self.logits(raw, zt, t).softmax(-1)
 
     def estimate(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """The mean vector of the belief; with a score temperature below 1 the noise it leaves is taken for larger."""
-        x = self.belief(raw, zt, t) @ self.vectors()
-        signal = self.strengths(t)[0]
+        x = self.token_probs(raw, zt, t) @ self.vectors()
+        signal = self.alpha_sigma(t)[0]
         return x if self.score_temperature == 1 else zt / signal - (zt / signal - x) / self.score_temperature
 
-    def reading(self, denoise: Denoise, z0: Tensor) -> Tensor:
+    def decoder_log_probs(self, denoise: Denoise, z0: Tensor) -> Tensor:
         """The network reads z_0 once more."""
         start = torch.zeros(len(z0), dtype=torch.float64, device=z0.device)
         return self.logits(denoise(z0, start), z0, start).log_softmax(-1)
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        return without_own(log_posterior, self.evidence(zt, t))
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        return leave_one_out(log_posterior, self.log_likelihood(zt, t))
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
         """The bound in continuous time, at t = u T."""

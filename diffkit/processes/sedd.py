@@ -17,7 +17,7 @@ from diffkit.processes.transitions import (
     check_reached,
     divergence,
     get_transitions,
-    without_own,
+    leave_one_out,
 )
 from diffkit.random import categorical
 
@@ -27,15 +27,15 @@ NO_NOISE = 1e-8  # a masking rate at t = 0 below this costs less than a milliont
 Sampler = Callable[["SEDD", Tensor, Tensor, Tensor, Tensor], Tensor]  # (process, score, z_t, t, s) -> (B, L, V) chances
 
 
-def leap(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor, least: float = 0.0) -> Tensor:
+def staggered_score(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor, least: float = 0.0) -> Tensor:
     """exp(-d R) score, the scores at s if other places stood still, times Q(s, t) to z_t; d is the noise from s to t.
 
     Exact for one place and an exact score. With a learned one an entry may fall below zero: it is set to the share
     `least` of what the score was.
     """
-    earlier = process.transitions.unpush(score, s, t)
+    earlier = process.transitions.unmix(score, s, t)
     is_possible = process.possible(s, zt.device) > 0  # no MASK at s = 0
-    return earlier.maximum(least * score) * process.transitions.pull(process.one_hot(zt), s, t) * is_possible
+    return earlier.maximum(least * score) * process.transitions.likelihood(process.one_hot(zt), s, t) * is_possible
 
 
 def tweedie(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -43,7 +43,7 @@ def tweedie(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> T
 
     Source: arXiv:2310.16834, section 4 (called analytic in its code).
     """
-    return leap(process, score, zt, t, s)
+    return staggered_score(process, score, zt, t, s)
 
 
 def euler(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -103,7 +103,7 @@ class SEDD(TransitionProcess):
     def possible(self, t: Tensor | float, device: torch.device | str = "cpu") -> Tensor:
         """(1 or B, 1, V) float64, what noise makes by t of a word of which nothing is known."""
         words = LIMITS["uniform"](self.vocab_size, self.mask_id).to(device)
-        return self.transitions.push(words.expand(1, 1, -1), 0, t)
+        return self.transitions.marginal(words.expand(1, 1, -1), 0, t)
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
         """What is left of words drawn at random: MASK, or noise; the exact end of a schedule that stops short of 1."""
@@ -111,7 +111,7 @@ class SEDD(TransitionProcess):
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
         check_clean(x0, self.mask_id)
-        zt = self.noisier(x0, 0, self.inside(t), rng)
+        zt = self.add_noise(x0, 0, self.inside(t), rng)
         return zt, zt != x0
 
     def rate_into(self, zt: Tensor, t: Tensor) -> Tensor:
@@ -140,7 +140,7 @@ class SEDD(TransitionProcess):
         part without s teaches nothing, but with it the integral over t is a bound.
         Source: arXiv:2310.16834, theorems 3.4 and 3.6.
         """
-        chance = self.transitions.push(self.one_hot(x0), 0, self.inside(t))
+        chance = self.transitions.marginal(self.one_hot(x0), 0, self.inside(t))
         r = chance / chance.gather(-1, zt[..., None])
         log_s = self.log_score(raw, zt, t)
         entropy = log_s.exp() - torch.where(r > 0, r * log_s, 0.0) + torch.special.xlogy(r, r) - r  # (B, L, V)
@@ -168,12 +168,12 @@ class SEDD(TransitionProcess):
             return torch.zeros(x0.shape, dtype=torch.float64, device=x0.device)
         t = torch.full((len(x0),), self.start, dtype=torch.float64, device=x0.device)
         z, _ = self.corrupt(x0, t, rng)
-        return divergence(self.one_hot(x0), self.belief(denoise(z, t), z, t, LEAST))
+        return divergence(self.one_hot(x0), self.token_probs(denoise(z, t), z, t, LEAST))
 
     def prior_loss(self, x0: Tensor) -> Tensor:
         """KL(q(z_T | x_0) || prior), (B, L) nats."""
         end = self.inside(self.T)
-        return divergence(self.transitions.push(self.one_hot(x0), 0, end), self.possible(end, x0.device))
+        return divergence(self.transitions.marginal(self.one_hot(x0), 0, end), self.possible(end, x0.device))
 
     def even_noise(self, u: Tensor) -> tuple[Tensor, Tensor]:
         """The times (B,) when the share u of all noise is there, and dt / du in units of T.
@@ -193,25 +193,25 @@ class SEDD(TransitionProcess):
 
     # ----------------------------------------------------------------------------------------------------- the way back
 
-    def belief(self, raw: Tensor, zt: Tensor, t: Tensor, least: float = 0.0) -> Tensor:
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor, least: float = 0.0) -> Tensor:
         """What the score says of the clean tokens, (B, L, V): the leap to s = 0."""
         t = self.inside(t)
-        chances = leap(self, self.log_score(raw, zt, t).exp(), zt, t, torch.zeros_like(t), least)
+        chances = staggered_score(self, self.log_score(raw, zt, t).exp(), zt, t, torch.zeros_like(t), least)
         return chances / chances.sum(-1, keepdim=True)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         check_reached(self.transitions, zt)
         raw, t, s = denoise(zt, t), self.inside(t), s.double()
         chances = SAMPLERS[self.sampler](self, self.log_score(raw, zt, t).exp(), zt, t, s)
-        return Step(categorical(chances, rng), self.belief(raw, zt, t))
+        return Step(categorical(chances, rng), self.token_probs(raw, zt, t))
 
-    def evidence(self, zt: Tensor, t: Tensor) -> Tensor:
-        return self.transitions.pull(self.one_hot(zt), 0, self.inside(t)).log()
+    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
+        return self.transitions.likelihood(self.one_hot(zt), 0, self.inside(t)).log()
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """Noise of what the other places say, as a ratio: p_t(y | others) / p_t(z_t | others)."""
-        others = without_own(log_posterior, self.evidence(zt, t)).softmax(-1)
-        log_p = self.transitions.push(others, 0, self.inside(t)).log()
+        others = leave_one_out(log_posterior, self.log_likelihood(zt, t)).softmax(-1)
+        log_p = self.transitions.marginal(others, 0, self.inside(t)).log()
         known = self.possible(self.inside(t), zt.device).log().expand(*zt.shape, -1)
         return ((log_p - known) - (log_p - known).gather(-1, zt[..., None])).nan_to_num(nan=-torch.inf)
 
@@ -242,11 +242,11 @@ class UDLM(SEDD):
 
     def log_score(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """Log ratios of the chances that noise of the belief f gives to each word and to z_t, (B, L, V) float64."""
-        chance = self.transitions.push(without_mask(raw.double(), self.mask_id).softmax(-1), 0, self.inside(t))
+        chance = self.transitions.marginal(without_mask(raw.double(), self.mask_id).softmax(-1), 0, self.inside(t))
         is_possible = chance > 0
         log_p = torch.where(is_possible, chance, 1.0).log().masked_fill(~is_possible, -torch.inf)  # log 0 has no slope
         return log_p - log_p.gather(-1, zt[..., None])
 
-    def raw_from(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         """The belief from the other places itself."""
-        return without_own(log_posterior, self.evidence(zt, t))
+        return leave_one_out(log_posterior, self.log_likelihood(zt, t))

@@ -32,11 +32,11 @@ class Transitions(Protocol):
         """(V,) float64, where every token ends: what the process starts from on its way back."""
         ...
 
-    def push(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         """Distributions of tokens at s to distributions at t, p Q(s, t): (B, L, V) -> (B, L, V) float64."""
         ...
 
-    def pull(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         """Likelihoods given the token at t to likelihoods given the token at s, Q(s, t) f: (B, L, V) -> (B, L, V)."""
         ...
 
@@ -50,21 +50,21 @@ def _column(t: Tensor | float, device: torch.device) -> Tensor:
     return torch.as_tensor(t, dtype=torch.float64, device=device).reshape(-1, 1, 1)
 
 
-def any_word(vocab_size: int, mask_id: int) -> Tensor:
+def uniform_over_tokens(vocab_size: int, mask_id: int) -> Tensor:
     """(V,) float64, every id but MASK equally likely."""
     chance = torch.full((vocab_size,), 1 / (vocab_size - 1), dtype=torch.float64)
     chance[mask_id] = 0
     return chance
 
 
-def only_mask(vocab_size: int, mask_id: int) -> Tensor:
+def point_mass_at_mask(vocab_size: int, mask_id: int) -> Tensor:
     """(V,) float64, MASK for certain."""
     chance = torch.zeros(vocab_size, dtype=torch.float64)
     chance[mask_id] = 1
     return chance
 
 
-LIMITS: dict[str, Callable[[int, int], Tensor]] = {"uniform": any_word, "absorbing": only_mask}
+LIMITS: dict[str, Callable[[int, int], Tensor]] = {"uniform": uniform_over_tokens, "absorbing": point_mass_at_mask}
 
 
 class Mixing:
@@ -91,16 +91,16 @@ class Mixing:
             raise ValueError(f"Mixing: time runs from s to a later t, got s={s.max():g} and t={t.min():g}. Swap them?")
         return (1 - self.schedule.gamma(t)) / (1 - self.schedule.gamma(s))
 
-    def push(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         alpha = self.keep(s, t, p.device)
         return alpha * p + (1 - alpha) * p.sum(-1, keepdim=True) * self.limit(p.device)
 
-    def unpush(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+    def unmix(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         """The inverse of `push`: weights at t to weights at s, negative where no weights at s could have led there."""
         alpha = self.keep(s, t, p.device)
         return (p - (1 - alpha) * p.sum(-1, keepdim=True) * self.limit(p.device)) / alpha
 
-    def pull(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         alpha = self.keep(s, t, f.device)
         return alpha * f + (1 - alpha) * (f * self.limit(f.device)).sum(-1, keepdim=True)
 
@@ -136,7 +136,7 @@ class Gaussian:
         return {"beta_first": self.beta_first, "beta_last": self.beta_last}
 
     def limit(self, device: torch.device | str = "cpu") -> Tensor:
-        return any_word(self.vocab_size, self.mask_id).to(device)
+        return uniform_over_tokens(self.vocab_size, self.mask_id).to(device)
 
     def one_step(self, t: int) -> Tensor:
         """Q_t, (V, V) float64; MASK goes nowhere and is never reached."""
@@ -177,10 +177,10 @@ class Gaussian:
             product = product @ self.one_step(r)
         return product
 
-    def push(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         return p.double() @ self.matrix(s, t, p.device)
 
-    def pull(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
         return f.double() @ self.matrix(s, t, f.device).mT
 
 
@@ -268,12 +268,12 @@ class TransitionProcess(Process):
         """(B, L) ids to (B, L, V) float64."""
         return F.one_hot(z, self.vocab_size).double()
 
-    def noisier(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
+    def add_noise(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | z_s) for s < t: a step on the way there."""
-        return categorical(self.transitions.push(self.one_hot(zs), s, t), rng)
+        return categorical(self.transitions.marginal(self.one_hot(zs), s, t), rng)
 
 
-def without_own(log_posterior: Tensor, log_evidence: Tensor) -> Tensor:
+def leave_one_out(log_posterior: Tensor, log_evidence: Tensor) -> Tensor:
     """log p(x_0[i] | z_t at all places but i), up to a constant: divide the evidence of place i out of the posterior.
 
     Words that place i rules out are left out: the posterior no longer knows of them, and no step depends on them.

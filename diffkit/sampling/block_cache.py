@@ -14,10 +14,10 @@ from diffkit.network.attention import Attention, KeyValueCache
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.parallel import Choose, time_by_count, with_chosen
-from diffkit.sampling.skipping import logits_of_rows, word_beliefs
+from diffkit.sampling.skipping import logits_of_rows, token_probs
 
 
-class OldKeys(KeyValueCache):
+class StaleCache(KeyValueCache):
     """Keys and values of a whole canvas, made by one full pass; later passes make new ones of a stretch of it only.
 
     In a network that looks both ways those of the other places are out of date once a token changes: APPROXIMATE. Exact
@@ -49,15 +49,15 @@ class OldKeys(KeyValueCache):
         return k, v
 
 
-Stretch = Callable[[int, int, int], tuple[int, int]]  # block from lo to hi of a canvas of L -> places read anew
+Span = Callable[[int, int, int], tuple[int, int]]  # block from lo to hi of a canvas of L -> places read anew
 
 
-def suffix_anew(lo: int, hi: int, L: int) -> tuple[int, int]:
+def recompute_suffix(lo: int, hi: int, L: int) -> tuple[int, int]:
     """Prefix cache: what stands before the block is not read again."""
     return lo, L
 
 
-def block_anew(lo: int, hi: int, L: int) -> tuple[int, int]:
+def recompute_block(lo: int, hi: int, L: int) -> tuple[int, int]:
     """Dual cache: nor are the masks behind it."""
     return lo, hi
 
@@ -66,29 +66,33 @@ class Blockwise:
     """Write block after block from left to right, each as `choose` allows; the whole canvas is in view.
 
     Args:   size: tokens of a block; anew: which places are read again after the first call of a block. None: all of
-            them, at every call, exact and slow; `suffix_anew` or `block_anew`: APPROXIMATE, for networks of ours only.
+            them, at every call, exact and slow; `recompute_suffix` or `recompute_block`: APPROXIMATE, for networks of ours only.
     Source: blocks: arXiv:2502.09992; caches: arXiv:2505.22618 (Fast-dLLM), sections on prefix and dual cache.
     """
 
-    def __init__(self, process: MaskedDiffusion, size: int, choose: Choose, anew: Stretch | None = None):
+    def __init__(self, process: MaskedDiffusion, size: int, choose: Choose, recompute: Span | None = None):
         check_whole(size, "size", "Blockwise")
-        self.process, self.size, self.choose, self.anew = process, size, choose, anew
+        self.process, self.size, self.choose, self.recompute = process, size, choose, recompute
 
     def moves(self, denoise: Denoise, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         L = z.shape[1]
         for lo in range(0, L, self.size):
             hi = min(lo + self.size, L)
             is_open = (torch.arange(L, device=z.device) >= lo) & (torch.arange(L, device=z.device) < hi)
-            ask = partial(logits_of_rows, denoise) if self.anew is None else Reused(denoise, *self.anew(lo, hi, L))
+            ask = (
+                partial(logits_of_rows, denoise)
+                if self.recompute is None
+                else CachedDenoiser(denoise, *self.recompute(lo, hi, L))
+            )
             while (hidden := (z == self.process.mask_id) & is_open).any():
                 t = time_by_count(self.process, z)
-                probs = word_beliefs(self.process, ask(z, t, hidden))
+                probs = token_probs(self.process, ask(z, t, hidden))
                 z = with_chosen(self.choose, probs, z, hidden, rng)
                 yield float(time_by_count(self.process, z).max()), z
 
 
-class Reused:
-    """Reads all places once, and then places first..last only, with `OldKeys` for the others."""
+class CachedDenoiser:
+    """Reads all places once, and then places first..last only, with `StaleCache` for the others."""
 
     def __init__(self, network: Any, first: int, last: int):
         if not getattr(network, "selects_positions", False):
@@ -96,13 +100,13 @@ class Reused:
                 "Reused: keys and values can be kept of a network of ours only, not of a plain function. Use anew=None."
             )
         self.network, self.first, self.last = network, first, last
-        self.old: OldKeys | None = None
+        self.old: StaleCache | None = None
 
     def __call__(self, z: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
         """Logits (N, V) at the hidden places."""
         rows = hidden.any(1)
         if self.old is None:
-            self.old, self.read = OldKeys(), rows  # rows whose block is complete are never asked about again
+            self.old, self.read = StaleCache(), rows  # rows whose block is complete are never asked about again
             return self.network(z[rows], t[rows], hidden[rows], cache=self.old)
         self.old.first, self.old.rows = self.first, rows[self.read]
         stretch = slice(self.first, self.last)
@@ -116,7 +120,7 @@ def reuse_error(network: Any, before: Tensor, after: Tensor, hidden: Tensor, fir
 
     Args: hidden: (B, L) bool, masked places of `after` within first..last.
     """
-    t, reused = torch.zeros(len(before), device=before.device), Reused(network, first, last)
+    t, reused = torch.zeros(len(before), device=before.device), CachedDenoiser(network, first, last)
     everywhere = torch.ones_like(hidden)
     reused(before, t, everywhere)
     whole = torch.zeros_like(hidden)

@@ -13,7 +13,7 @@ from diffkit.model import DiffusionModel
 from diffkit.network.conditioning import Conditioned
 from diffkit.processes.base import Denoise, Process
 
-RULED_OUT = -30.0  # log-probability that a word counts with where the unconditional belief excludes it
+MIN_LOG_PROB = -30.0  # log-probability that a word counts with where the unconditional belief excludes it
 Classify = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> (B, L, V)
 
 
@@ -31,13 +31,13 @@ def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise
 
     def guided(zt: Tensor, t: Tensor) -> Tensor:
         told, untold = (denoise(zt, t).log_softmax(-1) for denoise in (conditional, unconditional))
-        pushed = (1 + scale) * told - scale * untold.clamp(min=RULED_OUT)
-        return pushed.masked_fill(told == -torch.inf, -torch.inf)
+        gradient_guided = (1 + scale) * told - scale * untold.clamp(min=MIN_LOG_PROB)
+        return gradient_guided.masked_fill(told == -torch.inf, -torch.inf)
 
     return guided
 
 
-def follow(model: DiffusionModel, label: int, scale: float = 0.0) -> Denoise:
+def condition_on(model: DiffusionModel, label: int, scale: float = 0.0) -> Denoise:
     """A conditional model that writes stories with this label: `guide` with its own two beliefs.
 
     Raises: ValueError if the model takes no label, or not this one.
@@ -58,7 +58,7 @@ def exact_classifier(language: StoryLanguage, process: Process, label: str) -> C
     prior = language.template_probs[language.template_labels == language.label_id(label)].sum().log()
 
     def classify(zt: Tensor, t: Tensor) -> Tensor:
-        evidence = process.evidence(zt, t)
+        evidence = process.log_likelihood(zt, t)
         (log_p, probs), (log_p_told, probs_told) = language.posterior(evidence), language.posterior(evidence, label)
         seen = (prior + log_p_told - log_p)[:, None, None]  # log p(y | z), (B, 1, 1)
         seen = torch.where(torch.isfinite(seen), seen, prior)

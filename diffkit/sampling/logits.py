@@ -9,23 +9,23 @@ from diffkit.checks import check_whole
 from diffkit.processes.base import Denoise, without_mask
 
 
-def words_only(denoise: Denoise, mask_id: int) -> Denoise:
+def exclude_mask(denoise: Denoise, mask_id: int) -> Denoise:
     """MASK is never an answer: filters must not count it among the likely tokens, whatever the network says of it."""
     return lambda zt, t: without_mask(denoise(zt, t), mask_id)
 
 
-def cooler(denoise: Denoise, temperature: float) -> Denoise:
+def with_temperature(denoise: Denoise, temperature: float) -> Denoise:
     """Sharpen (below 1) or flatten (above 1) the beliefs; 0 leaves only the most likely token."""
     if not 0 <= temperature < torch.inf:
         raise ValueError(f"cooler: the temperature must be 0 or more, got {temperature}.")
     if temperature == 0:
-        return keep_top_k(denoise, 1)
+        return with_top_k(denoise, 1)
     return lambda zt, t: denoise(zt, t) / temperature
 
 
-def keep_top_k(denoise: Denoise, k: int) -> Denoise:
+def with_top_k(denoise: Denoise, k: int) -> Denoise:
     """Keep the k most likely tokens of each position; among equals the lower id."""
-    check_whole(k, "k", "keep_top_k")
+    check_whole(k, "k", "with_top_k")
 
     def filtered(zt: Tensor, t: Tensor) -> Tensor:
         logits = denoise(zt, t)
@@ -35,10 +35,10 @@ def keep_top_k(denoise: Denoise, k: int) -> Denoise:
     return filtered
 
 
-def keep_top_p(denoise: Denoise, p: float) -> Denoise:
+def with_top_p(denoise: Denoise, p: float) -> Denoise:
     """Keep the smallest set of tokens whose probability reaches p, the token that crosses the line included."""
     if not 0 < p <= 1:
-        raise ValueError(f"keep_top_p: p is a share of probability in (0, 1], got {p}.")
+        raise ValueError(f"with_top_p: p is a share of probability in (0, 1], got {p}.")
 
     def filtered(zt: Tensor, t: Tensor) -> Tensor:
         logits = denoise(zt, t)
@@ -55,7 +55,7 @@ def filtered(
 ) -> Denoise:
     """Temperature first, then top-k, then top-p."""
     if temperature != 1:
-        denoise = cooler(denoise, temperature)
+        denoise = with_temperature(denoise, temperature)
     if top_k is not None:
-        denoise = keep_top_k(denoise, top_k)
-    return denoise if top_p is None else keep_top_p(denoise, top_p)
+        denoise = with_top_k(denoise, top_k)
+    return denoise if top_p is None else with_top_p(denoise, top_p)

@@ -11,7 +11,7 @@ from diffkit.checks import check_whole
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import highest, inverse_cdf, uniform_like
-from diffkit.sampling.skipping import beliefs_at
+from diffkit.sampling.skipping import probs_at
 from diffkit.sampling.unmasking import rounded
 
 Choose = Callable[
@@ -35,7 +35,7 @@ def most_confident(n: int) -> Choose:
     return choose
 
 
-def above(threshold: float) -> Choose:
+def confidence_threshold(threshold: float) -> Choose:
     """Every place whose best token is likelier than the threshold, and always the most confident one.
 
     If n places are each surer than 1 - e, (n + 1) e <= 1, their best tokens are also the best joint choice.
@@ -72,7 +72,7 @@ def entropy_bounded(bound_nats: float) -> Choose:
     return choose
 
 
-class Parallel:
+class ParallelUnmasking:
     """Reveal at each call as many tokens as `choose` allows; one call may do for many, an uncertain text takes more.
 
     The time that a network may ask for is the one at which as many tokens are masked on average.
@@ -83,7 +83,7 @@ class Parallel:
 
     def moves(self, denoise: Denoise, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         while (is_masked := z == self.process.mask_id).any():
-            probs = beliefs_at(self.process, denoise, z, time_by_count(self.process, z), is_masked)
+            probs = probs_at(self.process, denoise, z, time_by_count(self.process, z), is_masked)
             z = with_chosen(self.choose, probs, z, is_masked, rng)
             yield float(time_by_count(self.process, z).max()), z
 

@@ -13,13 +13,22 @@ from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.checks import check_ids, check_whole
-from diffkit.processes.base import Denoise, Process, beside
+from diffkit.processes.base import Denoise, Process, on_device_of
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule
-from diffkit.sampling.logits import filtered, words_only
-from diffkit.sampling.unmasking import RULES, Reveal, Score
+from diffkit.sampling.logits import exclude_mask, filtered
+from diffkit.sampling.unmasking import UNMASKING_ORDERS, Score, Unmasking
 
-__all__ = ["RULES", "Frame", "Reveal", "Score", "canvas_from_text", "check_canvas", "denoise_frames", "evaluating"]
+__all__ = [
+    "UNMASKING_ORDERS",
+    "Frame",
+    "Unmasking",
+    "Score",
+    "canvas_from_text",
+    "check_canvas",
+    "denoise_frames",
+    "evaluating",
+]
 __all__ += ["infill", "last_frame", "noising_frames", "sample", "sample_many"]
 
 
@@ -59,24 +68,24 @@ def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor 
         check_whole(size, name, f"{where}, shape (B, L)")
 
 
-def _way_back(process: Process, rule: str | Score, counts: Schedule | None) -> Process | Reveal:
+def _way_back(process: Process, order: str | Score, counts: Schedule | None) -> Process | Unmasking:
     """Who takes the steps: the process itself, or a rule."""
-    if rule == "ancestral":
+    if order == "ancestral":
         return process
     if not isinstance(process, MaskedDiffusion):
         raise ValueError(
-            f"denoise_frames: rule {rule!r} chooses places for masked diffusion; {type(process).__name__} has its "
-            "own way, rule='ancestral'."
+            f"denoise_frames: rule {order!r} chooses places for masked diffusion; {type(process).__name__} has its "
+            "own way, order='ancestral'."
         )
-    return Reveal(process, rule, counts)
+    return Unmasking(process, order, counts)
 
 
 def _believed(
     process: Process, denoise: Denoise, temperature: float, top_k: int | None, top_p: float | None
 ) -> Denoise:
     """The denoiser with its filters."""
-    if process.names_words:
-        return filtered(words_only(denoise, process.mask_id), temperature, top_k, top_p)
+    if process.predicts_tokens:
+        return filtered(exclude_mask(denoise, process.mask_id), temperature, top_k, top_p)
     if (temperature, top_k, top_p) != (1.0, None, None):
         raise ValueError(
             "denoise_frames: temperature, top_k and top_p filter beliefs about words, but the network of "
@@ -94,7 +103,7 @@ def denoise_frames(
     start: Tensor | None = None,
     steps: int,
     rng: Generator,
-    rule: str | Score = "ancestral",
+    order: str | Score = "ancestral",
     counts: Schedule | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
@@ -105,7 +114,7 @@ def denoise_frames(
     Args:   process: the way back; denoise: a model, or any function (z_t, t) -> (B, L, head).
             shape: (B, L) to start from the prior; or start: (B, L) ids, MASK marks what to fill, the rest is kept.
             steps: network calls, 1 to T; rng: of all draws. rule: "ancestral" (the process's own step), or a name from
-            RULES or a score, with `counts`, the schedule of how many masks are left (see `Reveal`).
+            UNMASKING_ORDERS or a score, with `counts`, the schedule of how many masks are left (see `Unmasking`).
             temperature, top_k, top_p: filters on the beliefs, in this order.
     Returns: an iterator over steps + 1 frames, on the device of the network.
     Raises: ValueError unless exactly one of shape and start is given, for steps outside 1..T, an unknown rule, or
@@ -114,7 +123,7 @@ def denoise_frames(
     >>> from diffkit.language import load_language
     >>> micro, rng = load_language("micro"), torch.Generator().manual_seed(1)
     >>> process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
-    >>> for frame in denoise_frames(process, micro.denoiser(process), shape=(1, 5), steps=5, rng=rng, rule="random"):
+    >>> for frame in denoise_frames(process, micro.denoiser(process), shape=(1, 5), steps=5, rng=rng, order="random"):
     ...     print(frame.step, micro.decode(frame.tokens)[0])
     0 [MASK] [MASK] [MASK] [MASK] [MASK]
     1 [MASK] [MASK] [MASK] [MASK]
@@ -125,9 +134,9 @@ def denoise_frames(
     """
     check_canvas(process, shape, start, "denoise_frames")
     check_whole(steps, "steps", "denoise_frames", most=process.T)
-    mover, believe = _way_back(process, rule, counts), _believed(process, denoise, temperature, top_k, top_p)
+    mover, believe = _way_back(process, order, counts), _believed(process, denoise, temperature, top_k, top_p)
     with evaluating(denoise):
-        z = beside(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
+        z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
         yield Frame(0, float(process.T), z, process.decode(z), None)
         times = torch.linspace(process.T, 0, steps + 1, dtype=torch.float64)
         for i in range(steps):
@@ -139,7 +148,7 @@ class GetsNoisier(Protocol):
     """What `noising_frames` needs of a process."""
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]: ...
-    def noisier(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor: ...  # z_t of z_s
+    def add_noise(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor: ...  # z_t of z_s
     def decode(self, z: Tensor) -> Tensor: ...
 
 
@@ -150,7 +159,7 @@ def noising_frames(process: GetsNoisier, x0: Tensor, times: Sequence[float], *, 
         raise ValueError(f"noising_frames: times must rise, and be at least one, got {list(times)[:8]}.")
     z, _ = process.corrupt(x0, torch.full((len(x0),), times[0], dtype=torch.float64), rng)
     for i, t in enumerate(times):
-        z = process.noisier(z, times[i - 1], t, rng) if i else z
+        z = process.add_noise(z, times[i - 1], t, rng) if i else z
         yield Frame(i, float(t), z, process.decode(z), None)
 
 
@@ -170,13 +179,13 @@ def sample(
 
 
 def sample_many(
-    process: Process, denoise: Denoise, *, n: int, length: int, steps: int, rng: Generator, rule: str = "ancestral"
+    process: Process, denoise: Denoise, *, n: int, length: int, steps: int, rng: Generator, order: str = "ancestral"
 ) -> Tensor:
     """n new texts, (n, length) ids, in batches of 64."""
     check_whole(n, "n", "sample_many")
     sizes = [min(64, n - done) for done in range(0, n, 64)]
     return torch.cat(
-        [sample(process, denoise, shape=(size, length), steps=steps, rng=rng, rule=rule) for size in sizes]
+        [sample(process, denoise, shape=(size, length), steps=steps, rng=rng, order=order) for size in sizes]
     )
 
 
@@ -192,7 +201,7 @@ def infill(process: Process, denoise: Denoise, start: Tensor, *, steps: int, rng
     >>> micro, rng = load_language("micro"), torch.Generator().manual_seed(0)
     >>> process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
     >>> start = canvas_from_text("Mia ___ Tom ___", micro.tokenizer, micro.length, complete=True)
-    >>> micro.decode(infill(process, micro.denoiser(process), start, steps=2, rng=rng, rule="left_to_right"))
+    >>> micro.decode(infill(process, micro.denoiser(process), start, steps=2, rng=rng, order="left_to_right"))
     ['Mia hid Tom hid']
     """
     return last_frame(denoise_frames(process, denoise, start=start, steps=steps, rng=rng, **how)).tokens  # type: ignore[arg-type]

@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffkit.checks import check_whole
-from diffkit.processes.base import Denoise, beside, logits_at, network_of, without_mask
+from diffkit.processes.base import Denoise, logits_at, network_of, on_device_of, without_mask
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule
 from diffkit.random import highest, inverse_cdf, uniform_like, uniform_numbers
@@ -45,7 +45,7 @@ def fast_frames(
     """
     process = sampler.process
     check_canvas(process, shape, start, "fast_frames")
-    z = beside(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
+    z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
     yield Frame(0, float(process.T), z, z, None)
     with evaluating(denoise):
         for step, (left, ids) in enumerate(sampler.moves(denoise, z, rng), 1):
@@ -61,10 +61,10 @@ def even_times(T: int, steps: int) -> Tensor:
     return torch.linspace(T, 0, steps + 1, dtype=torch.float64)
 
 
-def check_times(times: Tensor, T: int, who: str, standing: bool = False) -> Tensor:
-    """Times (N + 1,) as float64; ValueError unless they fall from T to 0, and never stand still if not `standing`."""
+def check_times(times: Tensor, T: int, who: str, loop_only: bool = False) -> Tensor:
+    """Times (N + 1,) as float64; ValueError unless they fall from T to 0, and never stand still if not `loop_only`."""
     times = torch.as_tensor(times, dtype=torch.float64)
-    falls = times.diff() <= 0 if standing else times.diff() < 0
+    falls = times.diff() <= 0 if loop_only else times.diff() < 0
     if times.ndim != 1 or len(times) < 2 or times[0] != T or times[-1] != 0 or not falls.all():
         raise ValueError(
             f"{who}: times must fall from {T} to 0, both included, got {times.flatten().tolist()[:6]}... "
@@ -73,9 +73,9 @@ def check_times(times: Tensor, T: int, who: str, standing: bool = False) -> Tens
     return times
 
 
-def beliefs_at(process: MaskedDiffusion, denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
+def probs_at(process: MaskedDiffusion, denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
     """What the denoiser believes at chosen masked places, (B, L) bool to (N, V) float64; it reads only their rows."""
-    return word_beliefs(process, logits_of_rows(denoise, z, t, where))
+    return token_probs(process, logits_of_rows(denoise, z, t, where))
 
 
 def logits_of_rows(denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
@@ -84,7 +84,7 @@ def logits_of_rows(denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Ten
     return logits_at(denoise, z[rows], t.to(z.device)[rows], where[rows])
 
 
-def word_beliefs(process: MaskedDiffusion, logits: Tensor) -> Tensor:
+def token_probs(process: MaskedDiffusion, logits: Tensor) -> Tensor:
     """Logits (N, V) to probabilities of words, never of MASK, (N, V) float64."""
     return without_mask(logits.double(), process.mask_id).softmax(-1)
 
@@ -99,7 +99,7 @@ def revealed(
     chance = torch.zeros_like(u)
     if not where.any():
         return z, chance
-    probs, z = beliefs_at(process, denoise, z, t, where), z.clone()
+    probs, z = probs_at(process, denoise, z, t, where), z.clone()
     z[where] = inverse_cdf(probs, u[where])
     chance[where] = probs.gather(1, z[where][:, None])[:, 0]
     return z, chance
@@ -108,7 +108,7 @@ def revealed(
 # ------------------------------------------------------------------------------ exact: less work, the same distribution
 
 
-class Lazy:
+class SkipIdle:
     """Ancestral sampling that asks only about tokens that are being revealed, and not at all where there are none.
 
     Which tokens are revealed does not depend on beliefs, so it is drawn first. Under the same random stream this writes
@@ -153,7 +153,7 @@ class FirstHitting:
 
 
 def expected_calls(schedule: Schedule, times: Tensor, L: int) -> float:
-    """Mean number of steps that reveal at least one of L masked tokens: the calls of `Lazy` for one text.
+    """Mean number of steps that reveal at least one of L masked tokens: the calls of `SkipIdle` for one text.
 
     A token is revealed in the step from t to s with chance gamma(t) - gamma(s). With N steps of equal chance this is
     N (1 - (1 - 1/N)^L): never more than N, nor than L.
@@ -169,7 +169,7 @@ def takes_time(denoise: Denoise) -> bool:
     return getattr(getattr(network, "config", None), "time", "none") != "none"
 
 
-class Remembered:
+class NoChangeCache:
     """The no-change cache: a denoiser that reads again only the rows that changed since it last saw them.
 
     A wrapper around any denoiser that ignores time, for any sampler; exact, row by row.
@@ -202,7 +202,7 @@ class Remembered:
 # ------------------------------------------------------------------------------------------------------ counting calls
 
 
-class Counted:
+class CallCounter:
     """A denoiser that keeps count: `calls`, `rows` read in them, and `heads`, places at which logits were computed."""
 
     selects_positions = True

@@ -46,7 +46,7 @@ def left_to_right(probs: Tensor, rng: Generator) -> Tensor:
     return -torch.arange(probs.shape[1], device=probs.device).expand(probs.shape[:2]).double()
 
 
-RULES: dict[str, Score] = {
+UNMASKING_ORDERS: dict[str, Score] = {
     "random": random_order,
     "confidence": confidence,
     "margin": margin,
@@ -55,20 +55,20 @@ RULES: dict[str, Score] = {
 }
 
 
-class Reveal:
+class Unmasking:
     """A step that reveals a planned number of tokens, at the positions a rule puts first; for masked diffusion.
 
     Positions are chosen before tokens are drawn: one token at a time is exact under every rule when the denoiser is.
 
-    Args:   rule: a name from RULES, or a score; counts: the schedule whose gamma says which share of the starting masks
+    Args:   rule: a name from UNMASKING_ORDERS, or a score; counts: the schedule whose gamma says which share of the starting masks
                 is left at each time; linear reveals the same number at every step.
     Raises: ValueError for an unknown rule.
     """
 
-    def __init__(self, process: MaskedDiffusion, rule: str | Score, counts: Schedule | None = None):
-        if isinstance(rule, str) and rule not in RULES:
-            raise ValueError(f"Reveal: the rules are {sorted(['ancestral', *RULES])}, got {rule!r}.")
-        self.process, self.score = process, RULES[rule] if isinstance(rule, str) else rule
+    def __init__(self, process: MaskedDiffusion, order: str | Score, counts: Schedule | None = None):
+        if isinstance(order, str) and order not in UNMASKING_ORDERS:
+            raise ValueError(f"Reveal: the orders are {sorted(['ancestral', *UNMASKING_ORDERS])}, got {order!r}.")
+        self.process, self.score = process, UNMASKING_ORDERS[order] if isinstance(order, str) else order
         self.counts = counts or get_schedule("linear", process.T)
 
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:

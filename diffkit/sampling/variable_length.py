@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from diffkit.checks import check_ids, check_whole
 from diffkit.model import DiffusionModel
 from diffkit.network.attention import KeyValueCache
-from diffkit.processes.base import Denoise, beside
+from diffkit.processes.base import Denoise, on_device_of
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import categorical, highest
@@ -18,7 +18,7 @@ from diffkit.sampling.sampler import Frame
 from diffkit.sampling.unmasking import Score, confidence, random_order
 
 
-def lengths_of(ids: Tensor, eos_id: int) -> Tensor:
+def lengths_before_eos(ids: Tensor, eos_id: int) -> Tensor:
     """Tokens before the first EOS of each row, (n, L) -> (n,); L where there is none."""
     is_end = ids == eos_id
     return torch.where(is_end.any(1), is_end.int().argmax(1), ids.shape[1])
@@ -42,14 +42,14 @@ def length_histogram(lengths: Tensor, L: int, smoothing: float = 0.5) -> Tensor:
 
 
 @torch.no_grad()
-def length_beliefs(process: MaskedDiffusion, denoise: Denoise, canvas: Tensor, eos_id: int) -> Tensor:
+def length_probs(process: MaskedDiffusion, denoise: Denoise, canvas: Tensor, eos_id: int) -> Tensor:
     """p(length | what is visible), canvases with MASK (B, L) -> (B, L) float64: the belief that EOS stands at a place.
 
     A text has one EOS, so of an exact denoiser the column of EOS sums to one over places, and is the exact posterior of
     the length. A network's need not; it is normalised here. This is the length head that every masked model has.
     """
-    check_ids(canvas, process.vocab_size, "length_beliefs")
-    check_whole(eos_id, "eos_id", "length_beliefs", 0, process.vocab_size - 1)
+    check_ids(canvas, process.vocab_size, "length_probs")
+    check_whole(eos_id, "eos_id", "length_probs", 0, process.vocab_size - 1)
     share = (canvas == process.mask_id).double().mean(1)
     logits = denoise(canvas, process.schedule.time_of(share).to(canvas.device)).double()
     at_end = process.log_probs(logits, canvas).exp()[..., eos_id]
@@ -69,7 +69,7 @@ def canvases_of(lengths: Tensor, L: int, *, mask_id: int, eos_id: int, pad_id: i
     return torch.where(place < end, mask_id, torch.where(place == end, eos_id, pad_id))
 
 
-# ---------------------------------------------------------------- the end comes last: scores for `rule=` of `sample`
+# ---------------------------------------------------------------- the end comes last: scores for `order=` of `sample`
 
 
 def words_first(ends: Sequence[int]) -> Score:
@@ -147,9 +147,12 @@ def grow(
     check_whole(steps, "steps", "grow", most=process.block)
     if start.shape[0] != rows or start.shape[1] >= length:
         raise ValueError(f"grow: the prompt must be ({rows}, fewer than {length}) ids, got {tuple(start.shape)}.")
-    x, cache, step = beside(network, torch.full((rows, length), pad_id)), KeyValueCache(), 0
+    x, cache, step = on_device_of(network, torch.full((rows, length), pad_id)), KeyValueCache(), 0
     x[:, : start.shape[1]] = start
-    place, done = beside(network, torch.arange(length)), beside(network, torch.zeros(rows, dtype=torch.bool))
+    place, done = (
+        on_device_of(network, torch.arange(length)),
+        on_device_of(network, torch.zeros(rows, dtype=torch.bool)),
+    )
     yield Frame(step, float(process.T), x.clone(), x.clone(), None)
     for first in range(0, length, process.block):
         here = slice(first, min(first + process.block, length))
@@ -157,7 +160,7 @@ def grow(
         for ids in _block_frames(process, network, x, here, cache, steps=steps, rng=rng):
             x[:, here] = ids
             if not (ids == process.mask_id).any():
-                x = x.where(place <= lengths_of(x, eos_id)[:, None], pad_id)
+                x = x.where(place <= lengths_before_eos(x, eos_id)[:, None], pad_id)
             step += 1
             yield Frame(step, process.T * (1 - here.stop / length), x.clone(), x.clone(), None)
         done |= (x[:, here] == eos_id).any(1)

@@ -15,14 +15,14 @@ from safetensors.torch import load_file, save_file
 from torch import Tensor
 
 from diffkit.checks import check_whole
-from diffkit.io import whole_or_absent
+from diffkit.io import atomic_folder
 
 FORMAT = 1  # of a checkpoint folder; raised when an older diffkit could not read it
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Write tensors and JSON values as one checkpoint folder; an interruption leaves no folder, or the whole one."""
-    with whole_or_absent(folder) as draft:
+    with atomic_folder(folder) as draft:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
                   draft / "state.safetensors")  # fmt: skip
         written = json.loads(json.dumps({"format": FORMAT, **numbers}))  # as they will be read

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from diffkit.random import checked_seed
-from diffkit.training.losses import OBJECTIVES, TIME_LAWS
+from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS
 
 MOST = 10**9  # of anything that a run counts
 
@@ -46,7 +46,7 @@ class Curriculum:
 
 
 @dataclass(frozen=True)
-class TrainSettings:
+class TrainConfig:
     """How to train. Rates are per optimiser step, one step being `accumulate` batches."""
 
     steps: int = 2000  # optimiser steps of the whole run
@@ -71,29 +71,29 @@ class TrainSettings:
 
     def __post_init__(self) -> None:
         refuse_null(self)
-        known = {"objective": [*OBJECTIVES], "times": [*TIME_LAWS]}
+        known = {"objective": [*OBJECTIVES], "times": [*TIME_SAMPLERS]}
         known |= {"optimizer": ["adamw", "muon"], "precision": ["no", "bf16"]}
         for name, names in known.items():
             if getattr(self, name) not in names:
-                raise ValueError(f"TrainSettings: {name} must be one of {names}, got {getattr(self, name)!r}.")
+                raise ValueError(f"TrainConfig: {name} must be one of {names}, got {getattr(self, name)!r}.")
         for name in ("steps", "accumulate", "save_every", "validate_every", "lr", "muon_lr", "clip"):
             if not getattr(self, name) > 0:
-                raise ValueError(f"TrainSettings: {name} must be positive, got {getattr(self, name)}.")
+                raise ValueError(f"TrainConfig: {name} must be positive, got {getattr(self, name)}.")
         for name in ("steps", "accumulate", "save_every", "validate_every", "warmup"):
             if getattr(self, name) > MOST:
-                raise ValueError(f"TrainSettings: {name} must be at most {MOST:,}, got {getattr(self, name):,}.")
+                raise ValueError(f"TrainConfig: {name} must be at most {MOST:,}, got {getattr(self, name):,}.")
         for name in ("lr", "muon_lr", "weight_decay"):
             if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"TrainSettings: {name} must be a finite number, got {getattr(self, name)}.")
+                raise ValueError(f"TrainConfig: {name} must be a finite number, got {getattr(self, name)}.")
         checked_seed(self.seed)
         shares = 0 <= self.decay <= 1 and 0 <= self.drop_label <= 1 and 0 <= self.ema < 1
         if min(self.warmup, self.weight_decay) < 0 or not shares:
             raise ValueError(
-                "TrainSettings: warmup and weight_decay must be >= 0, drop_label, decay in [0, 1] and ema in [0, 1); "
+                "TrainConfig: warmup and weight_decay must be >= 0, drop_label, decay in [0, 1] and ema in [0, 1); "
                 f"got {self.warmup}, {self.weight_decay}, {self.drop_label}, {self.decay} and {self.ema}."
             )
 
-    def warmth(self, step: int) -> float:
+    def lr_scale(self, step: int) -> float:
         """Share of the full learning rate at a step (0 is the first): linear warm-up, constant, cosine decay."""
         left = (self.steps - step) / max(1.0, self.decay * self.steps)
         return min(1.0, (step + 1) / max(1, self.warmup)) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))

@@ -36,7 +36,7 @@ def uniform(B: int, T: int, rng: Generator) -> Tensor:
     return torch.randint(1, T + 1, (B,), generator=rng)
 
 
-TIME_LAWS = {"low_discrepancy": low_discrepancy, "uniform": uniform}
+TIME_SAMPLERS = {"low_discrepancy": low_discrepancy, "uniform": uniform}
 
 
 def pooled(total: Tensor, count: Tensor) -> Tensor:

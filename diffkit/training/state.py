@@ -26,8 +26,8 @@ from diffkit.training.checkpoint import (
     restore_optimizers,
     save_checkpoint,
 )
-from diffkit.training.config import TrainSettings
-from diffkit.training.losses import OBJECTIVES, TIME_LAWS
+from diffkit.training.config import TrainConfig
+from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS
 from diffkit.training.muon import Muon
 from diffkit.training.parallel import check_launch, load_whole, part_of, shard, split_moments, whole
 
@@ -43,7 +43,7 @@ class TrainingDiverged(RuntimeError):
     """The loss stopped being a number."""
 
 
-def make_optimizers(model: nn.Module, settings: TrainSettings) -> list[torch.optim.Optimizer]:
+def make_optimizers(model: nn.Module, settings: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW for all, or Muon for the matrices (an untied head too) and AdamW for embeddings, biases and norms.
 
     Source: arXiv:1711.05101 (AdamW); Jordan et al. 2024 and arXiv:2502.16982 (Muon, with its step scaled like AdamW's).
@@ -71,7 +71,7 @@ class TrainState:
         self,
         model: DiffusionModel,
         batches: Batches,
-        settings: TrainSettings,
+        settings: TrainConfig,
         accelerator: Accelerator,
         label_of: LabelOf | None = None,
     ):
@@ -115,7 +115,7 @@ class TrainState:
             )
         for optimizer in self.optimizers:
             for group in optimizer.param_groups:
-                group["lr"] = group["full_lr"] * self.settings.warmth(self.step)
+                group["lr"] = group["full_lr"] * self.settings.lr_scale(self.step)
             optimizer.step()
             optimizer.zero_grad(set_to_none=True)
         self.average.update_parameters(self.model)
@@ -131,7 +131,7 @@ class TrainState:
         batch = next(self.batches)
         self.tokens += batch.numel()
         reach = settings.curriculum.reach(self.step / settings.steps)
-        times = TIME_LAWS[settings.times](len(batch), max(1, round(reach * process.T)), self.rng)
+        times = TIME_SAMPLERS[settings.times](len(batch), max(1, round(reach * process.T)), self.rng)
         x0, t = (part_of(x, self.rng).to(device) for x in (batch, times))
         with nullcontext() if last else self.accelerator.no_sync(self.network):
             with torch.autocast(device.type, dtype=torch.bfloat16, enabled=settings.precision == "bf16"):

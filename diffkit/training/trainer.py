@@ -16,10 +16,10 @@ import torch
 from accelerate import Accelerator
 from tqdm.auto import tqdm
 
-from diffkit.io import claimed
+from diffkit.io import exclusive
 from diffkit.model import DiffusionModel
 from diffkit.training.checkpoint import latest_checkpoint
-from diffkit.training.config import Curriculum, TrainSettings
+from diffkit.training.config import Curriculum, TrainConfig
 from diffkit.training.losses import check_objective
 from diffkit.training.parallel import anyone, whole
 from diffkit.training.state import REMEDY, LabelOf, TrainingDiverged, TrainState, make_optimizers
@@ -27,7 +27,7 @@ from diffkit.training.state import REMEDY, LabelOf, TrainingDiverged, TrainState
 if TYPE_CHECKING:
     from diffkit.data.batches import Batches  # its libraries take seconds to import
 
-__all__ = ["Curriculum", "Record", "TrainSettings", "TrainState", "TrainingDiverged", "asked_to_stop", "fit"]
+__all__ = ["Curriculum", "Record", "TrainConfig", "TrainState", "TrainingDiverged", "asked_to_stop", "fit"]
 __all__ += ["make_optimizers", "with_progress"]
 
 
@@ -77,7 +77,7 @@ def asked_to_stop() -> Iterator[threading.Event]:
 def fit(
     model: DiffusionModel,
     batches: Batches,
-    settings: TrainSettings,
+    settings: TrainConfig,
     *,
     folder: Path | None = None,
     resume: bool = False,
@@ -103,7 +103,7 @@ def fit(
         raise ValueError(f"fit: {folder} already holds a run ({newest.name}). Resume it, or choose another folder.")
     check_objective(settings.objective, model.process)
     accelerator = accelerator or Accelerator(mixed_precision="no")
-    with claimed(folder) if folder and accelerator.is_main_process else nullcontext():
+    with exclusive(folder) if folder and accelerator.is_main_process else nullcontext():
         state = TrainState(model, batches, settings, accelerator, label_of)
         if newest:
             state.load(newest)
@@ -136,7 +136,7 @@ def _steps(
                 raise TrainingDiverged(f"fit: the held-out bound at step {state.step} is no number. {REMEDY}")
         due = last or state.step % settings.save_every == 0
         try:  # tell first, then save: a log that follows the records never lacks a step that was saved
-            yield Record(state.step, loss, norm, settings.lr * settings.warmth(state.step - 1), speed, value)
+            yield Record(state.step, loss, norm, settings.lr * settings.lr_scale(state.step - 1), speed, value)
         except GeneratorExit:  # the caller leaves the loop, as a stop button does: no step is lost
             due = True
             raise
@@ -148,7 +148,7 @@ def _steps(
         state.save(folder)
 
 
-def with_progress(records: Iterator[Record], settings: TrainSettings) -> Iterator[Record]:
+def with_progress(records: Iterator[Record], settings: TrainConfig) -> Iterator[Record]:
     """The same records, with a progress bar: loss, tokens per second, time left. A resumed run starts where it was."""
     for first in records:
         with tqdm(total=settings.steps, initial=first.step - 1, unit="step", dynamic_ncols=True) as bar:

@@ -90,7 +90,7 @@ def space_functions(element):
 def visit_inline(translator, node):
     written = mathml(node.astext(), "inline")
     # A link that is only a formula has no name that can be read out.
-    if any(isinstance(above, reference) for above in (node.parent, node.parent.parent)):
+    if any(isinstance(confidence_threshold, reference) for confidence_threshold in (node.parent, node.parent.parent)):
         spoken = "".join(ElementTree.fromstring(written).itertext())
         written = f'<span role="img" aria-label="{escape(spoken)}">{written}</span>'
     translator.body.append(written)

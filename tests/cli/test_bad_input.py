@@ -25,7 +25,7 @@ from diffkit.cli import main
 from diffkit.cli.settings import DataSettings, ModelSettings, read_config
 from diffkit.data.tokenizer import word_level_tokenizer
 from diffkit.model import PROCESSES
-from diffkit.training.config import Curriculum, TrainSettings
+from diffkit.training.config import Curriculum, TrainConfig
 from diffkit.training.losses import OBJECTIVES
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -245,7 +245,7 @@ def refused(world, tmp_path, monkeypatch, capfd):
 
 # -------------------------------------------------------------------------------------------------- numbers of settings
 
-SECTIONS = {"data": DataSettings, "model": ModelSettings, "train": TrainSettings, "train.curriculum": Curriculum}
+SECTIONS = {"data": DataSettings, "model": ModelSettings, "train": TrainConfig, "train.curriculum": Curriculum}
 NUMBERS = {
     f"{section}.{field.name}": str(field.type)
     for section, settings in SECTIONS.items()
@@ -330,7 +330,7 @@ OPTIONS = {  # command: {option: what is said}
         "--top_p=.nan": "p is a share", "--top_p=1e30": "p is a share", f"--length={HUGE}": "--length must lie in",
         "--length=-1": "--length must lie in", f"--seed={HUGE}": "seed", "--seed=1.5": "seed", "--seed=abc": "seed",
         "--guidance=1": "knows no labels", "--guidance=.nan": "knows no labels", "--label=lost": "knows no labels",
-        "--rule=": "rule", "--animate=maybe": "animate", "--prompt=Mia Mia Mia Mia Mia Mia": "Shorten the text",
+        "--order=": "order", "--animate=maybe": "animate", "--prompt=Mia Mia Mia Mia Mia Mia": "Shorten the text",
         "--prompt=___{0} zebra zebra": "lacks 'zebra'; use", "--prompt=___{99}": "99 blanks.*Shorten",
         "--prompt=___{9999999999}": "9999999999 blanks", f"--prompt=___{{{HUGE}}}": "blanks",
         "--prompt=\udcff": "no UTF-8",
@@ -348,7 +348,7 @@ OPTIONS = {  # command: {option: what is said}
         "--guidance=-.inf": "guidance|finite",
     }),
     "plaid": (["sample", "--model=pico-plaid", "--steps=1"], {
-        "--rule=confidence": "its own way", "--prompt=One": "needs a process with MASK",
+        "--order=confidence": "its own way", "--prompt=One": "needs a process with MASK",
     }),
     "diffusion_lm": (["sample", "--model=pico-diffusion-lm", "--steps=1"], {
         "--temperature=0.5": "leave them out", "--top_k=1": "leave them out",
@@ -356,7 +356,7 @@ OPTIONS = {  # command: {option: what is said}
     "infill": (INFILL, {
         "--n=0": "--n must be at least 1", f"--n={HUGE}": "--n must be", "--steps=0": "steps", "--steps=-1": "steps",
         "--temperature=-1": "temperature", "--temperature=.nan": "temperature", f"--seed={HUGE}": "seed",
-        "--rule=best": "rule", "--complete=maybe": "complete", "--label=lost": "knows no labels", "more": "more",
+        "--order=best": "order", "--complete=maybe": "complete", "--label=lost": "knows no labels", "more": "more",
         "--length=3": "length", "--model=@/nowhere": "no folder", "--top_k=3": "top_k",
     }),
     "infill nothing": (["infill"], {"--n=1": "text"}),

@@ -19,7 +19,7 @@ from diffkit.cli import generate, main, train
 from diffkit.data.tokenizer import load_tokenizer, word_level_tokenizer
 from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
-from diffkit.sampling.unmasking import RULES
+from diffkit.sampling.unmasking import UNMASKING_ORDERS
 from diffkit.training.checkpoint import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -232,7 +232,7 @@ def test_infill_keeps_the_words(micro, capsys):
     )
     first, *rest = words.split()
     blank = " ".join(["___", *rest])
-    assert main.main(["infill", blank, "--model", str(micro), "--complete", "--n", "3", "--rule", "confidence"]) == 0
+    assert main.main(["infill", blank, "--model", str(micro), "--complete", "--n", "3", "--order", "confidence"]) == 0
     texts = capsys.readouterr().out.strip().split("\n\n")
     assert len(texts) == 3 and all(text.endswith(rest[-1]) for text in texts)
     assert "no blank" in mistake(capsys, "infill", words, "--model", micro, "--complete")
@@ -264,7 +264,7 @@ SAMPLING = {
     "--top_p=2": "p is a share",
     "--length=0": "--length must lie in",
     "--length=999": "--length must lie in",
-    "--rule=best": "rule.*best",
+    "--order=best": "rule.*best",
     "--prompt=Once zebra": "vocabulary lacks 'Once', 'zebra'",
     "--speed=3": "--speed=3.*--help",
     "--config=none.yaml": "none.yaml",
@@ -278,7 +278,7 @@ def test_sampling_mistakes_are_one_line(option, micro, here, capsys):
 
 
 def test_every_reveal_rule_can_be_asked_for():
-    assert get_args(generate.Rule) == ("ancestral", *RULES)
+    assert get_args(generate.Rule) == ("ancestral", *UNMASKING_ORDERS)
 
 
 def test_a_text_longer_than_the_canvas_is_refused(micro, here, capsys):

@@ -12,7 +12,7 @@ from diffkit.processes.masked import MaskedDiffusion
 
 
 @pytest.fixture
-def shipped(monkeypatch, tmp_path):
+def shipped_folder(monkeypatch, tmp_path):
     """A folder of shipped models with one sound model in it."""
     language = load_language("micro")
     process = MaskedDiffusion(language.vocab_size, language.mask_id)
@@ -26,7 +26,7 @@ def found(section):
     return {finding.name: finding for finding in section()}
 
 
-def test_a_sound_machine_is_told_so(shipped, monkeypatch, capsys):
+def test_a_sound_machine_is_told_so(shipped_folder, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "seconds_per_step", lambda: 0.25)
     monkeypatch.setattr(doctor, "free_memory_gb", lambda: 8.0)
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "transformers"))
@@ -57,8 +57,8 @@ def test_no_shipped_model_gives_advice(monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize("harm", ["cut", "lost"])
-def test_a_damaged_model_gives_advice(shipped, harm):
-    weights = shipped / "small" / "model.safetensors"
+def test_a_damaged_model_gives_advice(shipped_folder, harm):
+    weights = shipped_folder / "small" / "model.safetensors"
     if harm == "cut":
         weights.write_bytes(weights.read_bytes()[:100])
     else:
@@ -67,13 +67,13 @@ def test_a_damaged_model_gives_advice(shipped, harm):
     assert not finding.ok and "git checkout data/pretrained" in finding.advice
 
 
-def test_the_shipped_model_is_meant_not_a_folder_of_that_name(shipped, monkeypatch, tmp_path_factory):
+def test_the_shipped_model_is_meant_not_a_folder_of_that_name(shipped_folder, monkeypatch, tmp_path_factory):
     elsewhere = tmp_path_factory.mktemp("elsewhere")
     monkeypatch.chdir(elsewhere)
     (elsewhere / "small").mkdir()
     assert found(doctor._models)["model small"].ok
-    shutil.rmtree(shipped / "small")
-    (shipped / "small").mkdir()
+    shutil.rmtree(shipped_folder / "small")
+    (shipped_folder / "small").mkdir()
     assert not found(doctor._models)["model small"].ok
 
 

@@ -108,7 +108,7 @@ def as_plain(answer):
     return tuple(map(as_plain, answer)) if isinstance(answer, tuple) else answer
 
 
-TENSORS_ONLY = {exercises.check_turn, exercises.check_reveal_rule, exercises.check_reveal_plan}
+TENSORS_ONLY = {exercises.check_turn, exercises.check_unmasking_order, exercises.check_reveal_plan}
 
 
 @each_check
@@ -139,8 +139,8 @@ SLIPS = {
 
 
 ALIKE = {  # an order is the same for larger numbers, and what is asked "up to a constant" may have one
-    (exercises.check_reveal_rule, "one too many"),
-    (exercises.check_reveal_rule, "half"),
+    (exercises.check_unmasking_order, "one too many"),
+    (exercises.check_unmasking_order, "half"),
     (exercises.check_own_evidence, "one too many"),
 }
 

@@ -34,7 +34,7 @@ from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD, UDLM
-from diffkit.training.config import Curriculum, TrainSettings
+from diffkit.training.config import Curriculum, TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 BOARD = read_board(ROOT / "benchmarks" / "results" / "leaderboard.json")
@@ -52,7 +52,7 @@ def with_later_settings(stored):
     """The settings of a row, with the defaults of those that there were not yet when it was trained."""
     data, model, train = (stored[section] for section in ("data", "model", "train"))
     train = train | {"curriculum": Curriculum(**train["curriculum"])}
-    run = Run(DataSettings(**data), ModelSettings(**model), TrainSettings(**train))
+    run = Run(DataSettings(**data), ModelSettings(**model), TrainConfig(**train))
     return {section: asdict(settings) for section, settings in run._asdict().items()}
 
 

@@ -28,9 +28,9 @@ from diffkit.sampling.skipping import even_times, fast_frames
 PROCESS = masked_diffusion()
 
 
-def frames_of(start=None, rule="left_to_right"):
+def frames_of(start=None, order="left_to_right"):
     shape = (1, L) if start is None else None
-    return denoise_frames(PROCESS, table_denoiser(), shape=shape, start=start, steps=L, rng=generator(1), rule=rule)
+    return denoise_frames(PROCESS, table_denoiser(), shape=shape, start=start, steps=L, rng=generator(1), order=order)
 
 
 def run_of(process, steps=8, rows=1):
@@ -118,7 +118,7 @@ def test_the_data_of_a_run_that_takes_words_back():
 
 
 def test_a_hidden_token_shows_the_belief_now_and_a_revealed_one_the_belief_that_revealed_it():
-    frames = list(frames_of(rule="random"))
+    frames = list(frames_of(order="random"))
     data = Player(frames, MICRO.tokenizer).data
     assert data["shows"] == ["belief"] and data["words"][data["hidden"]] == "[MASK]"
     shown = torch.stack([frame.tokens[0] for frame in frames])
@@ -145,7 +145,7 @@ def test_where_nothing_is_hidden_every_place_shows_the_belief_now(process):
 @each_process
 def test_the_exact_posterior_stands_beside_the_belief(process):
     """Held against the language's own posterior, given what the process says of the evidence."""
-    if not process.names_words:
+    if not process.predicts_tokens:
         with pytest.raises(ValueError, match="DiffusionLM gives points in space and no beliefs about words"):
             Player(run_of(process), MICRO.tokenizer, process=process, exact=MICRO.denoiser(process))
         return
@@ -160,7 +160,7 @@ def test_the_exact_posterior_stands_beside_the_belief(process):
     differ = 0
     for i, frame in enumerate(frames[:-1]):
         t = torch.tensor([frame.t], dtype=torch.float64)
-        _, truth = MICRO.posterior(process.evidence(frame.z, t * (1 - 1e-9)))
+        _, truth = MICRO.posterior(process.log_likelihood(frame.z, t * (1 - 1e-9)))
         for place in range(L):
             if data["hidden"] >= 0 and frame.tokens[0, place] != MASK or not truth.any():
                 continue
@@ -180,7 +180,7 @@ def test_frames_without_beliefs_can_show_the_exact_ones():
     data = Player(frames, MICRO.tokenizer, process=process, exact=MICRO.denoiser(process)).data
     assert data["shows"] == ["exact"] and data["asked"] == 5
     t = torch.tensor([frames[3].t], dtype=torch.float64)
-    _, truth = MICRO.posterior(process.evidence(frames[3].z, t))
+    _, truth = MICRO.posterior(process.log_likelihood(frames[3].z, t))
     for place in range(L):
         same_top(table_in(data, 3, place), truth[0, place], frames[4].tokens[0, place])
 
@@ -228,7 +228,7 @@ def test_the_data_is_small():
     def noise(zt, t):
         return 2 * torch.randn(*zt.shape, TALES.vocab_size, generator=rng, dtype=torch.float64)
 
-    frames = list(denoise_frames(process, noise, shape=(1, 48), steps=48, rng=generator(1), rule="random"))
+    frames = list(denoise_frames(process, noise, shape=(1, 48), steps=48, rng=generator(1), order="random"))
     player = Player(frames, TALES.tokenizer, process=process, exact=TALES.denoiser(process))
     assert len(json.dumps(player.data)) < 60_000
     data, metadata = player._repr_mimebundle_()
@@ -285,7 +285,7 @@ def test_player_underlines_what_was_given_and_hides_padding():
     pages = [player.page(i) for i in range(len(player.frames))]
     assert "<i>Mia</i>" in pages[0] and "<i>Mia</i>" in pages[-1] and "[PAD]" not in "".join(pages)
     assert player.data["given"] == "0 2 3 4" and rows(player.data["beliefs"])[0] == []
-    filled = infill(PROCESS, table_denoiser(), start, steps=L, rng=generator(1), rule="left_to_right")
+    filled = infill(PROCESS, table_denoiser(), start, steps=L, rng=generator(1), order="left_to_right")
     new = MICRO.tokenizer.convert_ids_to_tokens(int(filled[0, 1]))
     assert re.search(rf'<b title="p = 0\.\d\d">{re.escape(new)}</b>', "".join(pages))
 
@@ -310,7 +310,9 @@ def test_errors_say_what_to_do():
 
 
 def test_players_side_by_side():
-    pair = SideBySide(*(Player(frames_of(rule=rule), MICRO.tokenizer, title=rule) for rule in ("random", "entropy")))
+    pair = SideBySide(
+        *(Player(frames_of(order=order), MICRO.tokenizer, title=order) for order in ("random", "entropy"))
+    )
     assert repr(pair) == "SideBySide: random, 6 frames | entropy, 6 frames"
     data, metadata = pair._repr_mimebundle_()
     assert metadata["diffkit"]["player"] == {"players": [player.data for player in pair.players]} == pair.view().data
@@ -374,7 +376,7 @@ def text_in(player, i):
 
 @in_chromium
 def test_page_shows_every_frame_by_keyboard_alone(opened):
-    player = Player(frames_of(rule="random"), MICRO.tokenizer)
+    player = Player(frames_of(order="random"), MICRO.tokenizer)
     page = opened(player)
     caption = page.locator(".dk-caption")
     assert text_of(page) == text_in(player, 0) and caption.inner_text() == player.caption(0)
@@ -440,7 +442,7 @@ def test_page_is_slower_where_less_motion_is_wanted(opened):
 @in_chromium
 def test_page_tells_what_was_likely_at_a_token(opened):
     exact = MICRO.denoiser(PROCESS)
-    player = Player(frames_of(rule="random"), MICRO.tokenizer, process=PROCESS, exact=exact)
+    player = Player(frames_of(order="random"), MICRO.tokenizer, process=PROCESS, exact=exact)
     page = opened(player)
     details, tokens = page.locator(".dk-details"), page.locator(".dk-token")
     tokens.nth(2).hover()

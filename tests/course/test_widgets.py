@@ -28,10 +28,10 @@ from diffkit.evaluation.samples import marginals, quality
 from diffkit.model import build_model
 from diffkit.processes.masked import corrupt
 from diffkit.processes.schedules import get_schedule
-from diffkit.sampling.guidance import follow, guide
+from diffkit.sampling.guidance import condition_on, guide
 from diffkit.sampling.sampler import sample
 from diffkit.training.checkpoint import latest_checkpoint
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.state import TrainingDiverged
 from diffkit.training.trainer import Record, fit
 
@@ -436,7 +436,7 @@ def micro_model():
 
 
 def run(folder=None, resume=False, model=None, steps=40):
-    settings = TrainSettings(steps=steps, warmup=1, lr=1e-2, save_every=1000)
+    settings = TrainConfig(steps=steps, warmup=1, lr=1e-2, save_every=1000)
     return fit(model or micro_model(), StoryBatches(MICRO, 8, 0), settings, folder=folder, resume=resume)
 
 
@@ -577,12 +577,12 @@ def drawn(controls):
 
 def test_the_lab_judges_as_the_functions_of_the_package_do():
     one = lab(batch=40, batches=2)
-    for settings in (Settings(steps=5), Settings(rule="confidence", steps=2), Settings(steps=1, temperature=2.0)):
+    for settings in (Settings(steps=5), Settings(order="confidence", steps=2), Settings(steps=1, temperature=2.0)):
         tried = list(one.draw(settings))
         assert [row.n for row in tried] == [40, 80]
         rng, ids = generator(0), []
         for _ in range(2):
-            ids.append(sample(PROCESS, EXACT, shape=(40, L), steps=settings.steps, rng=rng, rule=settings.rule,
+            ids.append(sample(PROCESS, EXACT, shape=(40, L), steps=settings.steps, rng=rng, order=settings.order,
                               temperature=settings.temperature))  # fmt: skip
         assert torch.equal(tried[-1].latest, ids[1])
         last, found_here = tried[-1], quality(MICRO, torch.cat(ids))
@@ -618,7 +618,7 @@ def test_with_an_ending_the_law_to_compare_with_is_the_exact_conditional(strengt
     assert torch.equal(one.denoiser(Settings(ending=ending, strength=strength))(xt, t), guided)
     trained = one.denoiser(Settings(denoiser="trained", ending=ending, strength=strength))
     with torch.no_grad():
-        assert torch.equal(trained(xt, t), follow(told, 1, strength)(xt, t))
+        assert torch.equal(trained(xt, t), condition_on(told, 1, strength)(xt, t))
 
 
 def test_the_lab_draws_when_asked_and_keeps_what_was_tried():

@@ -13,7 +13,7 @@ from diffkit.evaluation.statistics import mean_of
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.sampler import canvas_from_text, infill
-from diffkit.sampling.unmasking import RULES
+from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
 PROCESS = MaskedDiffusion(V, MASK, "linear")
 
@@ -24,14 +24,17 @@ def noise_denoiser(zt, t):
 
 
 @given(
-    st.integers(0, 10_000), st.sampled_from(["ancestral", *RULES]), st.integers(1, L), st.sampled_from([0.0, 0.7, 1.0])
+    st.integers(0, 10_000),
+    st.sampled_from(["ancestral", *UNMASKING_ORDERS]),
+    st.integers(1, L),
+    st.sampled_from([0.0, 0.7, 1.0]),
 )
-def test_what_is_given_is_never_changed(seed, rule, steps, temperature):
+def test_what_is_given_is_never_changed(seed, order, steps, temperature):
     rng = generator(seed)
     canvas = MICRO.sample(4, rng)
     hidden = torch.rand(canvas.shape, generator=rng) < 0.6
     start = torch.where(hidden, MASK, canvas)
-    how = {"rule": rule, "temperature": temperature}
+    how = {"order": order, "temperature": temperature}
     filled = infill(PROCESS, noise_denoiser, start, steps=steps, rng=rng, **how)
     assert torch.equal(filled[~hidden], canvas[~hidden])
     assert not (filled == MASK).any()
@@ -58,7 +61,7 @@ def test_exact_filling_follows_the_exact_conditional():
     probs = (MICRO.log_prob(stories[fits]) - MICRO.log_prob(start)).exp()
     assert probs.sum() == pytest.approx(1, abs=1e-9) and len(probs) > 1
     filled = infill(
-        PROCESS, MICRO.denoiser(PROCESS), start.expand(20_000, -1), steps=3, rule="random", rng=generator(3)
+        PROCESS, MICRO.denoiser(PROCESS), start.expand(20_000, -1), steps=3, order="random", rng=generator(3)
     )
     counts = torch.stack([(filled == story).all(1).sum() for story in stories[fits]]).double()
     assert counts.sum() == 20_000

@@ -11,22 +11,22 @@ from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, masked_diffu
 from diffkit import load_model
 from diffkit.evaluation.bounds import order_bounds
 from diffkit.evaluation.parallel_cost import (
-    BadRule,
-    RuleBoard,
+    InvalidOrder,
+    OrderBoard,
     evenly,
     excess_nats,
-    rule_board,
+    order_board,
     sampler_nats,
-    score_rule,
-    shipped,
+    score_order,
+    shipped_folder,
 )
 from diffkit.evaluation.statistics import Estimate
 from diffkit.sampling.sampler import sample
-from diffkit.sampling.unmasking import RULES, Reveal, random_order
+from diffkit.sampling.unmasking import UNMASKING_ORDERS, Unmasking, random_order
 
 PROCESS = masked_diffusion()
 EXACT = MICRO.denoiser(PROCESS)
-FIXED = [name for name in RULES if name != "random"]  # these draw nothing
+FIXED = [name for name in UNMASKING_ORDERS if name != "random"]  # these draw nothing
 
 
 def law(plan, steps, denoise=EXACT):
@@ -59,7 +59,7 @@ def one_open_place(probs, is_masked, steps_left):
 @pytest.mark.parametrize("name", [*FIXED, "own"])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_kl_is_that_of_the_samplers_whole_law(name, steps):
-    plan = one_open_place if name == "own" else shipped()[name]
+    plan = one_open_place if name == "own" else shipped_folder()[name]
     q = law(plan, steps)
     assert abs(sum(q.values()) - 1) < 1e-9
     of_texts = torch.tensor([q.get(tuple(text), 0.0) for text in TEXTS.tolist()], dtype=torch.float64)
@@ -70,9 +70,9 @@ def test_the_kl_is_that_of_the_samplers_whole_law(name, steps):
     assert kl > -1e-12
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", UNMASKING_ORDERS)
 def test_one_place_a_step_costs_nothing_and_one_step_costs_the_same_for_all(name):
-    plan = shipped(seed=3)[name]
+    plan = shipped_folder(seed=3)[name]
     torch.testing.assert_close(sampler_nats(PROCESS, EXACT, TEXTS, plan, L), -PROBS.log())
     alone = EXACT(torch.full((1, L), MASK), torch.tensor([1000.0]))[0].log_softmax(-1)
     together = -alone[torch.arange(L), TEXTS].sum(1)
@@ -94,10 +94,10 @@ def test_a_drawn_order_bounds_the_law_of_the_random_sampler():
     assert ((ours.mean(0) - drawn.mean(0)).abs() < 5 * error + 1e-9).all()
 
 
-@pytest.mark.parametrize("name", RULES)
+@pytest.mark.parametrize("name", UNMASKING_ORDERS)
 @pytest.mark.parametrize("steps", [2, 3, 4])
 def test_an_even_plan_reveals_where_the_sampler_reveals(name, steps):
-    plan, mover, zt = evenly(RULES[name], seed=2), Reveal(PROCESS, name), torch.full((40, L), MASK)
+    plan, mover, zt = evenly(UNMASKING_ORDERS[name], seed=2), Unmasking(PROCESS, name), torch.full((40, L), MASK)
     times = torch.linspace(1000, 0, steps + 1, dtype=torch.float64)
     for i in range(steps):
         left = steps - i
@@ -134,7 +134,7 @@ def test_one_place_a_step_is_the_any_order_model_also_when_it_is_wrong():
     ],
 )
 def test_answers_that_are_none_are_named(plan, says):
-    with pytest.raises(BadRule, match=says):
+    with pytest.raises(InvalidOrder, match=says):
         sampler_nats(PROCESS, EXACT, TEXTS, plan, 3)
 
 
@@ -152,22 +152,22 @@ def test_steps_and_names_are_checked():
     with pytest.raises(ValueError, match="of at least 1, got 0"):
         sampler_nats(PROCESS, EXACT, TEXTS, one_open_place, 0)
     with pytest.raises(ValueError, match="left_to_right.*got 'best'"):
-        score_rule("best", MICRO)
+        score_order("best", MICRO)
 
 
 def test_scores_are_means_of_the_same_stories():
-    nats = excess_nats(shipped()["margin"], TALES, steps=4, n=8, seed=5)
-    score = score_rule("margin", TALES, steps=4, n=8, seed=5)
+    nats = excess_nats(shipped_folder()["margin"], TALES, steps=4, n=8, seed=5)
+    score = score_order("margin", TALES, steps=4, n=8, seed=5)
     assert score.mean == pytest.approx(nats.mean().item()) and score.standard_error > 0
 
 
 def test_the_board_is_sorted_and_prints_as_a_table():
-    board = rule_board({"mine": one_open_place}, MICRO, steps=(2, 3), n=8)
-    assert set(board.rows) == {*RULES, "mine"} and board.steps == (2, 3)
+    board = order_board({"mine": one_open_place}, MICRO, steps=(2, 3), n=8)
+    assert set(board.rows) == {*UNMASKING_ORDERS, "mine"} and board.steps == (2, 3)
     last = [row[-1].mean for row in board.rows.values()]
     assert last == sorted(last)
     shown = repr(
-        RuleBoard(
+        OrderBoard(
             (4, 16), {"a": (Estimate(1.5, 0.1), Estimate(-1e-9, 0.0)), "longer": (Estimate(12, 1), Estimate(2, 1))}
         )
     )
@@ -187,7 +187,7 @@ def test_a_trained_model_is_judged_too():
         def forward(self, zt, t):
             return EXACT(zt, t)
 
-    given = [score_rule("margin", MICRO, steps=2, n=16, model=model) for model in (None, Model())]
+    given = [score_order("margin", MICRO, steps=2, n=16, model=model) for model in (None, Model())]
     assert given[0] == given[1]
 
 
@@ -196,24 +196,24 @@ def test_a_trained_model_is_judged_too():
 
 @pytest.mark.slow
 def test_what_the_notebooks_say_of_rules():
-    costs = {name: score_rule(name, TALES, steps=16).mean for name in RULES}
+    costs = {name: score_order(name, TALES, steps=16).mean for name in UNMASKING_ORDERS}
     assert 1.8 < min(costs.values()) < 2.6 and min(costs, key=costs.get) in ("random", "margin")
     assert min(costs["confidence"], costs["entropy"]) > 2.5 * costs["random"]
-    assert score_rule(evenly(one_open_question), TALES, steps=16).mean < 0.2
-    assert score_rule(sure_and(1), TALES, steps=14, n=256).mean < 1e-6 < score_rule(sure_and(1), TALES, steps=12).mean
+    assert score_order(evenly(one_open_question), TALES, steps=16).mean < 0.2
+    assert score_order(sure_and(1), TALES, steps=14, n=256).mean < 1e-6 < score_order(sure_and(1), TALES, steps=12).mean
     eight = {"one": evenly(one_open_question), "two": two_far_apart, "known and one": sure_and(1)}
-    eight = {name: score_rule(plan, TALES, steps=8).mean for name, plan in eight.items()}
+    eight = {name: score_order(plan, TALES, steps=8).mean for name, plan in eight.items()}
     assert eight["two"] < 1.3 < 2 < eight["one"] < 4.5 < eight["known and one"]
-    assert score_rule(strangers, TALES, steps=6).mean < 0.9
+    assert score_order(strangers, TALES, steps=6).mean < 0.9
 
 
 @pytest.mark.slow
 def test_the_capstones_rule_pays_with_a_trained_network():
     model = load_model("tales-mdlm")
     costs = {
-        name: score_rule(plan, TALES, steps=16, n=32, model=model).mean
-        for name, plan in {"random": shipped()["random"], "one": evenly(one_open_question)}.items()
+        name: score_order(plan, TALES, steps=16, n=32, model=model).mean
+        for name, plan in {"random": shipped_folder()["random"], "one": evenly(one_open_question)}.items()
     }
     assert costs["one"] < 0.6 < 1.5 < costs["random"]
-    texts = sample(model.process, model, shape=(64, 48), steps=16, rng=generator(0), rule=one_open_question)
+    texts = sample(model.process, model, shape=(64, 48), steps=16, rng=generator(0), order=one_open_question)
     assert (TALES.log_prob(texts) > -torch.inf).double().mean() > 0.8

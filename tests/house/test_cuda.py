@@ -13,17 +13,17 @@ from diffkit.cli.main import main
 from diffkit.data.batches import StoryBatches
 from diffkit.evaluation.bounds import error_by_count, nelbo, order_bounds
 from diffkit.evaluation.infilling import conditional_gap
-from diffkit.evaluation.parallel_cost import score_rule
+from diffkit.evaluation.parallel_cost import score_order
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model, load_model
 from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.guidance import follow
-from diffkit.sampling.parallel import Parallel, above
+from diffkit.sampling.guidance import condition_on
+from diffkit.sampling.parallel import ParallelUnmasking, confidence_threshold
 from diffkit.sampling.sampler import last_frame, sample
-from diffkit.sampling.skipping import FirstHitting, Lazy, Remembered, even_times, fast_frames
+from diffkit.sampling.skipping import FirstHitting, NoChangeCache, SkipIdle, even_times, fast_frames
 from diffkit.sampling.variable_length import grow
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import fit
 
 sampling = importlib.import_module("diffkit.sampling.sampler")
@@ -58,9 +58,9 @@ def test_bounds_agree(pair):
 def test_same_seed_same_story(pair):
     """Draws are made on the CPU in float64, so a token differs only at a near tie: one story of three may."""
     model, on_gpu = pair
-    rule = model.process.default_rule
+    order = model.process.default_order
     texts = [
-        sample(each.process, each, shape=(3, L), steps=12, rng=seeded(2), rule=rule).cpu() for each in (model, on_gpu)
+        sample(each.process, each, shape=(3, L), steps=12, rng=seeded(2), order=order).cpu() for each in (model, on_gpu)
     ]
     assert (texts[0] == texts[1]).all(1).sum() >= 2
 
@@ -73,11 +73,11 @@ def test_exact_denoiser_answers_on_the_gpu():
     assert there.is_cuda and torch.equal(there.cpu(), TALES.denoiser(process)(zt, t))
 
 
-@pytest.mark.parametrize("rule", sampling.RULES)
-def test_rules(rule):
+@pytest.mark.parametrize("order", sampling.UNMASKING_ORDERS)
+def test_rules(order):
     model = load_model("tales-mdlm")
     texts = [
-        sample(model.process, each, shape=(3, L), steps=12, rng=seeded(3), rule=rule, top_k=20).cpu()
+        sample(model.process, each, shape=(3, L), steps=12, rng=seeded(3), order=order, top_k=20).cpu()
         for each in (model, load_model("tales-mdlm").cuda())
     ]
     assert (texts[0] == texts[1]).all(1).sum() >= 2
@@ -86,11 +86,15 @@ def test_rules(rule):
 def test_fast_samplers():
     model, on_gpu = load_model("tales-mdlm"), load_model("tales-mdlm").cuda()
     process = model.process
-    for sampler in (Lazy(process, even_times(1000, 12)), FirstHitting(process), Parallel(process, above(0.9))):
+    for sampler in (
+        SkipIdle(process, even_times(1000, 12)),
+        FirstHitting(process),
+        ParallelUnmasking(process, confidence_threshold(0.9)),
+    ):
         texts = [last_frame(fast_frames(sampler, each, shape=(3, L), rng=seeded(4))) for each in (model, on_gpu)]
         assert texts[1].tokens.is_cuda
         assert (texts[0].tokens == texts[1].tokens.cpu()).all(1).sum() >= 2
-    kept = sample(process, Remembered(on_gpu), shape=(2, L), steps=12, rng=seeded(5))
+    kept = sample(process, NoChangeCache(on_gpu), shape=(2, L), steps=12, rng=seeded(5))
     assert torch.equal(kept, sample(process, on_gpu, shape=(2, L), steps=12, rng=seeded(5)))
 
 
@@ -109,7 +113,7 @@ def test_grow_and_write():
 
 def test_guidance_and_exact_comparisons():
     model = load_model("tales-mdlm-conditional").cuda()
-    told = follow(model, 1)
+    told = condition_on(model, 1)
     assert sample(model.process, told, shape=(2, L), steps=4, rng=seeded()).is_cuda
     plain = [load_model("tales-mdlm"), load_model("tales-mdlm").cuda()]
     x0 = TALES.sample(4, seeded())
@@ -122,7 +126,7 @@ def test_guidance_and_exact_comparisons():
     orders = torch.stack([torch.randperm(L, generator=seeded(i)) for i in range(4)])
     nats = [order_bounds(process, each, x0, orders) for each in plain]
     assert torch.allclose(nats[0], nats[1], atol=2e-3)
-    costs = [score_rule("confidence", TALES, steps=6, n=4, model=each).mean for each in plain]
+    costs = [score_order("confidence", TALES, steps=6, n=4, model=each).mean for each in plain]
     assert costs[0] == pytest.approx(costs[1], abs=1e-2)
 
 
@@ -153,7 +157,7 @@ def run(on_cpu, folder=None, steps=12, resume=False):
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.manual_seed(0)
     model = build_model(MaskedDiffusion(TALES.vocab_size, TALES.mask_id), "pico", max_length=L)
-    settings = TrainSettings(steps=12, warmup=2, save_every=6, optimizer="muon")
+    settings = TrainConfig(steps=12, warmup=2, save_every=6, optimizer="muon")
     batches, accelerator = StoryBatches(TALES, 16, 0), Accelerator(cpu=on_cpu)
     records = fit(model, batches, settings, folder=folder, accelerator=accelerator, resume=resume)
     return [record.loss for _, record in zip(range(steps), records, strict=False)]
@@ -173,5 +177,5 @@ def test_bfloat16_answers_nearly_the_same():
     x0 = TALES.sample(256, seeded())
     nats = [nelbo(each.process, each, x0, rng=seeded(1)).mean / L for each in (model, rounded)]
     assert nats[1] == pytest.approx(nats[0], abs=0.01)
-    texts = sample(rounded.process, rounded, shape=(256, L), steps=L, rng=seeded(2), rule="random").cpu()
+    texts = sample(rounded.process, rounded, shape=(256, L), steps=L, rng=seeded(2), order="random").cpu()
     assert (TALES.log_prob(texts) > -torch.inf).double().mean() > 0.7  # 0.9 of a model in float32, too

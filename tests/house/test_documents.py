@@ -11,7 +11,7 @@ import pytest
 
 import diffkit
 from diffkit.cli.settings import DataSettings, ModelSettings, read_config
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 
 ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.md"), *ROOT.glob("data/**/*.md")]
@@ -89,7 +89,7 @@ def blocks(page, kind):
     return re.findall(rf"^```{kind}\n(.*?)^```", page.read_text(encoding="utf-8"), re.S | re.M)
 
 
-SECTIONS = {"data": DataSettings, "model": ModelSettings, "train": TrainSettings}
+SECTIONS = {"data": DataSettings, "model": ModelSettings, "train": TrainConfig}
 
 
 @each_page

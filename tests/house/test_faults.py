@@ -150,7 +150,7 @@ PREPARING = [("corpus.py", "", 1500), ("chunks.py", "", 80), ("data.py", "", 60)
 STEPPING = [("train.py", "", 200), ("state.py", "advance", 60), ("state.py", "advance", 60)]
 STEPPING += [("state.py", "_learn_from_batch", 60)]
 SAVING = [("checkpoint.py", "save_checkpoint", 10), ("checkpoint.py", "_to_disk", 12)]
-SAVING += [("checkpoint.py", "whole_or_absent", 20), ("checkpoint.py", "drop_checkpoints", 12)]
+SAVING += [("checkpoint.py", "atomic_folder", 20), ("checkpoint.py", "drop_checkpoints", 12)]
 
 
 def killed_in_code(commands, folder, file, function, line):

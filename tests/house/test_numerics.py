@@ -159,7 +159,7 @@ def test_bfloat16_fills_in_as_well(network):
     start = torch.where(hidden, MASK, STORIES)[:16]
 
     def filled(denoise):
-        return infill(network.process, denoise, start, steps=4, rng=generator(4), rule="confidence")
+        return infill(network.process, denoise, start, steps=4, rng=generator(4), order="confidence")
 
     def valid(ids):
         return (TALES.log_prob(ids) > -torch.inf).sum()

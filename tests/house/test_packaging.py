@@ -194,8 +194,8 @@ def test_wheel_holds_code_settings_and_model(built):
     with zipfile.ZipFile(built[1]) as wheel:
         names = set(wheel.namelist())
     about = {name for name in names if name.startswith(f"diffkit-{PROJECT['version']}.dist-info/")}
-    shipped = {f"diffkit/{name.removeprefix('data/')}" for name in SETTINGS_AND_MODEL}
-    assert names - about == CODE | shipped
+    shipped_folder = {f"diffkit/{name.removeprefix('data/')}" for name in SETTINGS_AND_MODEL}
+    assert names - about == CODE | shipped_folder
     assert f"diffkit-{PROJECT['version']}.dist-info/licenses/LICENSE" in about
     assert built[1].stat().st_size < 5 * MAX_BYTES
 

@@ -34,7 +34,7 @@ from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import load_corpus
 from diffkit.data.tokenizer import SPECIAL_TOKENS, load_tokenizer
 from diffkit.evaluation.judge import load_judge
-from diffkit.io import write_whole
+from diffkit.io import write_atomic
 from diffkit.model import build_model, load_model, model_folder
 from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
@@ -448,7 +448,7 @@ def test_a_file_is_not_written_through_a_link(tmp_path):
     """The link is replaced; what it led to stays."""
     (tmp_path / "theirs").write_text("theirs", encoding="utf-8")
     (tmp_path / "report.json").symlink_to(tmp_path / "theirs")
-    write_whole(tmp_path / "report.json", "ours")
+    write_atomic(tmp_path / "report.json", "ours")
     assert (tmp_path / "theirs").read_text(encoding="utf-8") == "theirs"
     assert not (tmp_path / "report.json").is_symlink()
 

@@ -15,7 +15,7 @@ from diffkit.model import build_model, load_model, quiet
 from diffkit.network.attention import KeyValueCache
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.sampling.sampler import denoise_frames, infill, last_frame, sample
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import fit
 
 PROCESS = Autoregressive(V, MASK)
@@ -166,7 +166,7 @@ def test_it_trains_by_the_same_loop_and_is_saved_as_one_folder(tmp_path):
     shop = build(DataSettings("micro", batch_size=16, validation_sequences=64), settings, 0)
     assert shop.model.config.denoiser["causal"]
     before = shop.validate(shop.model)
-    train = TrainSettings(steps=30, objective="bound", lr=3e-3, warmup=1, ema=0.0)
+    train = TrainConfig(steps=30, objective="bound", lr=3e-3, warmup=1, ema=0.0)
     assert all(record.step for record in fit(shop.model, shop.batches, train))
     after = shop.validate(shop.model)
     assert MICRO.entropy() / L - 0.1 < after < 0.5 * before
@@ -181,7 +181,7 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="mask_id must be one of the 5 ids, got 5"):
         Autoregressive(5, 5)
     with pytest.raises(ValueError, match="'confidence' chooses places for masked diffusion; Autoregressive"):
-        sample(PROCESS, network(), shape=(1, L), steps=1, rng=generator(), rule="confidence")
+        sample(PROCESS, network(), shape=(1, L), steps=1, rng=generator(), order="confidence")
     with pytest.raises(ValueError, match="a cache needs a network that is causal"):
         network(causal=False)(TEXTS, 0.0, cache=KeyValueCache())
     cache = KeyValueCache()

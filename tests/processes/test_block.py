@@ -17,7 +17,7 @@ from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.sampler import denoise_frames, infill, sample
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.losses import OBJECTIVES
 from diffkit.training.trainer import fit
 
@@ -284,7 +284,7 @@ def test_it_trains_by_the_same_loop_and_is_saved_as_one_folder(tmp_path):
     shop = build(DataSettings("micro", batch_size=16, validation_sequences=64), settings, 0)
     assert shop.model.config.denoiser["block"] == 2 and not shop.model.config.denoiser["causal"]
     before = shop.validate(shop.model)
-    train = TrainSettings(steps=30, objective="bound", lr=3e-3, warmup=1, ema=0.0)
+    train = TrainConfig(steps=30, objective="bound", lr=3e-3, warmup=1, ema=0.0)
     assert all(record.step for record in fit(shop.model, shop.batches, train))
     assert MICRO.entropy() / L - 0.1 < shop.validate(shop.model) < 0.5 * before
     with quiet():
@@ -307,7 +307,7 @@ def test_mistakes_are_named():
     with pytest.raises(ValueError, match="at least one token, got block=0"):
         BlockDiffusion(5, 1, 0)
     with pytest.raises(ValueError, match="'confidence' chooses places for masked diffusion; BlockDiffusion"):
-        sample(process(2), network(2), shape=(1, L), steps=1, rng=generator(), rule="confidence")
+        sample(process(2), network(2), shape=(1, L), steps=1, rng=generator(), order="confidence")
     with pytest.raises(ValueError, match=r"noisy and clean text one behind the other, \(B, 2 L\) ids, got \(16, 5\)"):
         network(2)(TEXTS, 0.0)
     with pytest.raises(ValueError, match=f"at most {L} tokens .* got {L + 1}"):

@@ -28,7 +28,7 @@ from diffkit.model import load_model, quiet
 from diffkit.processes.d3pm import D3PM, REVERSES
 from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.sampler import denoise_frames, noising_frames, sample
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.losses import bound, hybrid
 from diffkit.training.trainer import fit
 
@@ -49,7 +49,7 @@ def states(noise, language=DUO):
 
 def way_back(process, denoise):
     """p(x_s | x_t) as the package makes it, for the brute-force sums: (states, t, s) -> (n, L, V)."""
-    return lambda zt, t, s: process.back(
+    return lambda zt, t, s: process.reverse_probs(
         denoise(zt, torch.full((len(zt),), t)), zt, torch.full((len(zt),), t), torch.full((len(zt),), s)
     )
 
@@ -92,9 +92,9 @@ def test_steps_back_keep_the_marginals(noise, s, d, seed):
     zt = torch.arange(V)[:, None].expand(V, L)  # every token at every place
     t = torch.full((V,), s + d)
     back = process.posterior(process.one_hot(x0), zt, t, t - d)
-    weight = process.transitions.push(process.one_hot(x0), 0, t)[0].T  # (V, L)
+    weight = process.transitions.marginal(process.one_hot(x0), 0, t)[0].T  # (V, L)
     found = (weight[..., None] * back).nan_to_num(0.0).sum(0)
-    torch.testing.assert_close(found, process.transitions.push(process.one_hot(x0), 0, s)[0], atol=1e-12, rtol=0)
+    torch.testing.assert_close(found, process.transitions.marginal(process.one_hot(x0), 0, s)[0], atol=1e-12, rtol=0)
 
 
 @each_kind
@@ -138,7 +138,7 @@ def test_the_forms_agree_on_masks():
     joint, mixture = (D3PM(V, MASK, "absorbing", reverse=name) for name in ("joint", "mixture"))
     zt = torch.where(SUBSETS, MASK, TEXTS[4])
     logits, t, s = table_denoiser()(zt, None), torch.tensor(600), torch.tensor(200)
-    torch.testing.assert_close(joint.back(logits, zt, t, s), mixture.back(logits, zt, t, s), atol=1e-12, rtol=0)
+    torch.testing.assert_close(joint.reverse_probs(logits, zt, t, s), mixture.reverse_probs(logits, zt, t, s), atol=1e-12, rtol=0)
 
 
 # --------------------------------------------------------------------------------------------------------------- bound
@@ -341,7 +341,7 @@ def test_settings_build_the_process_again(noise, reverse):
 def test_it_trains_and_is_saved_as_one_folder(tmp_path, noise):
     settings = ModelSettings("nano", process="d3pm", noise=noise, schedule="linear", T=100, time="sinusoidal")
     shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), settings, 0)
-    train = TrainSettings(steps=100, objective="hybrid", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
+    train = TrainConfig(steps=100, objective="hybrid", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
     assert all(record.step for record in fit(shop.model, shop.batches, train))
     gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 300, rng=generator())
     assert -0.5 < gap.mean < 2.5  # measured 1.1 and 1.3
@@ -374,7 +374,7 @@ def test_noise_on_the_way_there_adds_up(noise):
     frames = list(noising_frames(process, TEXTS[:1].expand(n, L), [0.0, 300.0, 700.0], rng=generator(5)))
     assert torch.equal(frames[0].tokens, TEXTS[:1].expand(n, L))
     for frame in frames[1:]:
-        want = process.transitions.push(process.one_hot(TEXTS[:1]), 0, frame.t)[0]  # (L, V)
+        want = process.transitions.marginal(process.one_hot(TEXTS[:1]), 0, frame.t)[0]  # (L, V)
         found = process.one_hot(frame.tokens).mean(0)
         assert ((found - want).abs() <= 5 * (want * (1 - want) / n).sqrt() + 1e-12).all()
     if noise == "absorbing":  # what is hidden stays hidden

@@ -22,7 +22,7 @@ from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.embedding_diffusion import MOVERS
 from diffkit.processes.plaid import Plaid
 from diffkit.sampling.sampler import denoise_frames, noising_frames, sample
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.losses import end_to_end, likelihood
 from diffkit.training.trainer import fit
 
@@ -53,15 +53,15 @@ def one_number(method, T=1000, **settings):
 
 def die_denoiser(process):
     def exact(zt, t):
-        log_p = process.evidence(zt, t) + torch.cat([DIE, torch.zeros(1)]).log()
-        return process.raw_from(log_p.log_softmax(-1), zt, t)
+        log_p = process.log_likelihood(zt, t) + torch.cat([DIE, torch.zeros(1)]).log()
+        return process.ideal_output(log_p.log_softmax(-1), zt, t)
 
     return exact
 
 
 def over_the_line(process, time, nats_of):
     """E over the words of DIE and over z_t of (states z, times, words) -> (n,) nats."""
-    signal, noise = (x.item() for x in process.strengths(time))
+    signal, noise = (x.item() for x in process.alpha_sigma(time))
     total = 0.0
     for word, p in enumerate(DIE):
         density = Normal(signal * process.vectors()[word].item(), noise).log_prob(LINE).exp()
@@ -89,7 +89,7 @@ def die_bound(process, denoise, times, weights):
 
 def marginal_excess(process):
     """KL(q(z_T) || standard normal): all that the bound of the exact denoiser lacks."""
-    signal, noise = (x.item() for x in process.strengths(float(process.T)))
+    signal, noise = (x.item() for x in process.alpha_sigma(float(process.T)))
     q = sum(p * Normal(signal * process.vectors()[w].item(), noise).log_prob(LINE).exp() for w, p in enumerate(DIE))
     return torch.trapezoid(torch.special.xlogy(q, q) - q * Normal(0.0, 1.0).log_prob(LINE), LINE).item()
 
@@ -102,7 +102,7 @@ def marginal_excess(process):
 def test_the_posterior_is_bayes_rule_for_two_normals(method, s, gap):
     """q(z_s | z_t, x) from q(z_s | x) and q(z_t | z_s), by adding precisions."""
     process, t = made(method), s + gap
-    (a, b), (a_s, b_s) = ([x.item() for x in process.strengths(time)] for time in (t, s))
+    (a, b), (a_s, b_s) = ([x.item() for x in process.alpha_sigma(time)] for time in (t, s))
     ratio = a / a_s
     spread = b * b - (ratio * b_s) ** 2  # variance of z_t given z_s
     x, zt = torch.randn(2, 1, 2, 16, generator=generator()).double()
@@ -128,13 +128,13 @@ def test_the_weight_is_the_divergence_of_a_step():
 def test_evidence_and_the_end_are_normal_densities(method):
     process, time = made(method), torch.tensor([400.0, 100.0])
     zt = torch.randn(2, 3, 16, generator=generator(3)).double()
-    signal, noise = process.strengths(time)
+    signal, noise = process.alpha_sigma(time)
     want = Normal(signal[..., None] * process.vectors(), noise[..., None]).log_prob(zt[:, :, None]).sum(-1)
-    found = process.evidence(zt, time)
+    found = process.log_likelihood(zt, time)
     assert (found[..., MASK] == -torch.inf).all()
     words = [v for v in range(V) if v != MASK]
     assert ((found - want)[..., words].std(-1) < 1e-9).all()  # up to a constant of each place
-    signal, noise = (x.reshape(()) for x in process.strengths(1000.0))
+    signal, noise = (x.reshape(()) for x in process.alpha_sigma(1000.0))
     last = kl_divergence(Normal(signal * process.vectors()[TEXTS], noise), Normal(0.0, 1.0)).sum(-1)
     torch.testing.assert_close(process.prior_loss(TEXTS), last)
 
@@ -152,7 +152,7 @@ def test_noise_has_the_strength_it_says(method):
     """Mean and spread over 4,000 draws: five standard errors, 6e-7 for each of two."""
     process, t = made(method), torch.full((4000,), 300.0)
     zt, hit = process.corrupt(TEXTS[:1].expand(4000, L), t, generator(1))
-    signal, noise = (x.item() for x in process.strengths(300.0))
+    signal, noise = (x.item() for x in process.alpha_sigma(300.0))
     rest = (zt - signal * process.vectors()[TEXTS[0]]) / noise
     assert abs(rest.mean().item()) < 5 / math.sqrt(rest.numel())
     assert abs(rest.square().mean().item() - 1) < 5 * math.sqrt(2 / rest.numel())
@@ -170,7 +170,7 @@ def test_diffusion_lms_bound_comes_down_to_the_entropy_as_steps_grow():
         denoise = die_denoiser(process)
 
         def rounding(states, t, x0, process=process):  # KL(p(w | z_0) || softmax(e z_0)), from its two cross-entropies
-            posterior = (process.evidence(states, t) + torch.cat([DIE, torch.zeros(1)]).log()).log_softmax(-1)
+            posterior = (process.log_likelihood(states, t) + torch.cat([DIE, torch.zeros(1)]).log()).log_softmax(-1)
             return (posterior - process.rounding(states)).gather(-1, x0[..., None])[..., 0]
 
         known = DIE_ENTROPY + marginal_excess(process) + over_the_line(process, 0.0, rounding)
@@ -210,15 +210,15 @@ def test_the_bound_of_the_exact_denoiser_is_near_the_entropy_on_micro(method):
 
 def test_plaids_beliefs_are_bayes_rule_over_all_texts():
     process, zt, t = made(Plaid), torch.randn(7, L, 16, generator=generator(3)).double(), torch.full((7,), 420.0)
-    density = process.evidence(zt, t)  # (7, L, V)
+    density = process.log_likelihood(zt, t)  # (7, L, V)
     log_p = PROBS.log() + density[:, torch.arange(L), TEXTS].sum(-1)  # (7, texts)
     weight = log_p.softmax(1)
     want = torch.einsum("nx,xlv->nlv", weight, torch.nn.functional.one_hot(TEXTS, V).double())
     raw = MICRO.denoiser(process)(zt, t)
-    torch.testing.assert_close(process.belief(raw, zt, t), want, atol=1e-9, rtol=1e-6)
+    torch.testing.assert_close(process.token_probs(raw, zt, t), want, atol=1e-9, rtol=1e-6)
     torch.testing.assert_close(process.estimate(raw, zt, t), want @ process.vectors(), atol=1e-8, rtol=1e-6)
     other = made(DiffusionLM, clamp=0.0)
-    density = other.evidence(zt, t)
+    density = other.log_likelihood(zt, t)
     weight = (PROBS.log() + density[:, torch.arange(L), TEXTS].sum(-1)).softmax(1)
     want = torch.einsum("nx,xle->nle", weight, other.vectors()[TEXTS])
     torch.testing.assert_close(MICRO.denoiser(other)(zt, t), want, atol=1e-8, rtol=1e-6)
@@ -310,7 +310,7 @@ def test_every_sampler_ends_in_words(method, sampler):
 def test_ddim_keeps_the_noise_and_renoising_forgets_it():
     process, x = made(Plaid), torch.randn(1, 1, 16, generator=generator()).double()
     t, s = torch.tensor([600.0]), torch.tensor([200.0])
-    (a, b), (a_s, b_s) = process.strengths(t), process.strengths(s)
+    (a, b), (a_s, b_s) = process.alpha_sigma(t), process.alpha_sigma(s)
     zt = a * x + b * 1.5
     torch.testing.assert_close(MOVERS["ddim"](process, x, zt, t, s, generator()), a_s * x + b_s * 1.5)
     found = torch.cat([MOVERS["renoise"](process, x, zt, t, s, generator(i)) for i in range(2000)])
@@ -338,7 +338,7 @@ def test_a_low_score_temperature_takes_the_noise_for_larger():
     """The noise in z_t that the guess implies, divided by the temperature (arXiv:2305.18619, section 2)."""
     plain, cool, t = made(Plaid), made(Plaid, score_temperature=0.9), torch.tensor([500.0])
     zt, raw = torch.randn(1, L, 16, generator=generator()).double(), torch.randn(1, L, V, generator=generator())
-    signal, noise = plain.strengths(t)
+    signal, noise = plain.alpha_sigma(t)
     implied = [(zt - signal * process.estimate(raw, zt, t)) / noise for process in (plain, cool)]
     torch.testing.assert_close(implied[1], implied[0] / 0.9)
 
@@ -359,7 +359,7 @@ def test_self_conditioning_shows_the_network_its_own_first_guess(method):
             + both[..., 16:].sum(-1)[..., None]
         )
 
-    found = process.reconsidered(network, zt, t, rows=2)
+    found = process.self_conditioned_output(network, zt, t, rows=2)
     assert process.input_size == 32 and [each.shape[0] for each in asked] == [2, 5] and found.shape == (5, L, width)
     assert torch.equal(asked[0][..., :16], zt[:2]) and (asked[0][..., 16:] == 0).all()
     guess = process.estimate(network(asked[0], t), zt[:2], torch.full((2,), t))
@@ -367,7 +367,7 @@ def test_self_conditioning_shows_the_network_its_own_first_guess(method):
     assert torch.equal(asked[1][..., :16], zt) and (asked[1][2:, :, 16:] == 0).all()
     assert not asked[1].requires_grad
     asked.clear()
-    process.reconsidered(network, zt, t, rows=0)
+    process.self_conditioned_output(network, zt, t, rows=0)
     assert len(asked) == 1 and (asked[0][..., 16:] == 0).all()
 
 
@@ -406,7 +406,7 @@ def test_it_trains_and_is_saved_as_one_folder(tmp_path, name, objective, worst, 
     options = ModelSettings("nano", process=name, time="adaln", self_conditioned=self_conditioned)
     shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
     start = shop.model.process.words.detach().clone()
-    train = TrainSettings(steps=60, objective=objective, lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
+    train = TrainConfig(steps=60, objective=objective, lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
     assert all(record.step for record in fit(shop.model, shop.batches, train))
     assert (shop.model.process.words - start).abs().max() > 0.01
     gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 300, rng=generator(), draws=16)
@@ -442,7 +442,7 @@ def test_mistakes_are_named():
     for time in (-1.0, 1001.0):
         for method in METHODS:
             with pytest.raises(ValueError, match=r"t must lie in \[0, 1000\]"):
-                made(method).strengths(time)
+                made(method).alpha_sigma(time)
     with pytest.raises(ValueError, match="leave them out"):
         list(denoise_frames(made(DiffusionLM), MICRO.denoiser(made(DiffusionLM)), shape=(1, L), steps=2, rng=generator(), top_k=2))  # noqa: E501  # fmt: skip
 
@@ -462,7 +462,7 @@ def test_noise_on_the_way_there_adds_up(method):
     frames = list(noising_frames(process, TEXTS[:1].expand(800, L), times, rng=generator(3)))
     assert [frame.t for frame in frames] == times and frames[0].tokens.shape == (800, L)
     for frame, time in zip(frames, times, strict=True):
-        signal, noise = (x.item() for x in process.strengths(time))
+        signal, noise = (x.item() for x in process.alpha_sigma(time))
         rest = (frame.z - signal * process.vectors()[TEXTS[0]]) / noise
         assert abs(rest.mean().item()) < 5 / math.sqrt(rest.numel())
         assert abs(rest.square().mean().item() - 1) < 5 * math.sqrt(2 / rest.numel())

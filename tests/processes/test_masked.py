@@ -386,16 +386,16 @@ def test_the_last_step_reveals_everything():
 def test_evidence_and_raw_make_the_exact_denoiser():
     process = masked_diffusion()
     zt = torch.where(SUBSETS, MASK, TEXTS[0])
-    assert torch.equal(process.evidence(zt, torch.ones(32)), MICRO.seen(zt))
+    assert torch.equal(process.log_likelihood(zt, torch.ones(32)), MICRO.seen(zt))
     log_p = torch.randn(32, L, V, generator=generator()).log_softmax(-1)
-    assert process.raw_from(log_p, zt, torch.ones(32)) is log_p
+    assert process.ideal_output(log_p, zt, torch.ones(32)) is log_p
 
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 def test_every_process_brings_what_process_leaves_open(process):
     methods = {name: item for name, item in vars(Process).items() if inspect.isfunction(item) and name[0] != "_"}
     left_open = [name for name, item in methods.items() if "NotImplementedError" in inspect.getsource(item)]
-    assert left_open == ["corrupt", "loss", "bound", "step", "evidence", "raw_from"]
+    assert left_open == ["corrupt", "loss", "bound", "step", "evidence", "ideal_output"]
     for name, item in methods.items():
         own = getattr(process, name)
         assert list(inspect.signature(own).parameters) == list(inspect.signature(item).parameters), name

@@ -28,7 +28,7 @@ from diffkit.processes.d3pm import D3PM
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SAMPLERS, SEDD, euler, tweedie
 from diffkit.sampling.sampler import denoise_frames, sample
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.losses import bound, score_entropy
 from diffkit.training.trainer import fit
 
@@ -96,7 +96,7 @@ def test_it_is_never_negative_and_zero_with_its_gradient_at_the_true_ratio(noise
     zt = torch.where(zt == MASK, MASK, zt if noise == "uniform" else x0)
     assert (process.score_entropy(table_denoiser(seed)(zt, t), x0, zt, t) > -1e-9).all()
     known = process.one_hot(x0).log()  # a posterior that knows x_0
-    raw = process.raw_from(known, zt, t).clamp(min=-600).requires_grad_()
+    raw = process.ideal_output(known, zt, t).clamp(min=-600).requires_grad_()
     at_best = process.score_entropy(raw, x0, zt, t)
     assert at_best.abs().max() < 1e-7
     assert torch.autograd.grad(at_best.sum(), raw)[0].abs().max() < 1e-7
@@ -211,7 +211,7 @@ def test_values_and_gradients_are_finite_at_both_ends(noise, schedule, t):
         assert value.isfinite() and torch.autograd.grad(value, logits)[0].isfinite().all()
     exact = MICRO.denoiser(process)
     zt, _ = process.corrupt(TEXTS, times, generator())
-    assert process.belief(exact(zt, times), zt, times).isfinite().all()
+    assert process.token_probs(exact(zt, times), zt, times).isfinite().all()
 
 
 # ------------------------------------------------------------------------------------------------------------- sampling
@@ -227,9 +227,9 @@ def test_tweedie_with_the_exact_score_is_the_exact_step(noise, schedule):
         t, s = torch.full((16,), time, dtype=torch.float64), torch.full((16,), earlier, dtype=torch.float64)
         score = process.log_score(MICRO.denoiser(process)(zt, t), zt, t).exp()
         found = tweedie(process, score, zt, t, s)
-        want = twin.back(MICRO.denoiser(twin)(zt, t), zt, t, s)
+        want = twin.reverse_probs(MICRO.denoiser(twin)(zt, t), zt, t, s)
         torch.testing.assert_close(found / found.sum(-1, keepdim=True), want, atol=1e-6, rtol=0)
-    assert (process.belief(MICRO.denoiser(process)(zt, t), zt, t)[..., MASK] == 0).all()
+    assert (process.token_probs(MICRO.denoiser(process)(zt, t), zt, t)[..., MASK] == 0).all()
 
 
 @each_noise
@@ -277,7 +277,7 @@ def way_back(process):
     """p(z_s | z_t) as the sampler draws it, with the exact score: (states, t, s) -> (n, L, V)."""
     denoise = DUO.denoiser(process)
 
-    def reverse(zt, t, s):
+    def reverse_probs(zt, t, s):
         t, s = process.inside(torch.full((len(zt),), t)), torch.full((len(zt),), s, dtype=torch.float64)
         chances = SAMPLERS[process.sampler](process, process.log_score(denoise(zt, t), zt, t).exp(), zt, t, s)
         return chances / chances.sum(-1, keepdim=True)
@@ -326,7 +326,9 @@ def test_raw_zeros_know_nothing():
     process = SEDD(V, MASK, "absorbing", "linear")
     want = 0.7 / 0.3 / (V - 1)
     assert process.log_score(torch.zeros(1, L, V), zt, t).exp()[0, 0, WORDS].tolist() == pytest.approx([want] * (V - 1))
-    assert process.belief(torch.zeros(1, L, V), zt, t)[0, 0, WORDS].tolist() == pytest.approx([1 / (V - 1)] * (V - 1))
+    assert process.token_probs(torch.zeros(1, L, V), zt, t)[0, 0, WORDS].tolist() == pytest.approx(
+        [1 / (V - 1)] * (V - 1)
+    )
     process = SEDD(V, MASK, "uniform", "linear")
     assert process.log_score(torch.zeros(1, L, V), TEXTS[:1], t).exp()[0, 0, WORDS].tolist() == pytest.approx(
         [1] * (V - 1)
@@ -352,7 +354,7 @@ def test_settings_build_the_process_again(noise, schedule, sampler):
 def test_it_trains_and_is_saved_as_one_folder(tmp_path, noise, schedule):
     options = ModelSettings("nano", process="sedd", noise=noise, schedule=schedule, time="sinusoidal")
     shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
-    train = TrainSettings(steps=100, objective="score_entropy", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
+    train = TrainConfig(steps=100, objective="score_entropy", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
     assert all(record.step for record in fit(shop.model, shop.batches, train))
     gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 300, rng=generator(), draws=64)  # few draws: far out
     assert -0.5 < gap.mean < 4  # measured 1.2 and 3.0

@@ -21,9 +21,9 @@ from diffkit.processes.transitions import (
     check_reached,
     divergence,
     get_transitions,
+    leave_one_out,
     transition_settings,
     transitions_from,
-    without_own,
 )
 from diffkit.sampling.sampler import infill
 
@@ -46,9 +46,11 @@ def test_closed_forms_are_products_of_one_step_matrices(noise, schedule):
     made = process.transitions
     starts = range(V) if noise == "absorbing" else [v for v in range(V) if v != MASK]  # the rows that are ever used
     for s, t in itertools.combinations(range(7), 2):
-        torch.testing.assert_close(made.push(EYE, s, t)[0, starts], travel(process, s, t)[starts], atol=1e-12, rtol=0)
-        torch.testing.assert_close(made.pull(EYE, s, t)[0].T, made.push(EYE, s, t)[0], atol=1e-12, rtol=0)
-        torch.testing.assert_close(made.push(EYE, s, t)[0].sum(-1), torch.ones(V).double(), atol=1e-12, rtol=0)
+        torch.testing.assert_close(
+            made.marginal(EYE, s, t)[0, starts], travel(process, s, t)[starts], atol=1e-12, rtol=0
+        )
+        torch.testing.assert_close(made.likelihood(EYE, s, t)[0].T, made.marginal(EYE, s, t)[0], atol=1e-12, rtol=0)
+        torch.testing.assert_close(made.marginal(EYE, s, t)[0].sum(-1), torch.ones(V).double(), atol=1e-12, rtol=0)
 
 
 @each_kind
@@ -56,7 +58,7 @@ def test_the_last_marginal_is_the_limit(noise):
     """Exactly, for uniform and absorbing noise; nearly, for a Gaussian wide enough."""
     made = get_transitions(noise, V, MASK, get_schedule("linear", 50))
     words = [v for v in range(V) if v != MASK]
-    error = (made.push(EYE, 0, 50)[0, words] - made.limit()).abs().max().item()
+    error = (made.marginal(EYE, 0, 50)[0, words] - made.limit()).abs().max().item()
     assert error == 0 if noise != "gaussian" else 1e-9 < error < 0.05
     assert made.limit().sum().item() == pytest.approx(1, abs=1e-15)
 
@@ -72,17 +74,19 @@ def test_with_the_linear_schedule_beta_is_one_over_what_is_left():
 def test_moves_compose_and_can_be_undone(noise, times, seed):
     made, p = get_transitions(noise, V, MASK, "cosine"), rows(seed)
     r, s, t = sorted(times)
-    torch.testing.assert_close(made.push(made.push(p, r, s), s, t), made.push(p, r, t), atol=1e-12, rtol=0)
-    torch.testing.assert_close(made.pull(made.pull(p, s, t), r, s), made.pull(p, r, t), atol=1e-12, rtol=0)
+    torch.testing.assert_close(made.marginal(made.marginal(p, r, s), s, t), made.marginal(p, r, t), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        made.likelihood(made.likelihood(p, s, t), r, s), made.likelihood(p, r, t), atol=1e-12, rtol=0
+    )
     if made.keep(r, t, p.device).item() > 1e-3:
-        torch.testing.assert_close(made.unpush(made.push(p, r, t), r, t), p, atol=1e-11, rtol=0)
+        torch.testing.assert_close(made.unmix(made.marginal(p, r, t), r, t), p, atol=1e-11, rtol=0)
 
 
 @each_kind
 @given(s=st.integers(0, 7), d=st.integers(1, 7), seed=st.integers(0, 50))
 def test_push_and_pull_are_adjoint(noise, s, d, seed):
     made, p, f = get_transitions(noise, V, MASK, get_schedule("linear", 15)), rows(seed), rows(seed + 100)
-    both = [(made.push(p, s, s + d) * f).sum(-1), (p * made.pull(f, s, s + d)).sum(-1)]
+    both = [(made.marginal(p, s, s + d) * f).sum(-1), (p * made.likelihood(f, s, s + d)).sum(-1)]
     torch.testing.assert_close(*both, atol=1e-12, rtol=0)
 
 
@@ -90,7 +94,7 @@ def test_push_and_pull_are_adjoint(noise, s, d, seed):
 def test_rows_have_their_own_times(noise):
     made, p = get_transitions(noise, V, MASK, get_schedule("linear", 15)), rows(0)
     s, t = torch.tensor([1, 3, 1]), torch.tensor([2, 9, 15])
-    for act in (made.push, made.pull):
+    for act in (made.marginal, made.likelihood):
         one_by_one = torch.cat([act(p[i : i + 1], s[i], t[i]) for i in range(3)])
         torch.testing.assert_close(act(p, s, t), one_by_one, atol=1e-14, rtol=0)
 
@@ -102,7 +106,7 @@ def test_mixing_is_the_exponential_of_its_rates(noise):
     rates = made.limit().expand(V, V) - torch.eye(V).double()
     for t in (1.0, 300.0, 700.0, 900.0):
         sigma = -torch.log1p(-made.schedule.gamma(t))
-        torch.testing.assert_close(made.push(EYE, 0, t)[0], torch.matrix_exp(sigma * rates), atol=1e-12, rtol=0)
+        torch.testing.assert_close(made.marginal(EYE, 0, t)[0], torch.matrix_exp(sigma * rates), atol=1e-12, rtol=0)
 
 
 def test_gaussian_steps_are_short_symmetric_and_leave_mask_alone():
@@ -118,9 +122,9 @@ def test_gaussian_rounds_times_without_merging_steps():
     """A sampler of T - 1 steps meets times such as 2.5 and 1.4; whole ones next to each other stay apart."""
     made = get_transitions("gaussian", V, MASK, get_schedule("linear", 20))
     times = torch.linspace(20, 0, 20, dtype=torch.float64)
-    rounded = [made.push(EYE, float(s), float(t))[0, 0, 0].item() for t, s in itertools.pairwise(times)]
+    rounded = [made.marginal(EYE, float(s), float(t))[0, 0, 0].item() for t, s in itertools.pairwise(times)]
     assert all(stay < 1 for stay in rounded)
-    assert torch.equal(made.push(EYE, 1.6, 4.4), made.push(EYE, 2, 4))
+    assert torch.equal(made.marginal(EYE, 1.6, 4.4), made.marginal(EYE, 2, 4))
 
 
 @pytest.mark.parametrize("schedule", [get_schedule("cosine", 40), get_schedule("loglinear", 30, eps=0.2)])
@@ -129,7 +133,7 @@ def test_settings_build_them_again(noise, schedule):
     made = get_transitions(noise, V, MASK, schedule)
     again = transitions_from(json.loads(json.dumps(transition_settings(made))))
     assert transition_settings(again) == transition_settings(made) and again.name == noise
-    assert torch.equal(again.push(rows(1), 3, 20), made.push(rows(1), 3, 20))
+    assert torch.equal(again.marginal(rows(1), 3, 20), made.marginal(rows(1), 3, 20))
 
 
 def test_the_own_word_is_divided_out():
@@ -137,12 +141,12 @@ def test_the_own_word_is_divided_out():
     others, own = rows(3), rows(4)
     own[..., 2] = 0
     both = (others * own) / (others * own).sum(-1, keepdim=True)
-    found = without_own(both.log(), own.log()).softmax(-1)
+    found = leave_one_out(both.log(), own.log()).softmax(-1)
     want = others.clone()
     want[..., 2] = 0
     torch.testing.assert_close(found, want / want.sum(-1, keepdim=True), atol=1e-12, rtol=0)
     nothing = torch.full((1, 1, V), -torch.inf)
-    assert without_own(nothing, nothing).softmax(-1).isfinite().all()
+    assert leave_one_out(nothing, nothing).softmax(-1).isfinite().all()
 
 
 def test_divergence_knows_zero_and_infinity():
@@ -160,7 +164,7 @@ def test_divergence_knows_zero_and_infinity():
 def test_mistakes_are_named():
     made = get_transitions("uniform", V, MASK, "linear")
     with pytest.raises(ValueError, match="from s to a later t, got s=5 and t=4. Swap them"):
-        made.push(rows(0), 5, 4)
+        made.marginal(rows(0), 5, 4)
     with pytest.raises(ValueError, match=r"\['absorbing', 'gaussian', 'uniform'\], got 'masked'"):
         get_transitions("masked", V, MASK, "linear")
     with pytest.raises(ValueError, match="one of the 8 ids, got 8"):
@@ -186,7 +190,7 @@ def test_it_has_all_that_a_process_needs(process):
     for name in methods:
         wanted = list(inspect.signature(getattr(Process, name)).parameters)
         assert list(inspect.signature(getattr(process, name)).parameters) == wanted
-    assert not process.causal and process.bound_varies and process.default_rule == "ancestral"
+    assert not process.causal and process.bound_varies and process.default_order == "ancestral"
 
 
 @each_process

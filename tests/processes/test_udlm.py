@@ -17,7 +17,7 @@ from diffkit.processes.d3pm import D3PM
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.sampling.sampler import sample
-from diffkit.training.config import TrainSettings
+from diffkit.training.config import TrainConfig
 from diffkit.training.losses import score_entropy
 from diffkit.training.trainer import fit
 
@@ -130,7 +130,7 @@ def test_it_trains_and_is_saved_as_one_folder(tmp_path):
     """A process like any other: settings, folder, loss that falls."""
     options = ModelSettings("pico", process="udlm", noise="uniform", schedule="linear", time="adaln")
     shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
-    train = TrainSettings(steps=60, objective="score_entropy", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
+    train = TrainConfig(steps=60, objective="score_entropy", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
     before = gap_to_entropy(shop.model.process, shop.model, MICRO, 200, rng=generator())
     assert all(record.step for record in fit(shop.model, shop.batches, train))
     gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 200, rng=generator())

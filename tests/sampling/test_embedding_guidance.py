@@ -8,7 +8,7 @@ from toys import LABELS, MASK, MICRO, PROBS, TEXTS, L, V, generator
 
 from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.plaid import Plaid
-from diffkit.sampling.embedding_guidance import PutBack, exact_opinion, pushed
+from diffkit.sampling.embedding_guidance import ReplacementInfilling, exact_log_classifier, gradient_guided
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
 
 
@@ -25,13 +25,15 @@ def test_a_push_of_strength_one_is_bayes_rule(time):
     process, t = made(DiffusionLM), torch.full((20,), time, dtype=torch.float64)
     zt = process.diffuse(MICRO.sample(20, generator(1)), t, generator(2)).detach()
     for label in MICRO.labels:
-        found = pushed(process, MICRO.denoiser(process), exact_opinion(MICRO, process, label), 1.0)(zt, t)
+        found = gradient_guided(process, MICRO.denoiser(process), exact_log_classifier(MICRO, process, label), 1.0)(
+            zt, t
+        )
         torch.testing.assert_close(found, MICRO.denoiser(process, label)(zt, t), atol=1e-6, rtol=1e-6)
 
 
 def test_pushed_texts_end_as_asked():
     process, label = made(DiffusionLM), MICRO.labels[-1]
-    guided = pushed(process, MICRO.denoiser(process), exact_opinion(MICRO, process, label), 1.0)
+    guided = gradient_guided(process, MICRO.denoiser(process), exact_log_classifier(MICRO, process, label), 1.0)
     drawn = sample(process, guided, shape=(300, L), steps=40, rng=generator(3))
     ends = {tuple(row): end for row, end in zip(TEXTS.tolist(), LABELS, strict=True)}
     found = [ends.get(tuple(row)) for row in drawn.tolist()]
@@ -45,7 +47,7 @@ def test_known_words_stay_and_the_rest_fits(method):
     process, x0 = made(method), MICRO.sample(300, generator(4))
     start = torch.where(torch.arange(L) < 2, x0, MASK)
     frames = denoise_frames(
-        PutBack(process, start), MICRO.denoiser(process), shape=(300, L), steps=100, rng=generator(5)
+        ReplacementInfilling(process, start), MICRO.denoiser(process), shape=(300, L), steps=100, rng=generator(5)
     )
     filled = last_frame(frames).tokens
     assert torch.equal(filled[:, :2], x0[:, :2])
@@ -55,4 +57,4 @@ def test_known_words_stay_and_the_rest_fits(method):
 def test_mistakes_are_named():
     process = made(Plaid)
     with pytest.raises(ValueError, match="names words; it takes classifier_guided"):
-        pushed(process, MICRO.denoiser(process), exact_opinion(MICRO, process, MICRO.labels[0]), 1.0)
+        gradient_guided(process, MICRO.denoiser(process), exact_log_classifier(MICRO, process, MICRO.labels[0]), 1.0)

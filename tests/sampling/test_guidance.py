@@ -10,7 +10,7 @@ from diffkit.evaluation.bounds import mask_patterns
 from diffkit.model import build_model
 from diffkit.network.conditioning import Conditioned
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.guidance import classifier_guided, exact_classifier, follow, guide
+from diffkit.sampling.guidance import classifier_guided, condition_on, exact_classifier, guide
 from diffkit.sampling.sampler import sample
 
 PROCESS = MaskedDiffusion(V, MASK, "linear")
@@ -61,10 +61,10 @@ def test_scale_zero_draws_the_very_tokens_of_conditional_sampling():
     torch.nn.init.normal_(model.denoiser.label_embedding.weight, generator=generator())
     draws = [
         sample(PROCESS, denoise, shape=(16, L), steps=L, rng=generator(3))
-        for denoise in (follow(model, 1, 0.0), Conditioned(model, 1))
+        for denoise in (condition_on(model, 1, 0.0), Conditioned(model, 1))
     ]
     assert torch.equal(*draws)
-    guided = sample(PROCESS, follow(model, 1, 5.0), shape=(16, L), steps=L, rng=generator(3))
+    guided = sample(PROCESS, condition_on(model, 1, 5.0), shape=(16, L), steps=L, rng=generator(3))
     assert not torch.equal(guided, draws[0])
 
 
@@ -111,7 +111,7 @@ def test_a_classifier_without_an_opinion_changes_nothing():
 def test_the_guided_exact_denoiser_tells_stories_with_the_label(scale):
     process = MaskedDiffusion(TALES.vocab_size, TALES.mask_id, "linear")
     guided = guide(TALES.denoiser(process, "shared"), TALES.denoiser(process), scale)
-    ids = sample(process, guided, shape=(8, TALES.length), steps=TALES.length, rule="random", rng=generator())
+    ids = sample(process, guided, shape=(8, TALES.length), steps=TALES.length, order="random", rng=generator())
     assert (TALES.log_prob(ids) > -torch.inf).all()
     assert (TALES.template_labels[TALES.parse(ids)] == TALES.labels.index("shared")).all()
 
@@ -119,7 +119,7 @@ def test_the_guided_exact_denoiser_tells_stories_with_the_label(scale):
 def test_following_needs_a_label_that_the_model_knows():
     plain = build_model(PROCESS, {"hidden_size": 16, "num_layers": 1, "num_heads": 2}, max_length=L)
     with pytest.raises(ValueError, match="trained without labels"):
-        follow(plain, 0)
+        condition_on(plain, 0)
     model = build_model(PROCESS, {"hidden_size": 16, "num_layers": 1, "num_heads": 2}, max_length=L, labels=2)
     with pytest.raises(ValueError, match=r"label must be a whole number in 0\.\.1, got 2"):
-        follow(model, 2)
+        condition_on(model, 2)

@@ -10,36 +10,36 @@ from scipy import stats
 from toys import MASK, TEXTS, L, V, generator, masked_diffusion, table_denoiser, uniform_denoiser
 
 from diffkit.sampling.remasking import (
-    Moment,
     Remasking,
-    back_and_forth,
+    RemaskState,
     capped,
-    doubtful,
+    confidence_based,
+    forward_backward,
+    loop_only,
     looped_times,
     rescaled,
-    standing,
     stay_masked,
 )
 from diffkit.sampling.sampler import denoise_frames, last_frame
-from diffkit.sampling.skipping import Counted, even_times, fast_frames
+from diffkit.sampling.skipping import CallCounter, even_times, fast_frames
 
 PROCESS = masked_diffusion("cosine")
 TABLE = table_denoiser(seed=5)
 RATES = {
     "capped": capped(0.3),
     "rescaled": rescaled(0.4),
-    "doubtful": doubtful(0.8),
-    "standing": standing(0.3),
-    "back and forth": back_and_forth(),
+    "doubtful": confidence_based(0.8),
+    "standing": loop_only(0.3),
+    "back and forth": forward_backward(),
 }
 TIMES = {name: even_times(1000, 12) for name in RATES} | {"standing": looped_times(1000, 16, 500, 6)}
 each_rate = pytest.mark.parametrize("name", RATES)
 
 
-@pytest.mark.parametrize("rate", [capped(0.0), rescaled(0.0), doubtful(0.0), standing(0.5), lambda now: 0.0])
+@pytest.mark.parametrize("rate", [capped(0.0), rescaled(0.0), confidence_based(0.0), loop_only(0.5), lambda now: 0.0])
 @pytest.mark.parametrize("steps", [1, 5, 100])
 def test_without_remasking_it_is_plain_sampling_to_the_bit(rate, steps):
-    """Same random stream, same ids at every step. `standing` takes nothing back where time always moves."""
+    """Same random stream, same ids at every step. `loop_only` takes nothing back where time always moves."""
     plain = denoise_frames(PROCESS, TABLE, shape=(32, L), steps=steps, rng=generator(1))
     mine = fast_frames(Remasking(PROCESS, even_times(1000, steps), rate), TABLE, shape=(32, L), rng=generator(1))
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(plain, mine, strict=True))
@@ -52,10 +52,10 @@ def test_without_remasking_it_is_plain_sampling_to_the_bit(rate, steps):
 def test_rates_are_legal_and_keep_the_marginal(gamma_t, share, eta, seed, name):
     """0 <= r <= r_max and a chance to stay masked in [0, 1]; before and after the step gamma is the schedule's."""
     gamma_s = gamma_t * share
-    rate = {"capped": capped, "rescaled": rescaled, "doubtful": doubtful, "standing": standing}.get(name)
-    rate = rate(eta) if rate else back_and_forth()
+    rate = {"capped": capped, "rescaled": rescaled, "doubtful": confidence_based, "standing": loop_only}.get(name)
+    rate = rate(eta) if rate else forward_backward()
     rng = generator(seed)
-    now = Moment(
+    now = RemaskState(
         1 - gamma_t, 1 - gamma_s, torch.rand(2, L, generator=rng) < 0.5, torch.rand(2, L, generator=rng).double()
     )
     r = torch.as_tensor(rate(now), dtype=torch.float64)
@@ -99,8 +99,8 @@ def test_tokens_are_taken_back_at_the_rate_that_was_asked_for():
 
 def test_doubtful_takes_back_the_unlikely():
     own = torch.tensor([[True, True, False], [False, False, False]])
-    now = Moment(0.5, 0.6, own, torch.tensor([[0.1, 0.9, 0.0], [0.0, 0.0, 0.0]]).double())
-    r = doubtful(1.0)(now)
+    now = RemaskState(0.5, 0.6, own, torch.tensor([[0.1, 0.9, 0.0], [0.0, 0.0, 0.0]]).double())
+    r = confidence_based(1.0)(now)
     weight = math.exp(-0.1) / (math.exp(-0.1) + math.exp(-0.9))
     want = torch.tensor([[weight, 1 - weight, 0.0], [0.0, 0.0, 0.0]]).double() * 0.8
     torch.testing.assert_close(r, want)
@@ -112,7 +112,7 @@ def test_given_tokens_are_never_taken_back_and_all_is_filled(name):
     rng = generator(4)
     start = torch.where(torch.rand(16, L, generator=rng) < 0.6, MASK, TEXTS)
     start[0] = TEXTS[0]
-    counted = Counted(TABLE)
+    counted = CallCounter(TABLE)
     frames = list(fast_frames(Remasking(PROCESS, TIMES[name], RATES[name]), counted, start=start, rng=generator(5)))
     for frame in frames:
         assert torch.equal(frame.tokens[start != MASK], start[start != MASK])

@@ -27,13 +27,13 @@ from toys import (
 from diffkit.data.tokenizer import load_tokenizer
 from diffkit.paths import PRETRAINED
 from diffkit.processes.schedules import get_schedule
-from diffkit.sampling.logits import cooler, filtered, keep_top_k, keep_top_p
+from diffkit.sampling.logits import filtered, with_temperature, with_top_k, with_top_p
 from diffkit.sampling.sampler import canvas_from_text, denoise_frames, infill, last_frame, sample
-from diffkit.sampling.unmasking import RULES, Reveal
+from diffkit.sampling.unmasking import UNMASKING_ORDERS, Unmasking
 
 PROCESS = masked_diffusion()
-each_rule = pytest.mark.parametrize("rule", RULES)
-EVERY_RULE = ["ancestral", *RULES]
+each_rule = pytest.mark.parametrize("order", UNMASKING_ORDERS)
+EVERY_RULE = ["ancestral", *UNMASKING_ORDERS]
 
 
 def exact_denoiser():
@@ -44,9 +44,9 @@ def exact_denoiser():
 
 
 @each_rule
-def test_one_token_a_step_is_exact_under_every_rule(rule):
+def test_one_token_a_step_is_exact_under_every_rule(order):
     """With the exact denoiser: chi-square over the 16 texts, 8,000 draws, fails by chance once in a million seeds."""
-    ids = sample(PROCESS, exact_denoiser(), shape=(8000, L), steps=L, rng=generator(1), rule=rule)
+    ids = sample(PROCESS, exact_denoiser(), shape=(8000, L), steps=L, rng=generator(1), order=order)
     counts = micro_counts(ids)
     assert counts[16] == 0, "not a text of the language"
     assert stats.chisquare(counts[:16], 8000 * PROBS).pvalue > 1e-6
@@ -82,18 +82,18 @@ def test_ancestral_sampler_follows_its_exact_law(schedule, steps):
     assert stats.chisquare(micro_counts(ids)[:16], micro_counts(ids)[:16].sum() * PROBS).pvalue < 1e-6
 
 
-@pytest.mark.parametrize("rule", EVERY_RULE)
-def test_infilling_draws_from_the_exact_conditional(rule):
+@pytest.mark.parametrize("order", EVERY_RULE)
+def test_infilling_draws_from_the_exact_conditional(order):
     """One word given, in the middle: chi-square against the table, fails by chance once in a million seeds.
 
     Ancestral reveals two tokens at once now and then: with 60 steps, too seldom to show in 1,000 texts.
     """
-    steps, n = (60, 1000) if rule == "ancestral" else (L, 6000)
+    steps, n = (60, 1000) if order == "ancestral" else (L, 6000)
     vocab = MICRO.tokenizer.get_vocab()
     start = torch.tensor([[MASK, vocab["ran"], MASK, MASK, MASK]]).expand(n, L)
     fits = (TEXTS[:, 1] == vocab["ran"]).double() * PROBS
-    counts = micro_counts(infill(PROCESS, exact_denoiser(), start, steps=steps, rng=generator(3), rule=rule))
-    assert (counts[16] == 0 or rule == "ancestral") and (counts[:16][fits == 0] == 0).all()
+    counts = micro_counts(infill(PROCESS, exact_denoiser(), start, steps=steps, rng=generator(3), order=order))
+    assert (counts[16] == 0 or order == "ancestral") and (counts[:16][fits == 0] == 0).all()
     seen = counts[:16][fits > 0]
     assert stats.chisquare(seen, seen.sum() * fits[fits > 0] / fits.sum()).pvalue > 1e-6
 
@@ -103,20 +103,20 @@ def test_infilling_draws_from_the_exact_conditional(rule):
 
 @given(
     seed=st.integers(0, 10**6),
-    rule=st.sampled_from(EVERY_RULE),
+    order=st.sampled_from(EVERY_RULE),
     steps=st.integers(1, 12),
     hidden=st.floats(0, 1),
     temperature=st.sampled_from([0.0, 0.5, 1.0, 3.0]),
     top_k=st.sampled_from([None, 1, 3]),
     top_p=st.sampled_from([None, 0.3, 1.0]),
 )
-def test_nothing_stays_hidden_and_what_was_given_stays(seed, rule, steps, hidden, temperature, top_k, top_p):
+def test_nothing_stays_hidden_and_what_was_given_stays(seed, order, steps, hidden, temperature, top_k, top_p):
     """Any prompt, rule, filter and number of steps; and a token once revealed is never changed."""
     rng = generator(seed)
     start = TEXTS[torch.randint(0, 16, (3,), generator=rng)]
     start = torch.where(torch.rand(3, L, generator=rng) < hidden, MASK, start)
     given_start = start.clone()
-    how = {"rule": rule, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    how = {"order": order, "temperature": temperature, "top_k": top_k, "top_p": top_p}
     frames = list(denoise_frames(PROCESS, TABLE, start=start, steps=steps, rng=rng, **how))
     assert [frame.step for frame in frames] == list(range(steps + 1))
     assert frames[0].t == 1000 and frames[0].probs is None and frames[-1].t == 0
@@ -136,13 +136,13 @@ TABLE = table_denoiser(0, sharpness=2.0)
 @each_rule
 @settings(max_examples=15)
 @given(masks=st.integers(0, 40), steps=st.integers(1, 50), seed=st.integers(0, 10**6))
-def test_counts_are_shared_out_evenly(rule, masks, steps, seed):
+def test_counts_are_shared_out_evenly(order, masks, steps, seed):
     """Each step reveals masks // steps tokens, the first masks % steps of them one more; also with steps > masks."""
     start = torch.full((2, 40), MASK)
     start[:, masks:] = 4
     left = [
         int((frame.tokens[0] == MASK).sum())
-        for frame in denoise_frames(PROCESS, flat, start=start, steps=steps, rng=generator(seed), rule=rule)
+        for frame in denoise_frames(PROCESS, flat, start=start, steps=steps, rng=generator(seed), order=order)
     ]
     revealed = [before - after for before, after in zip(left[:-1], left[1:], strict=True)]
     assert revealed == [masks // steps + (j < masks % steps) for j in range(steps)]
@@ -155,31 +155,31 @@ def flat(zt, t):
 def test_counts_are_per_row():
     start = torch.full((2, 8), MASK)
     start[1, 4:] = 4
-    frames = list(denoise_frames(PROCESS, flat, start=start, steps=4, rng=generator(), rule="random"))
+    frames = list(denoise_frames(PROCESS, flat, start=start, steps=4, rng=generator(), order="random"))
     assert [(frame.tokens == MASK).sum(1).tolist() for frame in frames] == [[8, 4], [6, 3], [4, 2], [2, 1], [0, 0]]
 
 
 def test_counts_may_follow_another_schedule():
     """The share of masks left is that of the schedule, rounded down."""
     cosine = get_schedule("maskgit_cosine")
-    frames = denoise_frames(PROCESS, flat, shape=(1, 100), steps=5, rng=generator(), rule="random", counts=cosine)
+    frames = denoise_frames(PROCESS, flat, shape=(1, 100), steps=5, rng=generator(), order="random", counts=cosine)
     left = [int((frame.tokens == MASK).sum()) for frame in frames]
     want = [100 * cosine.gamma(t).item() for t in (1000, 800, 600, 400, 200, 0)]
     assert all(0 <= exact - count < 3 for exact, count in zip(want, left, strict=True)), left
 
 
-@pytest.mark.parametrize("rule", EVERY_RULE)
-def test_same_seed_same_text(rule):
+@pytest.mark.parametrize("order", EVERY_RULE)
+def test_same_seed_same_text(order):
     first, again, other = (
-        sample(PROCESS, TABLE, shape=(20, L), steps=3, rng=generator(seed), rule=rule) for seed in (1, 1, 2)
+        sample(PROCESS, TABLE, shape=(20, L), steps=3, rng=generator(seed), order=order) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
 
 
-@pytest.mark.parametrize("rule", ["confidence", "margin", "entropy", "left_to_right"])
-def test_temperature_zero_leaves_nothing_to_chance(rule):
+@pytest.mark.parametrize("order", ["confidence", "margin", "entropy", "left_to_right"])
+def test_temperature_zero_leaves_nothing_to_chance(order):
     texts = [
-        sample(PROCESS, TABLE, shape=(4, L), steps=L, rng=generator(seed), rule=rule, temperature=0.0)
+        sample(PROCESS, TABLE, shape=(4, L), steps=L, rng=generator(seed), order=order, temperature=0.0)
         for seed in range(3)
     ]
     assert torch.equal(texts[0], texts[1]) and torch.equal(texts[0], texts[2])
@@ -198,7 +198,9 @@ def test_one_step_to_T_steps():
 def test_what_the_rules_prefer():
     """Three positions whose order differs from rule to rule."""
     probs = torch.tensor([[[0.6, 0.4, 0.0], [0.55, 0.25, 0.2], [0.5, 0.5, 0.0]]], dtype=torch.float64)
-    order = {name: rule(probs, generator()).argsort(descending=True)[0].tolist() for name, rule in RULES.items()}
+    order = {
+        name: order(probs, generator()).argsort(descending=True)[0].tolist() for name, order in UNMASKING_ORDERS.items()
+    }
     assert order["confidence"] == [0, 1, 2]
     assert order["margin"] == [1, 0, 2]
     assert order["entropy"] == [0, 2, 1]
@@ -207,16 +209,16 @@ def test_what_the_rules_prefer():
 
 def test_random_order_is_uniform():
     """First of 5 positions in 10,000 rows: chi-square, fails by chance once in a million seeds."""
-    first = RULES["random"](torch.ones(10_000, 5, 2), generator()).argmax(1)
+    first = UNMASKING_ORDERS["random"](torch.ones(10_000, 5, 2), generator()).argmax(1)
     assert stats.chisquare(torch.bincount(first, minlength=5)).pvalue > 1e-6
 
 
-@pytest.mark.parametrize("rule", ["confidence", "margin", "entropy", "left_to_right"])
-def test_ties_go_to_the_lower_position(rule):
+@pytest.mark.parametrize("order", ["confidence", "margin", "entropy", "left_to_right"])
+def test_ties_go_to_the_lower_position(order):
     noisy = torch.zeros(1, L, V, dtype=torch.float64) + 1e-13 * torch.arange(L)[:, None]  # rounding noise
-    frames = denoise_frames(PROCESS, lambda zt, t: noisy, shape=(1, L), steps=L, rng=generator(), rule=rule)
+    frames = denoise_frames(PROCESS, lambda zt, t: noisy, shape=(1, L), steps=L, rng=generator(), order=order)
     assert [int((frame.tokens[0] == MASK).sum()) for frame in frames] == [5, 4, 3, 2, 1, 0]
-    step = Reveal(PROCESS, rule).step(
+    step = Unmasking(PROCESS, order).step(
         lambda zt, t: noisy, torch.full((1, L), MASK), torch.tensor([1000.0]), torch.tensor([800.0]), generator()
     )
     assert (step.zs[0] != MASK).tolist() == [True, False, False, False, False]
@@ -233,12 +235,12 @@ def answers(*logits):
 def test_filters_against_plain_python(logits, k, p):
     """Top-k keeps k, the lower id among equals; top-p the shortest list that reaches p, the crossing token included."""
     ranked = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
-    kept = keep_top_k(answers(*logits), k)(None, None)[0, 0]
+    kept = with_top_k(answers(*logits), k)(None, None)[0, 0]
     assert [i for i, x in enumerate(kept.tolist()) if x > -math.inf] == sorted(ranked[:k])
     assert all(x in (-math.inf, logits[i]) for i, x in enumerate(kept.tolist()))
 
     probs = torch.tensor(logits, dtype=torch.float64).softmax(0).tolist()
-    kept = [i for i, x in enumerate(keep_top_p(answers(*logits), p)(None, None)[0, 0].tolist()) if x > -math.inf]
+    kept = [i for i, x in enumerate(with_top_p(answers(*logits), p)(None, None)[0, 0].tolist()) if x > -math.inf]
     assert kept == sorted(ranked[: len(kept)]) and kept
     assert sum(probs[i] for i in kept) >= p - 1e-9
     assert sum(probs[i] for i in ranked[: len(kept) - 1]) < p + 1e-9
@@ -247,14 +249,16 @@ def test_filters_against_plain_python(logits, k, p):
 def test_the_crossing_token_is_kept():
     denoise = answers(*torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log().tolist())
     for p, kept in ((0.4, 1), (0.6, 2), (0.79, 2), (0.81, 3), (1.0, 3)):
-        assert int((keep_top_p(denoise, p)(None, None) > -torch.inf).sum()) == kept
+        assert int((with_top_p(denoise, p)(None, None) > -torch.inf).sum()) == kept
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
 def test_temperature_is_a_power_of_the_probabilities(temperature):
     logits = [0.3, -1.0, 2.0]
     probs = torch.tensor(logits, dtype=torch.float64).softmax(0) ** (1 / temperature)
-    torch.testing.assert_close(cooler(answers(*logits), temperature)(None, None)[0, 0].softmax(0), probs / probs.sum())
+    torch.testing.assert_close(
+        with_temperature(answers(*logits), temperature)(None, None)[0, 0].softmax(0), probs / probs.sum()
+    )
 
 
 def test_temperature_comes_first_then_k_then_p():
@@ -281,7 +285,7 @@ def test_filters_never_count_mask(how):
         return logits
 
     heard, unheard = (
-        last_frame(denoise_frames(PROCESS, who, shape=(8, L), steps=3, rng=generator(), rule="random", **how))
+        last_frame(denoise_frames(PROCESS, who, shape=(8, L), steps=3, rng=generator(), order="random", **how))
         for who in (loud, silent)
     )
     assert torch.equal(heard.tokens, unheard.tokens) and torch.equal(heard.probs, unheard.probs)
@@ -290,7 +294,7 @@ def test_filters_never_count_mask(how):
 def test_the_exact_denoiser_can_be_filtered():
     """Its beliefs hold zeros: no NaN; at temperature 0 the result is the likeliest text, left to right."""
     text = sample(
-        PROCESS, exact_denoiser(), shape=(2, L), steps=L, rng=generator(), rule="left_to_right", temperature=0
+        PROCESS, exact_denoiser(), shape=(2, L), steps=L, rng=generator(), order="left_to_right", temperature=0
     )
     state = torch.full((1, L), MASK)
     for i in range(L):
@@ -343,7 +347,7 @@ def test_no_dropout_while_sampling():
         ({"shape": (1, L), "steps": 0}, r"whole number in 1..1000, got 0"),
         ({"shape": (1, L), "steps": 1001}, r"whole number in 1..1000, got 1001"),
         ({"shape": (1, L), "steps": 2.5}, r"whole number in 1..1000, got 2.5"),
-        ({"shape": (1, L), "rule": "luck"}, r"rules are \['ancestral', 'confidence'.*got 'luck'"),
+        ({"shape": (1, L), "order": "luck"}, r"orders are \['ancestral', 'confidence'.*got 'luck'"),
         ({"shape": (1, L), "temperature": -1.0}, "temperature must be 0 or more, got -1"),
         ({"shape": (1, L), "top_k": 0}, "k must be a whole number of at least 1, got 0"),
         ({"shape": (1, L), "top_p": 0.0}, r"p is a share of probability in \(0, 1\], got 0"),
@@ -400,7 +404,7 @@ def test_a_story_is_completed_exactly():
     """The exact denoiser on tales: a prompt is kept and every result is a story of the language."""
     canvas = canvas_from_text("One rainy morning Leo ___ to the park.", TALES.tokenizer, TALES.length)
     process = masked_diffusion_for_tales()
-    ids = infill(process, TALES.denoiser(process), canvas.expand(3, -1), steps=48, rng=generator(), rule="random")
+    ids = infill(process, TALES.denoiser(process), canvas.expand(3, -1), steps=48, rng=generator(), order="random")
     assert (TALES.log_prob(ids) > -torch.inf).all()
     assert torch.equal(ids[canvas.expand(3, -1) != MASK], canvas.expand(3, -1)[canvas.expand(3, -1) != MASK])
 

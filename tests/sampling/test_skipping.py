@@ -23,13 +23,13 @@ from toys import (
 from diffkit.network.conditioning import Conditioned
 from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.processes.schedules import get_schedule
-from diffkit.sampling.parallel import Parallel, above, entropy_bounded, most_confident
+from diffkit.sampling.parallel import ParallelUnmasking, confidence_threshold, entropy_bounded, most_confident
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
 from diffkit.sampling.skipping import (
-    Counted,
+    CallCounter,
     FirstHitting,
-    Lazy,
-    Remembered,
+    NoChangeCache,
+    SkipIdle,
     even_times,
     expected_calls,
     fast_frames,
@@ -67,12 +67,12 @@ def prompts(n=64, seed=3, hidden=0.6):
 
 
 SAMPLERS = {
-    "lazy": Lazy(PROCESS, even_times(1000, 7)),
+    "lazy": SkipIdle(PROCESS, even_times(1000, 7)),
     "first hitting": FirstHitting(PROCESS),
-    "one": Parallel(PROCESS, most_confident(1)),
-    "three": Parallel(PROCESS, most_confident(3)),
-    "above": Parallel(PROCESS, above(0.5)),
-    "entropy": Parallel(PROCESS, entropy_bounded(0.5)),
+    "one": ParallelUnmasking(PROCESS, most_confident(1)),
+    "three": ParallelUnmasking(PROCESS, most_confident(3)),
+    "above": ParallelUnmasking(PROCESS, confidence_threshold(0.5)),
+    "entropy": ParallelUnmasking(PROCESS, entropy_bounded(0.5)),
 }
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 
@@ -88,7 +88,7 @@ def test_lazy_writes_the_tokens_of_the_plain_sampler(schedule, steps):
     model = network(time="adaln")
     for start in (None, prompts(8)):
         how = {"shape": (8, L)} if start is None else {"start": start}
-        lazy = fast_frames(Lazy(process, even_times(1000, steps)), model, rng=generator(5), **how)
+        lazy = fast_frames(SkipIdle(process, even_times(1000, steps)), model, rng=generator(5), **how)
         full = denoise_frames(process, model, steps=steps, rng=generator(5), **how)
         for quick, slow in zip(lazy, full, strict=True):
             assert torch.equal(quick.tokens, slow.tokens) and (quick.step, quick.t) == (slow.step, slow.t)
@@ -96,22 +96,22 @@ def test_lazy_writes_the_tokens_of_the_plain_sampler(schedule, steps):
 
 def test_lazy_computes_its_head_only_for_what_it_reveals():
     """Every masked token is looked at once; a row without a reveal is not read."""
-    counted = Counted(network())
+    counted = CallCounter(network())
     start = prompts()
-    frames = list(fast_frames(Lazy(PROCESS, even_times(1000, 400)), counted, start=start, rng=generator(1)))
+    frames = list(fast_frames(SkipIdle(PROCESS, even_times(1000, 400)), counted, start=start, rng=generator(1)))
     changes = [(a.tokens != b.tokens).any(1).sum().item() for a, b in zip(frames[:-1], frames[1:], strict=True)]
     assert counted.heads == (start == MASK).sum() > 100
     assert counted.rows == sum(changes) and counted.calls == sum(change > 0 for change in changes) < 400
 
 
-@pytest.mark.parametrize("rule", ["ancestral", "random", "entropy"])
-def test_the_cache_changes_no_token_and_saves_calls(rule):
+@pytest.mark.parametrize("order", ["ancestral", "random", "entropy"])
+def test_the_cache_changes_no_token_and_saves_calls(order):
     """Same random stream, same ids under every rule; rows are read again only after they changed."""
-    plain, cached = Counted(network()), Counted(network())
+    plain, cached = CallCounter(network()), CallCounter(network())
     steps = 200
-    how = {"shape": (16, L), "steps": steps, "rule": rule}
+    how = {"shape": (16, L), "steps": steps, "order": order}
     full = list(denoise_frames(PROCESS, plain, rng=generator(2), **how))
-    quick = list(denoise_frames(PROCESS, Remembered(cached), rng=generator(2), **how))
+    quick = list(denoise_frames(PROCESS, NoChangeCache(cached), rng=generator(2), **how))
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(full, quick, strict=True))
     changed = sum(
         (a.tokens != b.tokens).any(1).sum().item() for a, b in zip(full[:-2], full[1:-1], strict=True)
@@ -121,8 +121,8 @@ def test_the_cache_changes_no_token_and_saves_calls(rule):
 
 def test_the_cache_sees_a_change_of_one_in_a_large_id():
     """150,000 and 150,001 are equal to torch.allclose; and another batch is another batch."""
-    counted = Counted(lambda zt, t: zt[..., None].double())
-    cache = Remembered(counted)
+    counted = CallCounter(lambda zt, t: zt[..., None].double())
+    cache = NoChangeCache(counted)
     ids, t = torch.full((2, 3), 150_000), torch.zeros(2)
     cache(ids, t)
     other = ids.clone()
@@ -135,7 +135,7 @@ def test_the_cache_sees_a_change_of_one_in_a_large_id():
 
 
 def test_what_was_handed_out_before_does_not_change_later():
-    cache = Remembered(network())
+    cache = NoChangeCache(network())
     first = cache(prompts(4, hidden=1.0), torch.zeros(4))
     kept = first.clone()
     cache(prompts(4), torch.zeros(4))
@@ -147,7 +147,7 @@ def test_the_cache_refuses_a_network_with_time():
     for denoise in (network(time="sinusoidal"), Conditioned(network(time="table", labels=2), 1)):
         assert takes_time(denoise)
         with pytest.raises(ValueError, match="built with time='none', or the sampler Lazy"):
-            Remembered(denoise)
+            NoChangeCache(denoise)
     assert not takes_time(network()) and not takes_time(TABLE) and not takes_time(Conditioned(network(labels=2), 1))
 
 
@@ -164,7 +164,7 @@ def test_skipped_steps_follow_the_exact_law_of_the_times_that_are_left(times):
     """Any times will do, unevenly spaced too. Chi-square over 16 texts and "other", 8,000 draws, once in a million."""
     times = torch.tensor(times, dtype=torch.float64)
     probs = chain_probs(PROCESS, exact_denoiser(), times)
-    counts = micro_counts(write(Lazy(PROCESS, times), exact_denoiser(), n=8000, seed=6))
+    counts = micro_counts(write(SkipIdle(PROCESS, times), exact_denoiser(), n=8000, seed=6))
     want = torch.cat([probs, 1 - probs.sum(0, keepdim=True)])
     assert stats.chisquare(counts, 8000 * want).pvalue > 1e-6
     even = chain_probs(PROCESS, exact_denoiser(), even_times(1000, 64))
@@ -179,7 +179,7 @@ def test_first_hitting_follows_the_law_of_infinitely_many_steps():
     infinite = torch.tensor([random_order_prob(TABLE, x0) for x0 in TEXTS], dtype=torch.float64)
     many = chain_probs(PROCESS, TABLE, even_times(1000, 1000))
     torch.testing.assert_close(infinite, many, atol=0, rtol=0.02)  # the ancestral chain is close to its limit
-    counted = Counted(TABLE)
+    counted = CallCounter(TABLE)
     counts = micro_counts(write(FirstHitting(PROCESS), counted, n=8000, seed=7))
     want = torch.cat([infinite, 1 - infinite.sum(0, keepdim=True)])
     assert counted.calls == L and counted.heads == 8000 * L
@@ -224,11 +224,11 @@ def test_number_of_calls_against_its_closed_form(steps, length):
     closed = steps * (1 - (1 - 1 / steps) ** length)
     assert expected_calls(schedule, times, length) == pytest.approx(closed, rel=1e-9)
     assert expected_calls(get_schedule("cosine"), times, 1) == pytest.approx(1, rel=1e-9)
-    uniform = Counted(lambda zt, t: torch.zeros(*zt.shape, V))
+    uniform = CallCounter(lambda zt, t: torch.zeros(*zt.shape, V))
     calls = []
     for seed in range(20):
         before = uniform.rows
-        frames = fast_frames(Lazy(PROCESS, times), uniform, shape=(20, length), rng=generator(seed))
+        frames = fast_frames(SkipIdle(PROCESS, times), uniform, shape=(20, length), rng=generator(seed))
         last_frame(frames)
         calls.append((uniform.rows - before) / 20)
     calls = torch.tensor(calls, dtype=torch.float64)
@@ -247,8 +247,8 @@ def test_above_reveals_all_sure_places_and_at_least_one():
     is_masked = torch.tensor([[True, False, True, True], [False, True, True, False], [False] * 4])
     probs = table_of([[0.95, 0.05], [0.5, 0.5], [0.92, 0.08], [0.6, 0.4], [0.3, 0.7]])
     want = torch.tensor([[True, False, False, True], [False, False, True, False], [False] * 4])
-    assert torch.equal(above(0.9)(probs, is_masked), want)
-    assert torch.equal(above(0.0)(probs, is_masked), is_masked)
+    assert torch.equal(confidence_threshold(0.9)(probs, is_masked), want)
+    assert torch.equal(confidence_threshold(0.0)(probs, is_masked), is_masked)
 
 
 def test_most_confident_takes_ties_from_the_left():
@@ -281,17 +281,17 @@ def test_entropy_bounded_is_the_largest_set_of_the_most_certain(seed, bound, hid
 def test_no_slack_is_exact_with_the_exact_denoiser():
     """Bound 0: one place, and those that are certain. Chi-square, 8,000 draws, fails once in a million seeds; and with
     a large bound, all at once, the law is visibly another."""
-    one = micro_counts(write(Parallel(PROCESS, entropy_bounded(0.0)), exact_denoiser(), n=8000, seed=9))
+    one = micro_counts(write(ParallelUnmasking(PROCESS, entropy_bounded(0.0)), exact_denoiser(), n=8000, seed=9))
     assert one[16] == 0 and stats.chisquare(one[:16], 8000 * PROBS).pvalue > 1e-6
-    counted = Counted(exact_denoiser())
-    all_at_once = micro_counts(write(Parallel(PROCESS, entropy_bounded(100.0)), counted, n=8000, seed=9))
+    counted = CallCounter(exact_denoiser())
+    all_at_once = micro_counts(write(ParallelUnmasking(PROCESS, entropy_bounded(100.0)), counted, n=8000, seed=9))
     assert counted.calls == 1 and all_at_once[16] > 1000
 
 
 def test_a_threshold_takes_fewer_calls_where_the_text_is_certain():
     """Of `micro`, where words decide others, with no error: above a threshold of 1 - 1e-9 nothing is guessed."""
-    counted = Counted(exact_denoiser())
-    counts = micro_counts(write(Parallel(PROCESS, above(1 - 1e-9)), counted, n=4000, seed=10))
+    counted = CallCounter(exact_denoiser())
+    counts = micro_counts(write(ParallelUnmasking(PROCESS, confidence_threshold(1 - 1e-9)), counted, n=4000, seed=10))
     assert counts[16] == 0 and stats.chisquare(counts[:16], 4000 * PROBS).pvalue > 1e-6
     assert counted.rows < 4000 * L
 
@@ -313,7 +313,7 @@ def test_all_is_filled_what_was_given_stays_and_rows_do_not_mix(sampler):
 
 @each_sampler
 def test_a_complete_text_costs_no_call(sampler):
-    counted = Counted(TABLE)
+    counted = CallCounter(TABLE)
     assert torch.equal(write(sampler, counted, start=TEXTS), TEXTS) and counted.calls == 0
 
 
@@ -327,11 +327,11 @@ def test_what_is_not_understood_is_said():
     with pytest.raises(ValueError, match="give either shape"):
         next(fast_frames(SAMPLERS["lazy"], TABLE, rng=generator()))
     with pytest.raises(ValueError, match="must fall from 1000 to 0"):
-        Lazy(PROCESS, torch.tensor([1000.0, 500.0, 500.0, 0.0]))
+        SkipIdle(PROCESS, torch.tensor([1000.0, 500.0, 500.0, 0.0]))
     with pytest.raises(ValueError, match=r"steps must be a whole number in 1\.\.1000"):
         even_times(1000, 0)
     with pytest.raises(ValueError, match="a probability in"):
-        above(90)
+        confidence_threshold(90)
     with pytest.raises(ValueError, match="a number of nats"):
         entropy_bounded(-1)
     with pytest.raises(ValueError, match="n must be a whole number of at least 1, got 0"):
@@ -345,5 +345,5 @@ def test_lazy_is_the_plain_sampler_on_a_shipped_model():
     model = load_model("tales-mdlm")
     length = model.denoiser.config.max_length
     plain = sample(model.process, model, shape=(4, length), steps=60, rng=generator(12))
-    lazy = Lazy(model.process, even_times(1000, 60))
+    lazy = SkipIdle(model.process, even_times(1000, 60))
     assert torch.equal(last_frame(fast_frames(lazy, model, shape=(4, length), rng=generator(12))).tokens, plain)

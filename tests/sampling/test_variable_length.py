@@ -11,14 +11,14 @@ from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import categorical
 from diffkit.sampling.sampler import sample
-from diffkit.sampling.unmasking import Reveal, random_order
+from diffkit.sampling.unmasking import Unmasking, random_order
 from diffkit.sampling.variable_length import (
     canvases_of,
     grow,
     left_to_right_in_blocks,
-    length_beliefs,
     length_histogram,
-    lengths_of,
+    length_probs,
+    lengths_before_eos,
     words_first,
 )
 
@@ -38,7 +38,7 @@ def block_network(block, seed=0):
 
 def test_lengths_are_counted_up_to_the_first_end():
     ids = torch.tensor([[5, 6, MICRO.eos_id, MICRO.eos_id], [5, 6, 7, 4], [MICRO.eos_id, 5, 5, 5]])
-    assert lengths_of(ids, MICRO.eos_id).tolist() == [2, 4, 0]
+    assert lengths_before_eos(ids, MICRO.eos_id).tolist() == [2, 4, 0]
 
 
 def test_the_histogram_is_a_smoothed_distribution():
@@ -57,13 +57,13 @@ def test_the_eos_column_of_the_exact_denoiser_is_the_exact_posterior_of_the_leng
     lengths = torch.tensor([len(template.text.split()) for template in TALES.grammar.templates])
     joint = next(TALES._templates_of(canvas)).softmax(0)  # (K, 3)
     want = torch.zeros(TALES.length, 3, dtype=torch.float64).index_add_(0, lengths, joint).T
-    assert torch.allclose(length_beliefs(process, TALES.denoiser(process), canvas, TALES.eos_id), want, atol=1e-9)
+    assert torch.allclose(length_probs(process, TALES.denoiser(process), canvas, TALES.eos_id), want, atol=1e-9)
 
 
 @given(st.lists(st.integers(0, L - 1), min_size=1, max_size=5))
 def test_canvases_have_the_length_asked_for(lengths):
     canvas = canvases_of(torch.tensor(lengths), L, mask_id=MASK, **ENDS)
-    assert (canvas == MASK).sum(1).tolist() == lengths == lengths_of(canvas, MICRO.eos_id).tolist()
+    assert (canvas == MASK).sum(1).tolist() == lengths == lengths_before_eos(canvas, MICRO.eos_id).tolist()
     assert all((row[n + 1 :] == MICRO.pad_id).all() for row, n in zip(canvas, lengths, strict=True))
 
 
@@ -83,7 +83,7 @@ def test_words_come_before_ends():
 @given(st.integers(1, 4), st.integers(0, 99))
 def test_blocks_are_revealed_from_left_to_right(block, seed):
     process = MaskedDiffusion(V, MASK, "linear")
-    step = Reveal(process, left_to_right_in_blocks(block))
+    step = Unmasking(process, left_to_right_in_blocks(block))
     rng, z = generator(seed), torch.full((2, L), MASK)
     for left in range(L, 0, -1):
         z, _ = step.step(
@@ -98,8 +98,8 @@ def test_blocks_are_revealed_from_left_to_right(block, seed):
 def test_the_end_last_is_still_exact_one_token_at_a_time():
     """The order does not matter to an exact denoiser; a text outside the language would have probability zero."""
     process = MaskedDiffusion(V, MASK, "linear")
-    for rule in (words_first([MICRO.eos_id, MICRO.pad_id]), left_to_right_in_blocks(2)):
-        ids = sample(process, MICRO.denoiser(process), shape=(64, L), steps=L, rule=rule, rng=generator())
+    for order in (words_first([MICRO.eos_id, MICRO.pad_id]), left_to_right_in_blocks(2)):
+        ids = sample(process, MICRO.denoiser(process), shape=(64, L), steps=L, order=order, rng=generator())
         assert (MICRO.log_prob(ids) > -torch.inf).all()
 
 
@@ -122,7 +122,7 @@ def in_full(process, network, rows, steps, rng):
         done |= (x[:, here] == MICRO.eos_id).any(1)
         if done.all():
             break
-    return torch.where(torch.arange(L) > lengths_of(x, MICRO.eos_id)[:, None], MICRO.pad_id, x)
+    return torch.where(torch.arange(L) > lengths_before_eos(x, MICRO.eos_id)[:, None], MICRO.pad_id, x)
 
 
 @pytest.mark.parametrize("block", [1, 2, 3, L])
@@ -137,7 +137,7 @@ def test_the_cache_changes_no_token(block, steps):
 def test_nothing_is_written_behind_the_end():
     network = block_network(2)
     *_, last = grow(network.process, network, rows=40, length=L, steps=2, rng=generator(1), **ENDS)
-    for row, n in zip(last.tokens, lengths_of(last.tokens, MICRO.eos_id).tolist(), strict=True):
+    for row, n in zip(last.tokens, lengths_before_eos(last.tokens, MICRO.eos_id).tolist(), strict=True):
         assert (row[n + 1 :] == MICRO.pad_id).all()
 
 

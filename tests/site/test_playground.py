@@ -151,7 +151,7 @@ RUN_JS = """({ start, tables, uniforms, how }) => {
 @pytest.mark.parametrize("rule", ["random", "confidence", "left_to_right"])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 2.0])
 @pytest.mark.parametrize("steps", [1, 14, 20])
-def test_equal_numbers_reveal_equal_tokens(tales_page, rule, temperature, steps):
+def test_equal_numbers_reveal_equal_tokens(tales_page, order, temperature, steps):
     """The same beliefs and the same uniform numbers: the same canvas after every step, ties included."""
     L, V, mask_id = 20, 11, 4
     rng = seeded(steps)
@@ -160,12 +160,12 @@ def test_equal_numbers_reveal_equal_tokens(tales_page, rule, temperature, steps)
     start = torch.where(torch.arange(L)[None] % 4 == 1, 7, mask_id)
     coming = iter(tables)
     frames = denoise_frames(
-        MaskedDiffusion(V, mask_id), lambda zt, t: next(coming), start=start, steps=steps, rng=seeded(5), rule=rule,
+        MaskedDiffusion(V, mask_id), lambda zt, t: next(coming), start=start, steps=steps, rng=seeded(5), order=order,
         temperature=temperature,
     )  # fmt: skip
     expected = [frame.tokens[0].tolist() for frame in frames][1:]
     uniforms = torch.rand(2 * L * steps, generator=seeded(5), dtype=torch.float64).tolist()
-    how = {"maskId": mask_id, "temperature": temperature, "rule": rule}
+    how = {"maskId": mask_id, "temperature": temperature, "rule": order}
     given = {"start": start[0].tolist(), "tables": tables.flatten(1).tolist(), "uniforms": uniforms, "how": how}
     assert tales_page.evaluate(RUN_JS, given) == expected
     assert mask_id not in expected[-1]

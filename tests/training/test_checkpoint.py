@@ -9,7 +9,7 @@ import sys
 import pytest
 import torch
 
-from diffkit.io import claimed, whole_files, whole_or_absent, write_whole
+from diffkit.io import atomic_files, atomic_folder, exclusive, write_atomic
 from diffkit.training import checkpoint
 from diffkit.training.checkpoint import (
     FORMAT,
@@ -70,7 +70,7 @@ def test_a_write_broken_off_leaves_the_one_before(tmp_path, monkeypatch, when):
 
 def test_replacing_is_all_or_nothing(tmp_path):
     path = saved(tmp_path, 500)
-    with pytest.raises(RuntimeError), whole_or_absent(path) as draft:
+    with pytest.raises(RuntimeError), atomic_folder(path) as draft:
         (draft / "state.json").write_text("{", encoding="utf-8")
         raise RuntimeError("broken off")
     assert same(load_checkpoint(path)[0], TENSORS)
@@ -177,7 +177,7 @@ def test_what_was_killed_between_two_renames_is_put_back(tmp_path):
     """The old folder lies under its other name; a write that breaks off then must not cost it."""
     path = saved(tmp_path, 500)
     path.rename(tmp_path / ".step-0000500.old")
-    with pytest.raises(RuntimeError), whole_or_absent(path):
+    with pytest.raises(RuntimeError), atomic_folder(path):
         raise RuntimeError("broken off")
     assert same(load_checkpoint(path)[0], TENSORS)
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
@@ -186,13 +186,13 @@ def test_what_was_killed_between_two_renames_is_put_back(tmp_path):
 def test_files_move_in_whole_and_leave_the_others_alone(tmp_path):
     for name in ("config.json", "weights", "log"):
         (tmp_path / name).write_text("old", encoding="utf-8")
-    with pytest.raises(OSError, match="cannot be written .full"), whole_files(tmp_path, last="config.json") as draft:
+    with pytest.raises(OSError, match="cannot be written .full"), atomic_files(tmp_path, last="config.json") as draft:
         (draft / "weights").write_text("ne", encoding="utf-8")
         raise OSError("full")
     assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == dict.fromkeys(
         ("config.json", "weights", "log"), "old"
     )
-    with whole_files(tmp_path, last="config.json") as draft:
+    with atomic_files(tmp_path, last="config.json") as draft:
         for name in ("config.json", "weights", "words"):
             (draft / name).write_text("new", encoding="utf-8")
     assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {
@@ -203,7 +203,7 @@ def test_files_move_in_whole_and_leave_the_others_alone(tmp_path):
 def test_the_file_that_is_looked_for_moves_last(tmp_path, monkeypatch):
     moved, replace = [], os.replace
     monkeypatch.setattr(os, "replace", lambda source, target: (moved.append(target.name), replace(source, target)))
-    with whole_files(tmp_path, last="config.json") as draft:
+    with atomic_files(tmp_path, last="config.json") as draft:
         for name in ("config.json", "a", "z"):
             (draft / name).write_text("new", encoding="utf-8")
     assert moved[-1] == "config.json" and sorted(moved) == ["a", "config.json", "z"]
@@ -212,14 +212,14 @@ def test_the_file_that_is_looked_for_moves_last(tmp_path, monkeypatch):
 def test_a_folder_is_claimed_by_one_run_at_a_time(tmp_path):
     folder = tmp_path / "run" / "checkpoints"
     for _ in range(2):  # what was let go of can be claimed again
-        with claimed(folder):
+        with exclusive(folder):
             with pytest.raises(ValueError, match="another run is at work in .*checkpoints.*another folder"):
-                with claimed(folder):
+                with exclusive(folder):
                     pass
         assert not folder.parent.exists(), "nothing is left of the lock, nor of folders made for nothing"
-    with pytest.raises(RuntimeError), claimed(folder):
+    with pytest.raises(RuntimeError), exclusive(folder):
         raise RuntimeError
-    with claimed(folder), claimed(tmp_path / "other"):
+    with exclusive(folder), exclusive(tmp_path / "other"):
         pass
 
 
@@ -229,7 +229,7 @@ def test_a_killed_run_lets_go_of_its_folder_and_its_remains_are_cleared(tmp_path
     command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
         child.stdout.readline()
-        with pytest.raises(ValueError, match="another run is at work"), claimed(tmp_path):
+        with pytest.raises(ValueError, match="another run is at work"), exclusive(tmp_path):
             pass
         child.kill()
     path = saved(tmp_path, 500)
@@ -237,7 +237,7 @@ def test_a_killed_run_lets_go_of_its_folder_and_its_remains_are_cleared(tmp_path
         (tmp_path / name).mkdir()
         (tmp_path / name / "state.json").write_text("{", encoding="utf-8")
     assert (tmp_path / ".lock").exists()
-    with claimed(tmp_path):
+    with exclusive(tmp_path):
         assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "step-0000500"]
     assert [*tmp_path.iterdir()] == [path]
 
@@ -299,9 +299,9 @@ def test_restoring_leaves_rates_as_they_were_built():
 
 def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     path = tmp_path / "new" / "result.json"
-    write_whole(path, "één\n")
+    write_atomic(path, "één\n")
     assert path.read_bytes() == "één\n".encode()
     monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
     with pytest.raises(OSError, match="result.json cannot be written .full"):
-        write_whole(path, b"half")
+        write_atomic(path, b"half")
     assert path.read_bytes() == "één\n".encode() and [*path.parent.iterdir()] == [path]

@@ -17,7 +17,7 @@ from diffkit.cli.main import main
 from diffkit.cli.settings import DataSettings, build
 from diffkit.random import SharedGenerator, categorical, normal_like, uniform_numbers
 from diffkit.training.checkpoint import checkpoints, load_checkpoint
-from diffkit.training.losses import TIME_LAWS
+from diffkit.training.losses import TIME_SAMPLERS
 from diffkit.training.parallel import check_launch, part_of, shard
 
 ROOT = Path(__file__).resolve().parents[2]
@@ -150,7 +150,7 @@ def test_the_parts_of_the_processes_are_the_whole(processes):
     """Draws, times and batches: what the processes hold together is what one would hold, row by row."""
 
     def draws(rng):
-        t = TIME_LAWS["low_discrepancy"](12, 100, rng)
+        t = TIME_SAMPLERS["low_discrepancy"](12, 100, rng)
         rows = 12 // (rng.processes if isinstance(rng, SharedGenerator) else 1)
         noise = [uniform_numbers((rows, 5), rng), normal_like(torch.empty(rows, 2, 3), rng)]
         probs = torch.ones(rows, 4, 7)

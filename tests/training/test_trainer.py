@@ -27,8 +27,8 @@ from diffkit.model import build_model
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training import checkpoint
 from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
-from diffkit.training.config import Curriculum, TrainSettings
-from diffkit.training.losses import OBJECTIVES, TIME_LAWS, _counts, low_discrepancy, uniform
+from diffkit.training.config import Curriculum, TrainConfig
+from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, uniform
 from diffkit.training.state import TrainingDiverged, TrainState, make_optimizers
 from diffkit.training.trainer import fit, with_progress
 
@@ -37,7 +37,7 @@ V, L, MASK = MICRO.vocab_size, MICRO.length, MICRO.mask_id
 LINEAR = MaskedDiffusion(V, MASK, "linear")
 SHAPE = {"hidden_size": 16, "num_layers": 1, "num_heads": 2, "max_length": L, "tied": False}
 # Everything that keeps a state: both optimisers, averaging, dropout, warm-up, decay, a curriculum, accumulation.
-ALL = TrainSettings(
+ALL = TrainConfig(
     steps=20, optimizer="muon", lr=3e-3, warmup=5, decay=0.5, ema=0.9, accumulate=2, save_every=10,
     curriculum=Curriculum(0.5, 0.2, 0.5), objective="count_cross_entropy",
 )  # fmt: skip
@@ -53,7 +53,7 @@ def batches(B=8, seed=0):
 
 
 def quick(**changes):
-    return replace(TrainSettings(steps=5, warmup=1, lr=1e-2), **changes)
+    return replace(TrainConfig(steps=5, warmup=1, lr=1e-2), **changes)
 
 
 def rng(seed=0):
@@ -85,7 +85,7 @@ def test_low_discrepancy_takes_one_time_from_each_slice(B, T, seed):
     assert (t.sort().values <= -(-(slices + 1) * T // B)).all()
 
 
-@pytest.mark.parametrize("law", TIME_LAWS.values(), ids=TIME_LAWS)
+@pytest.mark.parametrize("law", TIME_SAMPLERS.values(), ids=TIME_SAMPLERS)
 @pytest.mark.parametrize("row", ["all", 0])
 def test_times_are_uniform_in_the_batch_and_in_every_row(law, row):
     """The first row too: were its times always early, a fixed batch would be learnt unevenly."""
@@ -196,20 +196,20 @@ def test_only_early_times_are_drawn_while_the_curriculum_holds(monkeypatch):
         seen.append(T)
         return uniform(B, T, rng)
 
-    monkeypatch.setitem(TIME_LAWS, "spy", spy)
+    monkeypatch.setitem(TIME_SAMPLERS, "spy", spy)
     list(fit(micro_model(), batches(), quick(steps=4, times="spy", curriculum=Curriculum(0.3, 0.5, 0.25))))
     assert seen == [300, 300, 300, 1000]
 
 
 def test_the_rate_warms_up_stays_and_falls():
-    settings = TrainSettings(steps=100, warmup=10, decay=0.5)
-    warmth = [settings.warmth(step) for step in range(100)]
-    assert warmth[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
-    assert warmth[10:51] == pytest.approx([1.0] * 41)
-    assert warmth[75] == pytest.approx(0.5)  # half-way down the half cosine
-    assert warmth[50:] == sorted(warmth[50:], reverse=True) and 0 < warmth[99] < 0.002
-    assert [TrainSettings(steps=5, warmup=0).warmth(step) for step in range(5)] == [1.0] * 5
-    assert TrainSettings(steps=100, warmup=0, decay=1.0).warmth(50) == pytest.approx(0.5)
+    settings = TrainConfig(steps=100, warmup=10, decay=0.5)
+    lr_scale = [settings.lr_scale(step) for step in range(100)]
+    assert lr_scale[:10] == pytest.approx([(i + 1) / 10 for i in range(10)])
+    assert lr_scale[10:51] == pytest.approx([1.0] * 41)
+    assert lr_scale[75] == pytest.approx(0.5)  # half-way down the half cosine
+    assert lr_scale[50:] == sorted(lr_scale[50:], reverse=True) and 0 < lr_scale[99] < 0.002
+    assert [TrainConfig(steps=5, warmup=0).lr_scale(step) for step in range(5)] == [1.0] * 5
+    assert TrainConfig(steps=100, warmup=0, decay=1.0).lr_scale(50) == pytest.approx(0.5)
 
 
 def test_records_and_both_optimisers_follow_the_warm_up():
@@ -239,7 +239,7 @@ def test_records_and_both_optimisers_follow_the_warm_up():
 )
 def test_settings_that_make_no_sense_are_refused(changes, message):
     with pytest.raises(ValueError, match=message):
-        TrainSettings(**changes)
+        TrainConfig(**changes)
 
 
 @pytest.mark.parametrize("values", [(0.0,), (1.5,), (0.5, -0.1), (0.5, 0.6, 0.6)])
@@ -285,7 +285,7 @@ def test_one_batch_can_be_overfitted(optimizer, monkeypatch):
     monkeypatch.setitem(
         OBJECTIVES, "fourth", lambda process, denoise, x0, t, rng: process.token_loss(denoise, x0, fourth, t).sum() / 3
     )
-    settings = TrainSettings(steps=100, warmup=5, lr=1e-2, optimizer=optimizer, ema=0, objective="fourth")
+    settings = TrainConfig(steps=100, warmup=5, lr=1e-2, optimizer=optimizer, ema=0, objective="fourth")
     model = micro_model()
     losses = [record.loss for record in fit(model, cycle([x0]), settings)]
     assert losses[0] > 1.5 and losses[-1] < 0.05
@@ -695,7 +695,7 @@ def test_denormal_numbers_are_flushed_only_while_training():
     """`fit` must not leave the process computing differently from before, finished or left early."""
     tiny = torch.tensor([1e-310], dtype=torch.float64)
     for steps in (1, 2):
-        records = fit(micro_model(), batches(), TrainSettings(steps=2, warmup=1))
+        records = fit(micro_model(), batches(), TrainConfig(steps=2, warmup=1))
         for _ in range(steps):
             next(records)
         assert (tiny * 1.0).item() == 0

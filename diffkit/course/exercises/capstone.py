@@ -10,13 +10,13 @@ from torch import Generator, Tensor
 
 from diffkit.course.exercises.checks import Wrong, exercise
 from diffkit.evaluation.parallel_cost import (
-    BadRule,
+    InvalidOrder,
     Plan,
     checked,
     evenly,
     excess_nats,
     reveal_steps,
-    shipped,
+    shipped_folder,
     true_stories,
 )
 from diffkit.evaluation.statistics import mean_of
@@ -36,14 +36,14 @@ def one_question(probs: Tensor, rng: Generator) -> Tensor:
 @lru_cache
 def bars(steps: int) -> dict[str, Tensor]:
     """Excess nats (N,) of every shipped rule on the same stories."""
-    return {name: judge(plan, steps) for name, plan in shipped().items()}
+    return {name: judge(plan, steps) for name, plan in shipped_folder().items()}
 
 
 def judge(plan: Plan, steps: int) -> Tensor:
     """Excess nats (N,) of a plan. Raises Wrong for an answer that is none."""
     try:
         return excess_nats(plan, load_language("tales"), steps=steps, n=N, seed=SEED)
-    except BadRule as bad:
+    except InvalidOrder as bad:
         raise Wrong(str(bad)) from None
 
 
@@ -102,13 +102,13 @@ def half_told() -> tuple[Tensor, Tensor]:
 
 
 @exercise
-def check_reveal_rule(score: Score) -> str:
+def check_unmasking_order(score: Score) -> str:
     """score(probs, rng) -> (B, L), high first, as many places at every step: beats the shipped rules at 16 steps."""
     probs, is_masked = half_told()
     answers = [score(probs[rows].clone(), Generator().manual_seed(1)) for rows in ([0, 1, 2], [0, 3, 4])]
     try:
         evenly(lambda *_: answers[0])(probs[:3], is_masked[:3], STEPS)
-    except BadRule as bad:
+    except InvalidOrder as bad:
         raise Wrong(str(bad)) from None
     sees_its_own_row(*answers)
     return beaten(evenly(score), judge(evenly(score), STEPS), bars(STEPS), STEPS)
@@ -122,7 +122,7 @@ def check_reveal_plan(plan: Plan) -> str:
     answers = [plan(probs[rows].clone(), is_masked[rows].clone(), STEPS) for rows in batches]
     try:
         checked(answers[0], is_masked[:3])
-    except BadRule as bad:
+    except InvalidOrder as bad:
         raise Wrong(str(bad)) from None
     sees_its_own_row(*answers)
     if not answers[0].any():

@@ -54,7 +54,7 @@ def check_nearest(nearest: Callable[[Tensor, Tensor], Any]) -> str:
 
 
 @exercise
-def check_push(push: Callable[[Tensor, Tensor, float, float, float], Any]) -> str:
+def check_gradient_step(push: Callable[[Tensor, Tensor, float, float, float], Any]) -> str:
     """push(x, slope, alpha, sigma, strength) -> the guess moved by a classifier, slope its gradient by z_t."""
     for seed, alpha, sigma, strength in ((1, 0.8, 0.6, 1.0), (2, 0.28, 0.96, 2.0)):
         x, slope = torch.randn(2, 4, generator=Generator().manual_seed(seed), dtype=torch.float64)

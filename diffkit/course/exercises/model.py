@@ -81,8 +81,8 @@ class _Watched:
 
 
 @exercise
-def check_hidden_nats(hidden_nats: Callable[[Any, Tensor, Tensor], Tensor]) -> str:
-    """hidden_nats(model, x0, is_masked) -> (N,) nats, the loss of each hidden token, with the head run there only."""
+def check_masked_nll(masked_nll: Callable[[Any, Tensor, Tensor], Tensor]) -> str:
+    """masked_nll(model, x0, is_masked) -> (N,) nats, the loss of each hidden token, with the head run there only."""
     rng = Generator().manual_seed(7)
     for B, L, V in ((1, 5, 6), (3, 8, 11)):
         mask_id = V - 1
@@ -95,7 +95,7 @@ def check_hidden_nats(hidden_nats: Callable[[Any, Tensor, Tensor], Tensor]) -> s
         is_masked[:, 0], is_masked[:, 1] = True, False
         xt, N, watched = x0.masked_fill(is_masked, mask_id), int(is_masked.sum()), _Watched(model)
         want = -model(xt, 0.0).log_softmax(-1).gather(-1, x0[..., None])[..., 0][is_masked]
-        mine = tensor_of(hidden_nats, watched, x0, is_masked, shape=(N,), called="the losses").float()
+        mine = tensor_of(masked_nll, watched, x0, is_masked, shape=(N,), called="the losses").float()
         if not watched.calls:
             raise Wrong("your function never calls the model.")
         shown, where = watched.calls[-1]

@@ -12,10 +12,10 @@ from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not
 
 
 @exercise
-def check_strengths(strengths: Callable[[Tensor], Any]) -> str:
+def check_alpha_sigma(alpha_sigma: Callable[[Tensor], Any]) -> str:
     """strengths(g) -> alpha and sigma for g = -log(alpha^2 / sigma^2), alpha^2 + sigma^2 = 1."""
     g = torch.tensor([-4.0, -0.5, 0.3, 2.0, 9.0], dtype=torch.float64)
-    both = strengths(g)
+    both = alpha_sigma(g)
     if not isinstance(both, (tuple, list)) or len(both) != 2:
         raise Wrong("return two tensors, alpha and sigma.")
     alpha, sigma = (torch.as_tensor(part).double() for part in both)

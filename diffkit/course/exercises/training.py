@@ -74,14 +74,14 @@ def check_average(average: Callable[[Tensor, float], Any]) -> str:
 
 
 @exercise
-def check_warmth(warmth: Callable[[int, int, int, float], Any]) -> str:
+def check_lr_scale(lr_scale: Callable[[int, int, int, float], Any]) -> str:
     """warmth(step, steps, warmup, decay) -> share of the full learning rate; step counts from 0."""
     for steps, warmup, decay in ((100, 10, 0.4), (240, 20, 0.25)):
         for step in (0, warmup // 2, warmup - 1, steps // 2, steps - steps // 10, steps - 1):
             left = (steps - step) / (decay * steps)
             cosine = 0.5 - 0.5 * math.cos(math.pi * min(1.0, left))
             want = min(1.0, (step + 1) / warmup) * cosine
-            mine = tensor_of(warmth, step, steps, warmup, decay, shape=(), called="the share").double()
+            mine = tensor_of(lr_scale, step, steps, warmup, decay, shape=(), called="the share").double()
             where = f"at step {step} of {steps} (warmup {warmup}, decay {decay})"
             slips = {}
             if step < warmup:

@@ -37,7 +37,7 @@ def check_length(length: Callable[[Tensor, int], Any]) -> str:
 
 
 @exercise
-def check_length_belief(belief: Callable[[Tensor, int], Any]) -> str:
+def check_length_probs(belief: Callable[[Tensor, int], Any]) -> str:
     """belief(probs, eos) -> p(length), from beliefs (L, V) about every place of one canvas: (L,), summing to 1."""
     for seed in (1, 2):
         probs = torch.randn(6, 5, generator=Generator().manual_seed(seed), dtype=torch.float64).softmax(-1)

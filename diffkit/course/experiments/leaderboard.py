@@ -19,9 +19,9 @@ from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoise, Process
-from diffkit.processes.embedding_diffusion import MOVERS, WordVectorDiffusion
+from diffkit.processes.embedding_diffusion import MOVERS, EmbeddingDiffusion
 from diffkit.sampling.sampler import sample_many
-from diffkit.sampling.unmasking import RULES
+from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
 TITLES = {  # every row, by the name of its file in configs/leaderboard and of its model pico-NAME
     "autoregressive": "autoregressive",
@@ -76,9 +76,9 @@ class Written(NamedTuple):
 
 def ways_of(process: Process) -> tuple[str, ...]:
     """How its texts can be made in a given number of calls, its paper's own way first."""
-    if isinstance(process, WordVectorDiffusion):
+    if isinstance(process, EmbeddingDiffusion):
         return ("ddpm", "ddim")
-    return ("ancestral", "random") if process.default_rule == "random" else ("ancestral",)
+    return ("ancestral", "random") if process.default_order == "random" else ("ancestral",)
 
 
 def steps_of(process: Process, L: int) -> tuple[int, ...]:
@@ -88,14 +88,14 @@ def steps_of(process: Process, L: int) -> tuple[int, ...]:
 
 def texts(process: Process, denoise: Denoise, way: str, *, n: int, L: int, steps: int, rng: Generator) -> Tensor:
     """New texts (n, L), made in this way, a batch at a time."""
-    known = MOVERS if isinstance(process, WordVectorDiffusion) else ("ancestral", *RULES)
+    known = MOVERS if isinstance(process, EmbeddingDiffusion) else ("ancestral", *UNMASKING_ORDERS)
     if way not in known:
         raise ValueError(f"texts: the ways of {type(process).__name__} are {sorted(known)}, got {way!r}.")
-    if isinstance(process, WordVectorDiffusion):
+    if isinstance(process, EmbeddingDiffusion):
         process = copy.copy(process)  # the same words and weights
         process.sampler = way
-    rule = way if way in RULES else "ancestral"
-    return sample_many(process, denoise, n=n, length=L, steps=steps, rng=rng, rule=rule)
+    order = way if way in UNMASKING_ORDERS else "ancestral"
+    return sample_many(process, denoise, n=n, length=L, steps=steps, rng=rng, order=order)
 
 
 def judged(

@@ -23,7 +23,7 @@ from diffkit.network.transformer import parameter_count
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.training.config import Curriculum, TrainSettings
+from diffkit.training.config import Curriculum, TrainConfig
 
 BATCH, JUDGED, DRAWS = 64, 512, 8  # stories in a batch; fresh stories a point is judged on; maskings of each
 
@@ -81,10 +81,10 @@ def check_process(point: Point, where: str) -> None:
         raise ValueError(f"{where}: process must be 'mdlm' or 'autoregressive', got {point.process!r}.")
 
 
-def recipe(point: Point) -> TrainSettings:
+def recipe(point: Point) -> TrainConfig:
     """The same recipe for every point of a process: the shipped models', in shorter runs."""
     check_process(point, "recipe")
-    common = TrainSettings(
+    common = TrainConfig(
         steps=point.steps, optimizer="muon", lr=0.003, muon_lr=0.01, warmup=50, decay=0.5, ema=0.99, save_every=200
     )
     if point.process == "autoregressive":

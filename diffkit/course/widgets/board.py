@@ -111,7 +111,7 @@ class InfillingBoard(DisplayObject):
             raise ValueError("Nothing is hidden, so there is nothing to fill. Click a word in the mode 'hide' first.")
         given = self.language.log_prob(canvas).item()
         filled = [
-            infill(self.process, who, canvas, steps=n, rule="random", rng=rng)[0]
+            infill(self.process, who, canvas, steps=n, order="random", rng=rng)[0]
             for who in (self.denoise, *([exact] if given > -math.inf else []))
         ]
         result = self._fillings(filled, given, missing) + self._beliefs(canvas, missing, given)

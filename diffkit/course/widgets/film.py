@@ -20,7 +20,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.course.widgets.text import words_of
 from diffkit.processes.base import Denoise, Process
-from diffkit.processes.embedding_diffusion import WordVectorDiffusion
+from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 from diffkit.sampling.sampler import Frame
 
 CANDIDATES = 5  # words shown for a place, beside the one that came
@@ -52,9 +52,9 @@ def film(
         return numbers.setdefault(token, len(numbers))
 
     start, moves = deltas(tokens, number)
-    model, posterior = beliefs_of_states(frames, row), None
+    model, posterior = state_probs(frames, row), None
     if exact is not None and process is not None:
-        posterior = exact_beliefs(frames, row, process, exact, model)
+        posterior = exact_probs(frames, row, process, exact, model)
         model = {i: belief for i, belief in model.items() if i in posterior}
     came = tokens if frames[0].probs is not None else torch.cat([tokens[1:], tokens[-1:]])  # by each state's belief
     is_open = (is_hidden if is_hidden.any() else torch.ones_like(is_hidden)) & ~fixed.cpu()
@@ -70,7 +70,7 @@ def film(
         "asked": max([-1, *model, *(posterior or {})]),
     }  # fmt: skip
     data["spaces"] = any(word.startswith(" ") for word in data["words"])
-    if isinstance(process, WordVectorDiffusion):
+    if isinstance(process, EmbeddingDiffusion):
         data["far"] = rows(distances(frames, row, process).mul(10).round().int().tolist())
     return data
 
@@ -92,7 +92,7 @@ def check(frames: Sequence[Frame], fixed: Tensor, row: int, process: Process | N
         return
     if process is None:
         raise ValueError("Player: exact needs the process too: Player(..., process=p, exact=language.denoiser(p)).")
-    if not process.names_words:
+    if not process.predicts_tokens:
         raise ValueError(
             f"Player: the network of {type(process).__name__} gives points in space and no beliefs about words, so "
             "there is no exact belief to set beside; leave exact out."
@@ -109,7 +109,7 @@ def deltas(tokens: Tensor, number: Callable[[int], int]) -> tuple[list[int], lis
     return start, moves
 
 
-def beliefs_of_states(frames: Sequence[Frame], row: int) -> dict[int, Tensor]:
+def state_probs(frames: Sequence[Frame], row: int) -> dict[int, Tensor]:
     """Frame number -> the belief about its state, (L, V).
 
     A sampler hands a belief out with the frame that it led to; where the first frame has one, each is about its own.
@@ -119,7 +119,7 @@ def beliefs_of_states(frames: Sequence[Frame], row: int) -> dict[int, Tensor]:
 
 
 @torch.no_grad()
-def exact_beliefs(
+def exact_probs(
     frames: Sequence[Frame], row: int, process: Process, exact: Denoise, model: dict[int, Tensor]
 ) -> dict[int, Tensor]:
     """The same with the exact denoiser, at the states the model was asked about, or at all if it never was.
@@ -170,7 +170,7 @@ def top_tables(shown: list[Tensor], came: Tensor, number: Callable[[int], int]) 
     return made
 
 
-def distances(frames: Sequence[Frame], row: int, process: WordVectorDiffusion) -> Tensor:
+def distances(frames: Sequence[Frame], row: int, process: EmbeddingDiffusion) -> Tensor:
     """How far each point is from the vector of the word it is read as, (N, L)."""
     with torch.no_grad():
         vectors = process.vectors()

@@ -22,9 +22,9 @@ from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.guidance import follow, guide
+from diffkit.sampling.guidance import condition_on, guide
 from diffkit.sampling.sampler import sample
-from diffkit.sampling.unmasking import RULES
+from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
 ANY = "any"  # no ending is asked for
 ROWS = 12  # of the table of what was tried
@@ -36,7 +36,7 @@ class Settings(NamedTuple):
     """The knobs. top_k = 0 and top_p = 1 filter nothing."""
 
     denoiser: str = "exact"
-    rule: str = "random"
+    order: str = "random"
     steps: int = 16
     temperature: float = 1.0
     top_k: int = 0
@@ -45,7 +45,7 @@ class Settings(NamedTuple):
     strength: float = 0.0  # of guidance towards the ending: 0 follows the label as it was learned
 
     def __str__(self) -> str:
-        parts = [self.denoiser, self.rule, f"{self.steps} steps"]
+        parts = [self.denoiser, self.order, f"{self.steps} steps"]
         parts += [f"temperature {self.temperature:g}"] if self.temperature != 1 else []
         parts += [f"top-k {self.top_k}"] if self.top_k else []
         parts += [f"top-p {self.top_p:g}"] if self.top_p < 1 else []
@@ -117,7 +117,7 @@ class SamplerLab(DisplayObject):
             )
         if self.conditional is None:
             raise ValueError("SamplerLab: an ending needs a conditional model; give conditional=load_model(...).")
-        return follow(self.conditional, label, settings.strength)
+        return condition_on(self.conditional, label, settings.strength)
 
     def draw(self, settings: Settings) -> Iterator[Tried]:
         """Draw batch after batch and yield what all of them show together; leave the loop to stop."""
@@ -127,7 +127,7 @@ class SamplerLab(DisplayObject):
         for _ in range(self.batches):
             drawn.append(sample(
                 self.process, denoise, shape=(self.batch, self.language.length), steps=settings.steps, rng=rng,
-                rule=settings.rule, **filters,
+                order=settings.order, **filters,
             ))  # fmt: skip
             yield self.judge(settings, torch.cat(drawn), drawn[-1])
 
@@ -205,7 +205,9 @@ def _knobs(lab: SamplerLab) -> dict[str, ipw.Widget]:
     start = Settings(steps=min(16, lab.language.length))
     knobs: dict[str, ipw.Widget] = {
         "denoiser": ipw.Dropdown(options=list(lab.denoisers), description="denoiser", **style),
-        "rule": ipw.Dropdown(options=["ancestral", *RULES], value=start.rule, description="rule", **style),
+        "order": ipw.Dropdown(
+            options=["ancestral", *UNMASKING_ORDERS], value=start.order, description="order", **style
+        ),
         "steps": ipw.IntSlider(min=1, max=lab.language.length, value=start.steps, description="steps", **style),
         "temperature": ipw.FloatSlider(min=0, max=2, step=0.1, value=1, description="temperature", **style),
         "top_k": ipw.IntSlider(min=0, max=20, value=0, description="top-k (0: off)", **style),

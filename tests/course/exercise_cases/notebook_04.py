@@ -22,7 +22,7 @@ def turn_neighbours(x, angles):
     return torch.stack([a * angles.cos() + b * angles.sin(), b * angles.cos() - a * angles.sin()], -1).flatten(1)
 
 
-def hidden_nats(model, x0, is_masked):
+def masked_nll(model, x0, is_masked):
     xt = x0.masked_fill(is_masked, model.config.mask_token_id)
     return F.cross_entropy(model(xt, 0.0, is_masked), x0[is_masked], reduction="none")
 
@@ -35,7 +35,7 @@ def all_positions(model, x0, is_masked):
 SOLUTIONS = {
     exercises.check_block_parameters: [block_parameters],
     exercises.check_turn: [turn, turn_neighbours],
-    exercises.check_hidden_nats: [hidden_nats],
+    exercises.check_masked_nll: [masked_nll],
 }
 
 
@@ -61,15 +61,15 @@ WRONG = [
     (exercises.check_turn, lambda x, angles: turn(x, angles**2), "distance only"),
     (exercises.check_turn, lambda x, a: torch.cat([turn(x[:, :4], a[:, :2]), x[:, 4:]], -1), "never move"),
     (exercises.check_turn, lambda x, angles: turn(x, angles)[0], "shape"),
-    (exercises.check_hidden_nats, all_positions, "pass where"),
-    (exercises.check_hidden_nats, lambda m, x0, h: F.cross_entropy(m(x0, 0.0, h), x0[h], reduction="none"), "itself"),
-    (exercises.check_hidden_nats, lambda m, x0, h: hidden_nats(m, x0, h).mean(), "shape"),
-    (exercises.check_hidden_nats, lambda m, x0, h: -hidden_nats(m, x0, h), "minus that"),
-    (exercises.check_hidden_nats, lambda m, x0, h: hidden_nats(m, x0, h) / torch.tensor(2.0).log(), "bits"),
-    (exercises.check_hidden_nats, lambda m, x0, h: hidden_nats(m, x0, h) * 1.1, "should be"),
-    (exercises.check_hidden_nats, lambda m, x0, h: torch.zeros(int(h.sum())), "never calls"),
+    (exercises.check_masked_nll, all_positions, "pass where"),
+    (exercises.check_masked_nll, lambda m, x0, h: F.cross_entropy(m(x0, 0.0, h), x0[h], reduction="none"), "itself"),
+    (exercises.check_masked_nll, lambda m, x0, h: masked_nll(m, x0, h).mean(), "shape"),
+    (exercises.check_masked_nll, lambda m, x0, h: -masked_nll(m, x0, h), "minus that"),
+    (exercises.check_masked_nll, lambda m, x0, h: masked_nll(m, x0, h) / torch.tensor(2.0).log(), "bits"),
+    (exercises.check_masked_nll, lambda m, x0, h: masked_nll(m, x0, h) * 1.1, "should be"),
+    (exercises.check_masked_nll, lambda m, x0, h: torch.zeros(int(h.sum())), "never calls"),
     (
-        exercises.check_hidden_nats,
+        exercises.check_masked_nll,
         lambda m, x0, h: F.cross_entropy(m(x0.masked_fill(~h, 0), 0.0, h), x0[h], reduction="none"),
         "MASK where",
     ),

@@ -23,7 +23,7 @@ def average(values, keep):
     return mean
 
 
-def warmth(step, steps, warmup, decay):
+def lr_scale(step, steps, warmup, decay):
     left = (steps - step) / (decay * steps)
     return min(1.0, (step + 1) / warmup) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
 
@@ -37,7 +37,7 @@ def reach(progress, start, hold, ramp):
 SOLUTIONS = {
     exercises.check_stratified: [stratified, stratified_in_any_order],
     exercises.check_average: [average],
-    exercises.check_warmth: [warmth],
+    exercises.check_lr_scale: [lr_scale],
     exercises.check_reach: [reach],
 }
 
@@ -61,17 +61,25 @@ WRONG = [
     (exercises.check_average, lambda values, keep: values[-1], "last value alone"),
     (exercises.check_average, lambda values, keep: values, "shape"),
     (exercises.check_average, lambda values, keep: average(values[1:], keep), "12 values"),
-    (exercises.check_warmth, lambda s, n, w, d: warmth(s - 1, n, w, d) if s < w else warmth(s, n, w, d), "step + 1"),
-    (exercises.check_warmth, lambda s, n, w, d: min(1.0, (s + 1) / w, (n - s) / (d * n)), "straight line"),
-    (exercises.check_warmth, lambda s, n, w, d: warmth(s, n, 1, d), "warm-up is not over"),
-    (exercises.check_warmth, lambda s, n, w, d: min(1.0, (s + 1) / w), "still full"),
     (
-        exercises.check_warmth,
+        exercises.check_lr_scale,
+        lambda s, n, w, d: lr_scale(s - 1, n, w, d) if s < w else lr_scale(s, n, w, d),
+        "step + 1",
+    ),
+    (exercises.check_lr_scale, lambda s, n, w, d: min(1.0, (s + 1) / w, (n - s) / (d * n)), "straight line"),
+    (exercises.check_lr_scale, lambda s, n, w, d: lr_scale(s, n, 1, d), "warm-up is not over"),
+    (exercises.check_lr_scale, lambda s, n, w, d: min(1.0, (s + 1) / w), "still full"),
+    (
+        exercises.check_lr_scale,
         lambda s, n, w, d: min(1.0, (s + 1) / w) if s < n / 2 else 0.5 + 0.5 * math.cos(math.pi * s / n),
         "whole run",
     ),
-    (exercises.check_warmth, lambda s, n, w, d: warmth(s, n, w, d) if s < n * 0.7 else 1 - warmth(s, n, w, d), "rises"),
-    (exercises.check_warmth, lambda s, n, w, d: 0.123, "should be"),
+    (
+        exercises.check_lr_scale,
+        lambda s, n, w, d: lr_scale(s, n, w, d) if s < n * 0.7 else 1 - lr_scale(s, n, w, d),
+        "rises",
+    ),
+    (exercises.check_lr_scale, lambda s, n, w, d: 0.123, "should be"),
     (exercises.check_reach, lambda p, start, hold, ramp: start + (1 - start) * p / ramp, "hold comes first"),
     (
         exercises.check_reach,

@@ -21,7 +21,7 @@ def sees(L, block):
 
 SOLUTIONS = {
     exercises.check_length: [length, lambda ids, eos: ((ids == eos).cumsum(1) == 0).sum(1)],
-    exercises.check_length_belief: [belief],
+    exercises.check_length_probs: [belief],
     exercises.check_sees: [sees],
 }
 
@@ -44,11 +44,11 @@ WRONG = [
     (exercises.check_length, last_end, "last EOS"),
     (exercises.check_length, lambda ids, eos: length(ids, eos).clamp(max=4), "should be"),
     (exercises.check_length, lambda ids, eos: 3, "shape"),
-    (exercises.check_length_belief, lambda p, eos: p[:, eos], "does not sum to 1"),
-    (exercises.check_length_belief, lambda p, eos: p[:, eos].softmax(0), "softmax"),
-    (exercises.check_length_belief, coins, "coin tosses"),
-    (exercises.check_length_belief, lambda p, eos: p[:, 0] / p[:, 0].sum(), "should have"),
-    (exercises.check_length_belief, lambda p, eos: p, "shape"),
+    (exercises.check_length_probs, lambda p, eos: p[:, eos], "does not sum to 1"),
+    (exercises.check_length_probs, lambda p, eos: p[:, eos].softmax(0), "softmax"),
+    (exercises.check_length_probs, coins, "coin tosses"),
+    (exercises.check_length_probs, lambda p, eos: p[:, 0] / p[:, 0].sum(), "should have"),
+    (exercises.check_length_probs, lambda p, eos: p, "shape"),
     (exercises.check_sees, lambda L, b: sees(L, b).T, "turned round"),
     (exercises.check_sees, lambda L, b: torch.ones(L, L).tril(), "whole block"),
     (exercises.check_sees, lambda L, b: sees(L, b) & sees(L, b).T, "not only its own"),

@@ -18,7 +18,7 @@ def push(x, slope, alpha, sigma, strength):
 SOLUTIONS = {
     exercises.check_signal: [signal],
     exercises.check_nearest: [nearest, lambda x, e: (e @ x - e.square().sum(1) / 2).argmax()],
-    exercises.check_push: [push],
+    exercises.check_gradient_step: [push],
 }
 
 
@@ -35,10 +35,10 @@ WRONG = [
     (exercises.check_nearest, lambda x, e: nearest(x, e) + 1, "there are words 0 to 6"),
     (exercises.check_nearest, lambda x, e: 0 * x[0], "is nearest"),
     (exercises.check_nearest, lambda x, e: (e - x).square().sum(1), "shape"),
-    (exercises.check_push, lambda x, g, a, b, w: x - w * b * b / a * g, "uphill"),
-    (exercises.check_push, lambda x, g, a, b, w: w * b * b / a * g, "add it to x"),
-    (exercises.check_push, lambda x, g, a, b, w: x + w * b * b * g, "divide by alpha"),
-    (exercises.check_push, lambda x, g, a, b, w: x + w * b / a * g, "sigma squared"),
-    (exercises.check_push, lambda x, g, a, b, w: x + w * g, "depends on the noise"),
-    (exercises.check_push, lambda x, g, a, b, w: x, "should be"),
+    (exercises.check_gradient_step, lambda x, g, a, b, w: x - w * b * b / a * g, "uphill"),
+    (exercises.check_gradient_step, lambda x, g, a, b, w: w * b * b / a * g, "add it to x"),
+    (exercises.check_gradient_step, lambda x, g, a, b, w: x + w * b * b * g, "divide by alpha"),
+    (exercises.check_gradient_step, lambda x, g, a, b, w: x + w * b / a * g, "sigma squared"),
+    (exercises.check_gradient_step, lambda x, g, a, b, w: x + w * g, "depends on the noise"),
+    (exercises.check_gradient_step, lambda x, g, a, b, w: x, "should be"),
 ]

@@ -5,7 +5,7 @@ import torch
 from diffkit.course import exercises
 
 
-def strengths(g):
+def alpha_sigma(g):
     return torch.sigmoid(-g).sqrt(), torch.sigmoid(g).sqrt()
 
 
@@ -18,7 +18,7 @@ def own_evidence(z, vectors, alpha, sigma):
 
 
 SOLUTIONS = {
-    exercises.check_strengths: [strengths],
+    exercises.check_alpha_sigma: [alpha_sigma],
     exercises.check_step_weight: [step_weight],
     exercises.check_own_evidence: [
         own_evidence, lambda z, vectors, a, b: -(z - a * vectors).square().sum(-1) / (2 * b * b),
@@ -27,11 +27,11 @@ SOLUTIONS = {
 
 
 WRONG = [
-    (exercises.check_strengths, lambda g: (torch.sigmoid(-g), torch.sigmoid(g)), "take roots"),
-    (exercises.check_strengths, lambda g: strengths(-g), "changed places"),
-    (exercises.check_strengths, lambda g: strengths(2 * g), "its square"),
-    (exercises.check_strengths, lambda g: strengths(g)[0], "two tensors"),
-    (exercises.check_strengths, lambda g: (strengths(g)[0], 1 - strengths(g)[0]), "sigma should be"),
+    (exercises.check_alpha_sigma, lambda g: (torch.sigmoid(-g), torch.sigmoid(g)), "take roots"),
+    (exercises.check_alpha_sigma, lambda g: alpha_sigma(-g), "changed places"),
+    (exercises.check_alpha_sigma, lambda g: alpha_sigma(2 * g), "its square"),
+    (exercises.check_alpha_sigma, lambda g: alpha_sigma(g)[0], "two tensors"),
+    (exercises.check_alpha_sigma, lambda g: (alpha_sigma(g)[0], 1 - alpha_sigma(g)[0]), "sigma should be"),
     (exercises.check_step_weight, lambda s, t: 2 * step_weight(s, t), "half is missing"),
     (exercises.check_step_weight, lambda s, t: step_weight(t, s), "sign is wrong"),
     (exercises.check_step_weight, lambda s, t: (t - s) / 2, "log SNR"),
