@@ -28,7 +28,6 @@ from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD, UDLM
-from diffkit.seal import is_as_sealed, seal
 
 __all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
 __all__ += ["PRETRAINED", "PROCESSES", "build_model", "check_tokenizer", "fingerprint", "load_model", "model_folder"]
@@ -97,12 +96,6 @@ class DiffusionModel(PreTrainedModel):
 
     def _init_weights(self, module: nn.Module) -> None:
         self.denoiser._init_weights(module)
-
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """As in transformers; the weights carry a checksum, which `load_model` looks at."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        for weights in Path(save_directory).glob("*.safetensors"):
-            seal(weights)
 
     @property
     def labels(self) -> int:
@@ -173,7 +166,7 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     Args:   name_or_folder: a path, or the name of a folder in data/pretrained.
     Returns: the model in evaluation mode, on the CPU; the tokenizer lies beside it (`load_tokenizer(folder)`).
     Raises: FileNotFoundError if there is no such folder; ValueError if it holds no model of ours, weights that are no
-            numbers, or a damaged model (a single changed bit is noticed if the weights were saved with a checksum).
+            numbers, or a damaged model.
     """
     folder = model_folder(name_or_folder)
     if not (folder / "config.json").is_file():
@@ -220,8 +213,6 @@ def _read(folder: Path, settings: dict[str, Any]) -> tuple[DiffusionModel, list[
         model, info = DiffusionModel.from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    if not all(map(is_as_sealed, folder.glob("*.safetensors"))):
-        raise ValueError("the bytes of its weights are not those that were saved")
     reshaped = {name for name, *_ in info["mismatched_keys"]}
     return model, sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped)
 

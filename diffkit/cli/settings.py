@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -88,10 +88,16 @@ class ModelSettings:
             raise ValueError(f"ModelSettings: time must be one of {[*TIMES]}, got {self.time!r}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"ModelSettings: dropout must lie in [0, 1), got {self.dropout}.")
-        self.process_name()
+        self._trial()
 
-    def process_name(self) -> str:
-        """The name of the process in saved models; built once for that, which also checks its settings."""
+    def plain(self) -> dict[str, Any]:
+        """All settings as JSON holds them, those of the process under their own names."""
+        own = self._trial().settings()
+        name, _, _ = own.pop("name"), own.pop("vocab_size"), own.pop("mask_id")
+        return vars(self) | own | {"process": name}
+
+    def _trial(self) -> Process:
+        """The process for a small vocabulary: its name and settings, which are checked by building it."""
         try:
             process = self.process(8, 1)
         except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
@@ -99,7 +105,7 @@ class ModelSettings:
         if type(process) not in PROCESSES.values():
             names = [kind.__name__ for kind in PROCESSES.values()]
             raise ValueError(f"ModelSettings: process must be one of {names}, got {type(process).__name__}.")
-        return process.name
+        return process
 
 
 class Run(NamedTuple):
@@ -108,6 +114,10 @@ class Run(NamedTuple):
     data: DataSettings
     model: ModelSettings
     train: TrainConfig
+
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """The settings of every section, as JSON holds them."""
+        return {"data": asdict(self.data), "model": self.model.plain(), "train": asdict(self.train)}
 
 
 def read_config(path: Path) -> Run:
@@ -242,4 +252,4 @@ def _split(data: DataSettings, seed: int) -> tuple[Dataset | IterableDataset, Da
 def default_output(data: DataSettings, model: ModelSettings) -> Path:
     """The folder of a run by default: runs/CORPUS-PROCESS-SIZE."""
     size = model.size if isinstance(model.size, str) else "custom"
-    return Path("runs") / f"{Path(data.corpus).stem}-{model.process_name()}-{size}"
+    return Path("runs") / f"{Path(data.corpus).stem}-{model.plain()['process']}-{size}"
