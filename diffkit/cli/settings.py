@@ -22,8 +22,9 @@ from diffkit.evaluation.bounds import nelbo
 from diffkit.io import atomic_folder
 from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.languages.tales import GRAMMARS
-from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
+from diffkit.model import DiffusionModel, build_model, start_from
 from diffkit.network.transformer import SIZES, TIMES
+from diffkit.processes import PROCESSES
 from diffkit.processes.base import Process
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training.config import MOST, TrainConfig, refuse_null
