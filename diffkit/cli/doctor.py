@@ -24,7 +24,7 @@ SLOW_STEP_SECONDS = 2.0  # at this speed notebook 05 takes more than ten minutes
 
 
 class Finding(NamedTuple):
-    """One line of the report; `advice` says what to do when it is not ok."""
+    """One line of the report; `advice` helps when it is not ok."""
 
     name: str
     value: str
@@ -113,12 +113,12 @@ SECTIONS: tuple[Callable[[], Iterator[Finding]], ...] = (_packages, _hardware, _
 
 
 def doctor() -> None:
-    """Check this machine: versions, device, memory, shipped models, seconds per training step; say what to do."""
+    """Check this machine: versions, device, memory, shipped models, seconds per training step."""
     wrong = 0
     for finding in examine():
         wrong += not finding.ok
         print(line_of(finding), flush=True)
-    print("Everything works." if not wrong else f"{wrong} to look at: the lines marked LOOK say what to do.")
+    print("Everything works." if not wrong else f"{wrong} to look at: see the advice below the lines marked LOOK.")
 
 
 def examine() -> Iterator[Finding]:

@@ -1,4 +1,4 @@
-"""Texts: a corpus by name or from local files, one document a row, and its split into training and validation."""
+"""A corpus by name or from local files, one document a row, and its split into training and validation."""
 
 from __future__ import annotations
 
@@ -132,7 +132,7 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
         return _from_text(files, streaming)
     if kind == "json":
         for file in files:
-            for _ in _lines(file):  # bytes that are no text would come to light much later, and without a place
+            for _ in _lines(file):  # other bytes would be noticed much later, and without their line
                 pass
     paths = [glob.escape(str(file)) for file in files]  # datasets takes a path for a pattern
     try:
@@ -147,7 +147,7 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Errors of the library come as exceptions; it does not log them as well."""
+    """Without the library's log of errors that it also raises."""
     verbosity = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
@@ -157,7 +157,7 @@ def _unlogged() -> Iterator[None]:
 
 
 def _from_text(files: list[Path], streaming: bool) -> Dataset | IterableDataset:
-    """Look through all lines once: for separators, for bytes that are no text, and for the key of the cache."""
+    """Read all lines once: for separators, for bytes that are not UTF-8, and for the key of the cache."""
     content, seen = blake2b(digest_size=16), set()
     size = sum(file.stat().st_size for file in files)
     with tqdm(total=size, desc="reading", unit="B", unit_scale=True, delay=BAR_DELAY) as bar:
@@ -177,7 +177,7 @@ def _from_text(files: list[Path], streaming: bool) -> Dataset | IterableDataset:
 
 
 def _lines(file: Path) -> Iterator[tuple[bytes, str]]:
-    """The lines of a file, as bytes and as text. Raises: ValueError that names the first line with other bytes."""
+    """The lines of a file, as bytes and as text. Raises: ValueError with the first line that is not UTF-8."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
@@ -231,9 +231,9 @@ def split_documents(
 ) -> Split:
     """Hold out documents for validation. Their content decides, so copies of a text never land on both sides.
 
-    Each document draws a number in [0, 1) from the seed and a hash of its words (white space does not count); the low
-    numbers go to validation. A fraction is the threshold itself: about that share is held out, and a document stays on
-    its side when the corpus grows. A count sets the threshold so that exactly so many distinct documents are held out.
+    A hash of the seed and the text without white space gives each document a number in [0, 1); low numbers go to
+    validation. A fraction is the threshold itself, so a document stays on its side when the corpus grows. A count sets
+    the threshold so that exactly that many distinct documents are held out.
 
     Args:    give one of validation_fraction, in (0, 1), and validation_documents; for a streamed corpus the fraction.
     Raises:  ValueError if the arguments do not fit or one side would be empty.
@@ -265,7 +265,7 @@ def split_documents(
 
 
 def seed_from(*parts: int | str) -> int:
-    """Make one seed of 63 bits that depends on every part and on nothing else, on any machine."""
+    """One seed of 63 bits from all parts, the same on any machine."""
     return int.from_bytes(blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest(), "big") >> 1
 
 
