@@ -14,7 +14,7 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.cli.parser import Parser
-from diffkit.data.batches import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches
+from diffkit.data.batches import Batches, ChunkBatches, StoryBatches, StreamBatches
 from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import CORPORA, load_corpus, split_documents
 from diffkit.data.tokenizer import load_tokenizer, special_ids, train_tokenizer
@@ -237,7 +237,7 @@ def _sequences(
     if isinstance(dataset, IterableDataset):
         return next(StreamBatches(dataset, tokenizer, data.length, data.validation_sequences, seed=seed))
     chunks = tokenize_corpus(dataset, tokenizer, data.length, workers=data.workers)
-    return next(fixed_batches(chunks, data.validation_sequences))
+    return chunks.with_format("torch")[: data.validation_sequences]["input_ids"]
 
 
 def _split(data: DataSettings, seed: int) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset]:

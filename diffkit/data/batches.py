@@ -78,13 +78,6 @@ class ChunkBatches:
         _move("ChunkBatches", self, state)
 
 
-def fixed_batches(chunks: Dataset, batch_size: int) -> Iterator[Tensor]:
-    """Yield every chunk once, in order, as (B, L) int64; the last batch may be smaller. Call again for another pass."""
-    check_whole(batch_size, "batch_size", "fixed_batches")  # datasets would never end
-    for rows in chunks.with_format("torch").iter(batch_size):
-        yield rows["input_ids"]
-
-
 class StoryBatches:
     """Fresh samples of a language, endlessly; batch i depends on (seed, i) alone, so the state is its number.
 

@@ -56,7 +56,6 @@ def load_corpus(
     *,
     streaming: bool | None = None,
     limit: int | None = None,
-    column: str = "text",
 ) -> Dataset | IterableDataset:
     """Load a corpus by name, or a local file or folder, as rows of one column `text`, one document a row.
 
@@ -65,7 +64,7 @@ def load_corpus(
 
     Args:    source: a name in CORPORA, or a path. split: local files have only "train"; see split_documents.
              streaming: read while it is used rather than first (default: as the corpus asks; files: no).
-             limit: keep only the first so many documents. column: which column holds the text.
+             limit: keep only the first so many documents.
     Raises:  FileNotFoundError, ConnectionError (no network), or ValueError when what is there cannot be used.
     """
     name = str(source)
@@ -77,7 +76,7 @@ def load_corpus(
         )
     streaming = corpus.streaming if streaming is None else streaming
     dataset = _from_hub(corpus, split, streaming) if name in CORPORA else _from_files(Path(source), streaming)
-    dataset = _only_text(dataset, name, column)
+    dataset = _only_text(dataset, name)
     if limit is None:
         return dataset
     return dataset.take(limit) if streaming else dataset.select(range(min(limit, len(dataset))))
@@ -205,63 +204,44 @@ def _documents(files: list[str], separator: str | None) -> Iterator[dict[str, st
                     yield {"text": text}
 
 
-def _only_text(dataset: Dataset | IterableDataset, name: str, column: str) -> Dataset | IterableDataset:
+def _only_text(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
     first = next(iter(dataset), None)
     if first is None:
         raise ValueError(f"load_corpus: {name!r} holds no documents. Is it empty, or blank?")
-    begins_well = isinstance(first.get(column), str)
-    feature = (dataset.features or {}).get(column)  # not known of a stream
+    begins_well = isinstance(first.get("text"), str)
+    feature = (dataset.features or {}).get("text")  # not known of a stream
     if not (begins_well if feature is None else getattr(feature, "dtype", "") in ("string", "large_string")):
         found = ", ".join(f"{key} ({type(value).__name__})" for key, value in first.items())
         raise ValueError(
-            f"load_corpus: {name!r} needs a column {column!r} of strings, but has {found}"
-            f"{', and something else in a later row' if begins_well else ''}. Name the one that holds the text with "
-            "column=..., or rename it."
+            f"load_corpus: {name!r} needs a column 'text' of strings, but has {found}"
+            f"{', and something else in a later row' if begins_well else ''}. Rename the one that holds the text."
         )
-    dataset = dataset.select_columns([column])
-    return dataset if column == "text" else dataset.rename_column(column, "text")
+    return dataset.select_columns(["text"])
 
 
-def split_documents(
-    dataset: Dataset | IterableDataset,
-    *,
-    validation_fraction: float | None = None,
-    validation_documents: int | None = None,
-    seed: int,
-) -> Split:
+def split_documents(dataset: Dataset | IterableDataset, *, validation_fraction: float, seed: int) -> Split:
     """Hold out documents for validation. Their content decides, so copies of a text never land on both sides.
 
-    A hash of the seed and the text without white space gives each document a number in [0, 1); low numbers go to
-    validation. A fraction is the threshold itself, so a document stays on its side when the corpus grows. A count sets
-    the threshold so that exactly that many distinct documents are held out.
+    A hash of the seed and the text without white space gives each document a number in [0, 1); those below the fraction
+    go to validation. A document stays on its side when the corpus grows.
 
-    Args:    give one of validation_fraction, in (0, 1), and validation_documents; for a streamed corpus the fraction.
-    Raises:  ValueError if the arguments do not fit or one side would be empty.
+    Raises:  ValueError if one side would be empty.
     """
-    if (validation_fraction is None) == (validation_documents is None):
-        raise ValueError("split_documents: give one of validation_fraction and validation_documents.")
     if isinstance(dataset, IterableDataset):
-        if validation_fraction is None or not 0 < validation_fraction < 1:
+        if not 0 < validation_fraction < 1:
             raise ValueError("split_documents: a streamed corpus needs a validation_fraction between 0 and 1.")
         held_out = partial(_is_held_out, seed=seed, threshold=validation_fraction)
         return Split(dataset.filter(lambda row: not held_out(row)), dataset.filter(held_out))
     rows = tqdm(dataset.iter(1000), "splitting", -(-len(dataset) // 1000), unit="k documents", delay=BAR_DELAY)
     draws = np.array([_draw(text, seed) for part in rows for text in part["text"]])
-    ranked = np.append(np.unique(draws), 1.0)
-    wanted = validation_documents
-    threshold = validation_fraction if wanted is None else ranked[np.clip(wanted, 0, len(ranked) - 1)]
-    validation = np.flatnonzero(draws < threshold)
+    validation = np.flatnonzero(draws < validation_fraction)
     if len(validation) in (0, len(draws)):
         raise ValueError(
-            f"split_documents: both sides need a document, but of {len(draws)} ({len(ranked) - 1} distinct) "
-            f"{len(validation)} would be held out. "
-            + (
-                f"Choose another validation_fraction, or between 1 and {len(ranked) - 2} validation_documents."
-                if len(ranked) > 2
-                else "Give more text: every line is a document, or what stands between blank lines if there are any."
-            )
+            f"split_documents: both sides need a document, but {len(validation)} of {len(draws)} would be held out. "
+            "Choose another validation_fraction, or give more text; in a text file every line is a document, or every "
+            "paragraph if there are blank lines."
         )
-    return Split(dataset.select(np.flatnonzero(draws >= threshold)), dataset.select(validation))
+    return Split(dataset.select(np.flatnonzero(draws >= validation_fraction)), dataset.select(validation))
 
 
 def seed_from(*parts: int | str) -> int:
