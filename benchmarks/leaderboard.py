@@ -17,7 +17,7 @@ import json
 import os
 import platform
 import shutil
-from dataclasses import asdict, replace
+from dataclasses import replace
 from pathlib import Path
 from statistics import median
 
@@ -86,7 +86,7 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
     row = Row(
         name=name,
         seed=seed,
-        settings={section: asdict(each) for section, each in settings._asdict().items()},
+        settings=settings.plain(),
         parameters=parameter_count(trained),
         tokens=settings.train.steps * a_step,
         minutes=sum(a_step / each["tokens_per_second"] for each in records) / 60,

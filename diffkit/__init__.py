@@ -1,14 +1,42 @@
 """diffkit: small diffusion language models, checked against a language whose every answer is known."""
 
-from diffkit.evaluation.bounds import nelbo
-from diffkit.languages.story_language import load_language
-from diffkit.model import DiffusionModel, load_model
-from diffkit.processes.masked import MaskedDiffusion, corrupt
-from diffkit.processes.schedules import get_schedule
-from diffkit.sampling.sampler import denoise_frames, infill
+from importlib import import_module
+from typing import Any
 
 __version__ = "0.1.0"
-__all__ = [
-    "DiffusionModel", "MaskedDiffusion", "corrupt", "denoise_frames", "get_schedule", "infill", "load_language",
-    "load_model", "nelbo",
-]  # fmt: skip
+
+_DEFINED_IN = {
+    "languages.story_language": ["load_language"],
+    "processes.schedules": ["get_schedule"],
+    "processes.masked": ["MaskedDiffusion", "corrupt"],
+    "processes.d3pm": ["D3PM"],
+    "processes.sedd": ["SEDD", "UDLM"],
+    "processes.diffusion_lm": ["DiffusionLM"],
+    "processes.plaid": ["Plaid"],
+    "processes.autoregressive": ["Autoregressive"],
+    "processes.block": ["BlockDiffusion"],
+    "model": ["DiffusionModel", "build_model", "load_model"],
+    "training.config": ["TrainConfig"],
+    "training.trainer": ["fit"],
+    "sampling.sampler": ["denoise_frames", "infill", "sample"],
+    "sampling.skipping": ["first_hitting"],
+    "sampling.remasking": ["remasking"],
+    "sampling.parallel": ["confidence_threshold", "entropy_bounded"],
+    "evaluation.bounds": ["error_by_count", "gap_to_entropy", "nelbo"],
+    "evaluation.statistics": ["Estimate"],
+}
+_MODULES = {name: module for module, names in _DEFINED_IN.items() for name in names}
+__all__ = sorted(_MODULES)
+
+
+def __getattr__(name: str) -> Any:
+    """Import a name when it is first asked for, so that `import diffkit` is quick."""
+    if name not in _MODULES:
+        raise AttributeError(f"module 'diffkit' has no attribute {name!r}")
+    value = getattr(import_module(f"diffkit.{_MODULES[name]}"), name)
+    globals()[name] = value
+    return value
+
+
+def __dir__() -> list[str]:
+    return sorted({*globals(), *__all__})

@@ -1,4 +1,4 @@
-"""Files that are written whole or not at all."""
+"""Write files and folders whole or not at all."""
 
 from __future__ import annotations
 
@@ -13,10 +13,7 @@ from safetensors import SafetensorError
 
 
 def check_writable(folder: Path) -> None:
-    """Find out before the work, and without leaving anything behind, whether files can be written to a folder.
-
-    Raises: OSError if it is no folder, or none that may be written to.
-    """
+    """Raise OSError unless files can be written to a folder, which is not made yet."""
     parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise OSError(f"cannot write to {folder}: {parent} is not a folder you may write to. Choose another one.")
@@ -24,10 +21,9 @@ def check_writable(folder: Path) -> None:
 
 @contextmanager
 def exclusive(folder: Path) -> Iterator[None]:
-    """Hold a folder for one run, and clear what killed runs left there; the system lets go of it if this one is killed.
+    """Lock a folder for one run, and remove what killed runs left there; the lock ends with the process.
 
-    Folders that were made for a run which leaves nothing are gone again.
-    Raises: ValueError if another run holds it; OSError if it cannot be made.
+    Raises: ValueError if another run holds the lock; OSError if the folder cannot be made.
     """
     with ExitStack() as held:
         with _clear_write_errors(folder):
@@ -47,19 +43,19 @@ def _locked(folder: Path) -> Iterator[None]:
         lock.acquire()
     except Timeout:
         raise ValueError(
-            f"claimed: another run is at work in {folder}. Wait until it ends, stop it, or choose another folder."
+            f"exclusive: another run is at work in {folder}. Wait until it ends, stop it, or choose another folder."
         ) from None
     try:
         yield
     finally:
-        with suppress(PermissionError):  # Windows deletes it when it is let go
-            path.unlink(missing_ok=True)  # while it is held: who waits for it sees that it is another file
+        with suppress(PermissionError):  # Windows deletes it when it is released
+            path.unlink(missing_ok=True)  # while it is held, so that a waiting process sees another file
         lock.release()
 
 
 @contextmanager
 def _folder(path: Path) -> Iterator[None]:
-    """A folder, made if it is not there; one that was made and is empty at the end is gone again."""
+    """A folder, made if it is not there; if it was made here and is empty at the end, it is removed."""
     made = [folder for folder in (path, *path.parents) if not folder.exists()]
     path.mkdir(parents=True, exist_ok=True)
     try:
@@ -72,15 +68,15 @@ def _folder(path: Path) -> Iterator[None]:
 
 @contextmanager
 def _clear_write_errors(path: Path) -> Iterator[None]:
-    """Turn what the system says of a full or failing disk into one clear line."""
+    """Turn the errors of a full or failing disk into one clear line."""
     try:
         yield
     except Exception as error:  # tokenizers raises plain ones, with the system's number in the text
         if not isinstance(error, (OSError, SafetensorError)) and "os error" not in str(error):
             raise
         raise OSError(
-            f"{path} cannot be written ({error}). What was there before is as it was. Make room on the disk, or see "
-            "to the folder's rights, and go on from there."
+            f"{path} cannot be written ({error}). The old files are unchanged. Make room on the disk, or check "
+            "the permissions of the folder."
         ) from error
 
 
@@ -88,9 +84,8 @@ def _clear_write_errors(path: Path) -> Iterator[None]:
 def atomic_folder(folder: Path) -> Iterator[Path]:
     """A temporary folder to fill; it becomes `folder` only if the block ends well, replacing what was there.
 
-    Killed at any moment, it leaves `folder` as it was, whole and new, or (for the instant between two renames, and only
-    where `folder` was there before) whole under the name `.<folder>.old`, which the next call puts back first. Names
-    with a leading dot are never read.
+    Killed at any moment, it leaves `folder` as it was, or new and whole, or (between two renames) under the name
+    `.<folder>.old`, which the next call puts back first. Names with a leading dot are never read.
     """
     old = folder.with_name(f".{folder.name}.old")
     if old.exists() and not folder.exists():
@@ -109,8 +104,7 @@ def atomic_folder(folder: Path) -> Iterator[Path]:
 def atomic_files(folder: Path, last: str) -> Iterator[Path]:
     """A temporary folder to fill; if the block ends well its files move into `folder`, each whole, `last` at the end.
 
-    Unlike `atomic_folder` it leaves everything else in `folder` alone. A reader that looks for `last` first never
-    finds the other files missing.
+    Everything else in `folder` stays. A reader that looks for `last` first never finds the other files missing.
     """
     with _draft(folder / ".files.part", folder) as draft:
         yield draft
@@ -121,7 +115,7 @@ def atomic_files(folder: Path, last: str) -> Iterator[Path]:
 
 @contextmanager
 def _draft(draft: Path, target: Path) -> Iterator[Path]:
-    """An empty folder that is gone at the end, however that comes about; only a killed process leaves it."""
+    """An empty folder that is removed at the end; only a killed process leaves it."""
     shutil.rmtree(draft, ignore_errors=True)
     with _clear_write_errors(target), _folder(draft.parent):
         try:
@@ -140,11 +134,11 @@ def _to_disk(folder: Path) -> None:
 
 
 def write_atomic(path: Path, content: str | bytes) -> None:
-    """Write one file, text as UTF-8, so that a reader finds the old one or the new one and never half of it."""
+    """Write one file, text as UTF-8; a reader finds the old file or the new one, never a part."""
     draft = path.with_name(f".{path.name}.part")
     with _clear_write_errors(path), _folder(path.parent):
         if path.exists() and not path.is_file():
-            raise OSError("it is there and is no file")  # but a folder, or a device such as /dev/null
+            raise OSError("it is there and is no file")  # a folder, or a device such as /dev/null
         try:
             draft.write_bytes(content.encode() if isinstance(content, str) else content)
             os.replace(draft, path)

@@ -1,4 +1,4 @@
-"""What comes with diffkit beside its code: configs and trained models."""
+"""Where the files that come with diffkit are: configs and trained models."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ from pathlib import Path
 
 
 def shipped_folder(folder: str) -> Path:
-    """A folder of shipped files: inside the package where diffkit was installed, beside it in the repository."""
+    """A folder of shipped files: inside an installed package, next to it in the repository."""
     package = Path(__file__).resolve().parent
     installed = package / Path(folder).name
     return installed if installed.is_dir() else package.parent / folder

@@ -1,4 +1,4 @@
-"""Random draws and choices that come out the same on every machine: inverse CDF in float64, ties in a fixed order."""
+"""Random draws that are the same on every machine: inverse CDF in float64, ties in a fixed order."""
 
 from __future__ import annotations
 
@@ -11,10 +11,10 @@ from diffkit.checks import check_generator
 
 
 class SharedGenerator(Generator):
-    """One generator, held in the same state by several processes, each of which has some rows of every batch.
+    """One generator, in the same state on several processes, each of which has some rows of every batch.
 
-    The functions below then draw for the whole batch and return the rows rank, rank + processes, and
-    so on: the noise of a text does not depend on how many processes share the work, and the generators stay in step.
+    The functions below draw for the whole batch and return the rows rank, rank + processes, and so on, so the noise of
+    a text does not depend on the number of processes.
     """
 
     def __new__(cls, rank: int = 0, processes: int = 1) -> SharedGenerator:
@@ -27,9 +27,9 @@ class SharedGenerator(Generator):
 
 
 def checked_seed(seed: int) -> int:
-    """The seed, if generators take it. Raises: ValueError if it has more than 64 bits, with its sign."""
+    """The seed. Raises: ValueError if it does not fit in 64 bits with its sign."""
     if not -(2**63) <= seed < 2**63:
-        raise ValueError(f"seed: a whole number of at most 64 bits is needed, got {seed}. Choose a smaller one.")
+        raise ValueError(f"seed: expected a whole number of at most 64 bits, got {seed}. Choose a smaller one.")
     return seed
 
 
@@ -39,7 +39,7 @@ def uniform_numbers(shape: Sequence[int], rng: Generator, dtype: torch.dtype = t
 
 
 def uniform_like(x: Tensor, rng: Generator, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A number from U[0, 1) for each entry of x, used or not, on its device: streams stay in step."""
+    """A number from U[0, 1) for each entry of x, used or not, on its device."""
     return uniform_numbers(x.shape, rng, dtype).to(x.device)
 
 
@@ -73,7 +73,7 @@ def categorical(probs: Tensor, rng: Generator) -> Tensor:
 def inverse_cdf(probs: Tensor, u: Tensor) -> Tensor:
     """The outcome at which the cumulative sum of (..., V) weights passes the share u (...) in [0, 1) of their total.
 
-    Whoever keeps u draws the same outcome later, from a part of the table: see fast.py.
+    The same u gives the same outcome later, from a part of the table: see sampling/skipping.py.
     """
     if not probs.ndim or not probs.shape[-1]:
         raise ValueError(f"categorical: a table of weights is (..., V) with V at least 1, got {tuple(probs.shape)}.")
@@ -89,9 +89,9 @@ def inverse_cdf(probs: Tensor, u: Tensor) -> Tensor:
 
 
 def highest(score: Tensor, among: Tensor, count: Tensor) -> Tensor:
-    """Of the places `among` (B, L) bool, the `count` (B,) of each row with the highest score (B, L): (B, L) bool.
+    """Of the positions `among` (B, L) bool, the `count` (B,) of each row with the highest score (B, L): (B, L) bool.
 
-    Among equals the lower place goes first.
+    Among equals the lower position comes first.
     """
     order = score.masked_fill(~among, -torch.inf).argsort(dim=1, descending=True, stable=True)
     return among & (order.argsort(dim=1, stable=True) < count[:, None])

@@ -5,18 +5,20 @@ import os
 import signal
 import sys
 from dataclasses import replace
+from functools import partial
 from pathlib import Path
 
 import torch
 from accelerate import Accelerator
 
+from diffkit import D3PM, SEDD, Autoregressive, BlockDiffusion, DiffusionLM, MaskedDiffusion, Plaid
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import fit
 
 STEPS = 6
 SETTINGS = TrainConfig(steps=STEPS, warmup=2, lr=3e-3, ema=0.9, save_every=3, validate_every=3)
-MASKED = ModelSettings("pico", schedule="linear")
+MASKED = ModelSettings("pico", partial(MaskedDiffusion, schedule="linear"))
 # name: (model, training); each objective, each optimizer, and all that draws at random
 CASES = {
     "cross_entropy": (MASKED, SETTINGS),
@@ -26,12 +28,15 @@ CASES = {
     "sequence_mean": (MASKED, replace(SETTINGS, objective="sequence_mean", times="uniform")),
     "count_bound": (MASKED, replace(SETTINGS, objective="count_bound")),
     "labelled": (replace(MASKED, conditional=True), replace(SETTINGS, drop_label=0.5)),
-    "block": (replace(MASKED, process="block"), replace(SETTINGS, objective="bound")),
-    "autoregressive": (replace(MASKED, process="autoregressive"), replace(SETTINGS, objective="bound")),
-    "d3pm": (replace(MASKED, process="d3pm", noise="uniform", time="adaln"), replace(SETTINGS, objective="hybrid")),
-    "sedd": (replace(MASKED, process="sedd", schedule="loglinear"), replace(SETTINGS, objective="score_entropy")),
-    "diffusion_lm": (replace(MASKED, process="diffusion_lm"), replace(SETTINGS, objective="end_to_end")),
-    "plaid": (replace(MASKED, process="plaid", self_conditioned=True), replace(SETTINGS, objective="likelihood")),
+    "block": (replace(MASKED, process=BlockDiffusion), replace(SETTINGS, objective="bound")),
+    "autoregressive": (replace(MASKED, process=Autoregressive), replace(SETTINGS, objective="bound")),
+    "d3pm": (
+        ModelSettings("pico", partial(D3PM, noise="uniform"), time="adaln"),
+        replace(SETTINGS, objective="hybrid"),
+    ),
+    "sedd": (replace(MASKED, process=SEDD), replace(SETTINGS, objective="score_entropy")),
+    "diffusion_lm": (replace(MASKED, process=DiffusionLM), replace(SETTINGS, objective="end_to_end")),
+    "plaid": (ModelSettings("pico", partial(Plaid, self_conditioned=True)), replace(SETTINGS, objective="likelihood")),
     "sharded": (MASKED, replace(SETTINGS, shard=True)),
     "sharded_muon": (MASKED, replace(SETTINGS, shard=True, optimizer="muon")),
 }

@@ -1,4 +1,4 @@
-"""Does this machine work: versions, device, memory, whether the shipped models load, seconds for a training step."""
+"""The command that checks a machine: versions, device, memory, shipped models, seconds of a training step."""
 
 from __future__ import annotations
 
@@ -24,7 +24,7 @@ SLOW_STEP_SECONDS = 2.0  # at this speed notebook 05 takes more than ten minutes
 
 
 class Finding(NamedTuple):
-    """One line of the report; `advice` says what to do when it is not ok."""
+    """One line of the report; `advice` helps when it is not ok."""
 
     name: str
     value: str
@@ -40,7 +40,7 @@ def device() -> str:
 
 
 def free_memory_gb() -> float | None:
-    """Memory that a new program can have, in GB; None where the system does not say."""
+    """Memory that a new program can have, in GB; None where it is unknown."""
     try:
         with open("/proc/meminfo", encoding="utf-8") as lines:
             kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
@@ -112,13 +112,22 @@ def _speed() -> Iterator[Finding]:
 SECTIONS: tuple[Callable[[], Iterator[Finding]], ...] = (_packages, _hardware, _models, _speed)
 
 
+def doctor() -> None:
+    """Check this machine: versions, device, memory, shipped models, seconds per training step."""
+    wrong = 0
+    for finding in examine():
+        wrong += not finding.ok
+        print(line_of(finding), flush=True)
+    print("Everything works." if not wrong else f"{wrong} to look at: see the advice below the lines marked LOOK.")
+
+
 def examine() -> Iterator[Finding]:
-    """Look at everything, line by line as it is found; takes a few seconds."""
+    """Every check in turn; takes a few seconds."""
     for section in SECTIONS:
         yield from section()
 
 
 def line_of(finding: Finding) -> str:
-    """A finding as one line of text, the advice below it when something is wrong."""
+    """A finding as one line of text, with the advice below it where something is wrong."""
     mark = "ok  " if finding.ok else "LOOK"
     return f"{mark}  {finding.name:<18}{finding.value}" + ("" if finding.ok else f"\n      {finding.advice}")

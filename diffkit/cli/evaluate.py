@@ -1,4 +1,4 @@
-"""The command that judges a model. Its signature is its options, its docstring the help."""
+"""The command that evaluates a model. Its signature is its options, its docstring the help."""
 
 from __future__ import annotations
 
@@ -11,6 +11,7 @@ from diffkit.checks import check_whole
 from diffkit.cli import report
 from diffkit.cli.generate import load
 from diffkit.cli.settings import MOST_TOKENS, DataSettings, read_held_out
+from diffkit.evaluation.samples import quality
 from diffkit.io import check_writable, write_atomic
 from diffkit.languages.story_language import load_language
 from diffkit.languages.tales import GRAMMARS
@@ -19,6 +20,7 @@ from diffkit.random import checked_seed
 
 
 def evaluate(
+    *,
     model: str = "tales-mdlm",
     n: int = 512,
     samples: int = 128,
@@ -30,23 +32,23 @@ def evaluate(
     all: bool = False,
     out: str = "",
 ) -> None:
-    """Judge a model: the bound on its negative log-likelihood and, where the language is known, the gap to the truth.
+    """Evaluate a model: the bound on its negative log-likelihood and, for a known language, the gap to the entropy.
 
     Args:
         model: folder of a trained model, or the name of a shipped one.
-        n: sequences that the bound looks at.
-        samples: stories drawn to see how many are valid (known languages only; 0 for none).
+        n: sequences of the bound.
+        samples: stories generated to count the valid ones (known languages only; 0 for none).
         steps: network calls for each story (default: one for every token).
         corpus: text to evaluate on (default: the language that the model was trained on).
         fraction: share of that text which training held out; 1 for a text that the model has never seen.
         seed: of masks and samples; for a text also of the split, as in training.
         json_file: also write the results there.
-        all: everything there is to measure, with a report: table, JSON, Markdown and figures; `--all` alone is enough.
+        all: everything there is to measure, as a report: table, JSON and Markdown; `--all` alone is enough.
         out: folder of that report (default: reports/MODEL).
     """
     trained, tokenizer = load(model)
     rng, L = Generator().manual_seed(checked_seed(seed)), trained.denoiser.config.max_length
-    name, steps = _evaluated_on(trained, corpus), L if steps is None else steps
+    name, steps = _corpus(trained, corpus), L if steps is None else steps
     for option, count, least in (("--n", n, 1), ("--samples", samples, 0)):
         check_whole(count, option, "evaluate", least, MOST_TOKENS["validation_sequences"] // L)
     check_writable(Path(json_file).parent if json_file else Path(out))
@@ -54,9 +56,7 @@ def evaluate(
     if all:
         if known is None or samples < 1 or json_file:
             raise ValueError("--all needs a model of a known language, a sample, and no --json_file: it has its own.")
-        whole = report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng)
-        folder = Path(trained.name_or_path).resolve().name  # not `model`, which may be `..`
-        return _write_report(folder, whole, Path(out or f"reports/{folder}"))
+        return _report(trained, report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng), out)
     x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed)
     found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
     print(*report.bound_lines(found), sep="\n")
@@ -64,24 +64,28 @@ def evaluate(
         found |= report.measure_gap(trained, known, n, rng)
         print(*report.gap_lines(found), sep="\n")
     if known and samples > 0:
-        found |= report.measure_validity(known, report.draw(trained, samples, L, steps, rng)) | {"steps": steps}
-        print(*report.sample_lines(found), sep="\n")
+        ids = report.draw(trained, samples, L, steps, rng)
+        found |= {"samples": samples, "steps": steps} | quality(known, ids)._asdict()
+        interval = f"95 % interval {found['low']:.1%} to {found['high']:.1%}"
+        print(f"{'valid stories':20} {found['valid']:.1%} of {samples} ({interval})")
     if json_file:
         write_atomic(Path(json_file), json.dumps(found, indent=1) + "\n")
 
 
-def _evaluated_on(trained: DiffusionModel, corpus: str) -> str:
-    """Which text a model is judged by."""
-    own = trained.config.language or ""
-    if not (corpus or own):
-        raise ValueError("this model was trained on real text; say which text to use with --corpus.")
-    if corpus in GRAMMARS and corpus != own:
-        raise ValueError(f"--corpus {corpus} has words of its own, which this model of {own or 'real text'} never saw.")
-    return corpus or own
-
-
-def _write_report(name: str, found: report.Figures, folder: Path) -> None:
-    """Leave a report in a folder, and print what it says."""
+def _report(trained: DiffusionModel, found: report.Figures, out: str) -> None:
+    """Print a report, and write it to a folder."""
+    name = Path(trained.name_or_path).resolve().name  # not the option --model, which may be `..`
+    folder = Path(out or f"reports/{name}")
     report.write(name, found, folder)
     print(*report.bound_lines(found), *report.gap_lines(found), "", report.sample_table(found), sep="\n")
-    print(f"\nThe report is in {folder}: README.md, report.json and figures.")
+    print(f"\nThe report is in {folder}: README.md and report.json.")
+
+
+def _corpus(trained: DiffusionModel, corpus: str) -> str:
+    """The text to evaluate a model on."""
+    own = trained.config.language or ""
+    if not (corpus or own):
+        raise ValueError("this model was trained on real text; name a text with --corpus.")
+    if corpus in GRAMMARS and corpus != own:
+        raise ValueError(f"--corpus {corpus} has another vocabulary than this model, trained on {own or 'real text'}.")
+    return corpus or own

@@ -1,71 +1,60 @@
-"""The command line of diffkit: prepare a text, train a small diffusion language model, write with it, judge it.
+"""The command line of diffkit: prepare a text, train a small diffusion language model, generate text, evaluate.
 
-Start with `diffkit doctor`, then `diffkit demo`; every command explains itself: `diffkit train --help`.
+Start with `diffkit doctor`, then `diffkit demo`. Every command lists its options: `diffkit train --help`.
 """
 
 from __future__ import annotations
 
-import inspect
+import argparse
 import os
-import re
 import sys
-from argparse import ArgumentError
+from importlib import import_module
 from pathlib import Path
-from typing import Any
-
-from jsonargparse import ArgumentParser, auto_cli
 
 from diffkit import __version__
-from diffkit.cli import evaluate, generate, plain_yaml, train
-from diffkit.cli.terminal import harmless
+from diffkit.cli.terminal import printable
 from diffkit.paths import CONFIGS
-from diffkit.training.config import Curriculum, TrainConfig
-from diffkit.training.state import TrainingDiverged
 
-COMMANDS: dict[str, Any] = {
-    command.__name__: command
-    for command in (
-        generate.demo,
-        generate.doctor,
-        train.data,
-        train.train,
-        generate.sample,
-        generate.infill,
-        evaluate.evaluate,
-    )  # fmt: skip
+COMMANDS = {  # name: (its module in diffkit.cli, imported when the command is run; what it does)
+    "demo": ("generate", "watch a story unmask, written by the shipped model"),
+    "doctor": ("doctor", "check this machine: versions, device, memory, shipped models, speed"),
+    "data": ("train", "prepare a text for training, and show what a model sees of it"),
+    "train": ("train", "train a model; Ctrl-C saves, --resume goes on"),
+    "sample": ("generate", "generate texts"),
+    "infill": ("generate", "fill the blanks of a text"),
+    "evaluate": ("evaluate", "bound the likelihood of a text, and compare with the exact one where it is known"),
 }
 FLAGS = ("--all", "--animate", "--complete", "--resume")
-LONGEST_LINE = 1200  # characters of what is told
-MISTAKES = (ValueError, OSError, TrainingDiverged)  # of the user's, told without a traceback
+LONGEST_LINE = 1200  # characters of an error message
+MISTAKES = (ValueError, OSError, FloatingPointError)  # shown without a traceback; the last is a run that diverged
 
 
-THEIR_WORDS = {  # of jsonargparse, and ours
-    "Parser key ": "", "<class ": "", "'>": "'", "Expected a typing.Literal[": "Expected one of [",
-    "Unexpected config:": "a file of settings has sections such as `data:` with settings, but here is",
-}  # fmt: skip
+def overview() -> argparse.ArgumentParser:
+    """The parser of `diffkit --help`, which needs no other module."""
+    parser = argparse.ArgumentParser(
+        "diffkit", description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter, exit_on_error=False
+    )
+    parser.add_argument("--version", action="version", version=__version__)
+    commands = parser.add_subparsers(metavar="COMMAND")
+    for name, (_, text) in COMMANDS.items():
+        commands.add_parser(name, help=text)
+    return parser
 
 
-class Parser(ArgumentParser):
-    """A parser that takes the help of training settings from the comments beside them in train.py."""
-
-    def __init__(self, *args: Any, **kwargs: Any):
-        super().__init__(*args, **{"parser_mode": plain_yaml.MODE} | kwargs)
-
-    def add_function_arguments(self, *args: Any, **kwargs: Any) -> list[str]:
-        """As in jsonargparse."""
-        added = super().add_function_arguments(*args, **kwargs)
-        for prefix, settings in (("train.", TrainConfig), ("train.curriculum.", Curriculum)):
-            comments = re.findall(r"^ {4}(\w+):.*?  # (.+)$", inspect.getsource(settings), re.MULTILINE)
-            texts = {prefix + name: text for name, text in comments}
-            for action in self._actions:
-                action.help = texts.get(action.dest, action.help)
-        return added
-
-
-def underscored(word: str) -> str:
-    """An option as jsonargparse knows it: --vocab-size=300 is --vocab_size=300; anything else as it is."""
-    name, equals, value = word.partition("=")
-    return name[:2] + name[2:].replace("-", "_") + equals + value if word.startswith("--") else word
+def normalised(arguments: list[str]) -> list[str]:
+    """Arguments as jsonargparse takes them: underscores in names, =true for flags, and the config of data and train."""
+    words = [config_file(word) if arguments[i - 1 : i] == ["--config"] else word for i, word in enumerate(arguments)]
+    for i, word in enumerate(words):
+        name, equals, value = word.partition("=")
+        if name.startswith("--"):
+            name = name[:2] + name[2:].replace("-", "_")
+            words[i] = name + equals + (config_file(value) if name == "--config" else value)
+        if word in FLAGS and words[i + 1 : i + 2] not in (["true"], ["false"]):
+            words[i] = f"{word}=true"
+    asked = any(word.split("=")[0] in ("--config", "-h", "--help") for word in words)
+    if words[:1] in (["data"], ["train"]) and not asked:
+        words[1:1] = ["--config", str(CONFIGS / "default.yaml")]
+    return words or ["--help"]
 
 
 def config_file(name: str) -> str:
@@ -74,54 +63,45 @@ def config_file(name: str) -> str:
     return str(ours) if ours.is_file() and not Path(name).exists() else name
 
 
-def spelled_out(arguments: list[str]) -> list[str]:
-    """The arguments with what is left unsaid: a flag alone means true, data and train take configs/default.yaml."""
-    words = [underscored(word) for word in arguments] or ["--help"]
-    for i, word in enumerate(arguments):
-        if word.startswith("--config="):
-            words[i] = f"--config={config_file(word.removeprefix('--config='))}"
-        elif i and arguments[i - 1] == "--config":
-            words[i] = config_file(word)
-        if word in FLAGS and arguments[i + 1 : i + 2] not in (["true"], ["false"]):
-            words[i] = f"{word}=true"
-    asked = any(word.split("=")[0] in ("--config", "-h", "--help") for word in words)
-    if words[:1] in (["data"], ["train"]) and not asked:
-        words[1:1] = ["--config", str(CONFIGS / "default.yaml")]
-    return words
+def run(words: list[str]) -> None:
+    """Run a command on its options."""
+    if words[0] not in COMMANDS:
+        overview().parse_known_args(words[:1])  # --help and --version end here, and so do unknown commands
+        raise argparse.ArgumentError(None, f"expected one of the commands {', '.join(COMMANDS)}, got {words[0]!r}")
+    from jsonargparse import auto_cli  # not needed for the overview
+
+    from diffkit.cli.parser import Parser
+
+    command = getattr(import_module(f"diffkit.cli.{COMMANDS[words[0]][0]}"), words[0])
+    auto_cli(command, args=words[1:], prog=f"diffkit {words[0]}", parser_class=Parser, exit_on_error=False)
 
 
-def told(mistake: BaseException, command: str) -> str | None:
-    """A user's mistake in one line that does nothing to a terminal; None for a mistake of ours."""
-    text = harmless(" ".join(str(mistake).split()))
+def message(mistake: BaseException, command: str) -> str | None:
+    """A user's mistake in one printable line; None for a bug of ours."""
+    text = printable(" ".join(str(mistake).split()))
     text = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]} ..."  # it may quote a whole file
-    if isinstance(mistake, ArgumentError):
-        for theirs, ours in THEIR_WORDS.items():
-            text = text.replace(theirs, ours)
-        return f"{text} ({command} --help lists what there is)"
-    if isinstance(mistake, UnicodeDecodeError):  # texts and tokenizers say themselves which file it is
-        return f"the file of settings is no UTF-8 text ({text}). Save it as UTF-8."
+    if isinstance(mistake, argparse.ArgumentError):
+        return f"{text} ({command} --help lists the options)"
+    if isinstance(mistake, UnicodeDecodeError):  # errors of texts and tokenizers name their file
+        return f"the file of settings is not UTF-8 text ({text}). Save it as UTF-8."
     if isinstance(mistake, MISTAKES):
         return text
     if isinstance(mistake, MemoryError) or "memory" in text:
-        return f"not enough memory ({text}). Ask for less at once: fewer texts, or a smaller batch, length or model."
+        return f"not enough memory ({text}). Choose fewer texts at once, or a smaller batch, length or model."
     return None
 
 
 def main(arguments: list[str] | None = None) -> int:
     """Entry point of the command `diffkit`; 0 if all went well, 2 for a mistake of the user's."""
-    words = spelled_out(sys.argv[1:] if arguments is None else arguments)
-    asked = {name: COMMANDS[name] for name in words[:1] if name in COMMANDS}
-    command = " ".join(["diffkit", *asked])
+    words = normalised(sys.argv[1:] if arguments is None else arguments)
+    command = f"diffkit {words[0]}" if words[0] in COMMANDS else "diffkit"
     try:
-        auto_cli(
-            asked or COMMANDS, args=words, prog="diffkit", description=__doc__, version=__version__,
-            parser_class=Parser, exit_on_error=False,
-        )  # fmt: skip
+        run(words)
         sys.stdout.flush()
     except BrokenPipeError:  # whoever read our output has seen enough
         os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (ArgumentError, MemoryError, RuntimeError, *MISTAKES) as mistake:
-        text = told(mistake, command)
+    except (argparse.ArgumentError, MemoryError, RuntimeError, *MISTAKES) as mistake:
+        text = message(mistake, command)
         if text is None:
             raise
         print(f"{command}: {text}", file=sys.stderr)

@@ -1,10 +1,11 @@
-"""One report on a model: everything measured once, as plain numbers; as a table, and as a page with figures."""
+"""One report on a model: everything measured once, as plain numbers; shown as lines, as a table and as a page."""
 
 from __future__ import annotations
 
 import html
 import json
 import math
+from itertools import islice
 from pathlib import Path
 from typing import Any
 
@@ -12,9 +13,8 @@ import torch
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.course import plots
 from diffkit.data.batches import StoryBatches
-from diffkit.evaluation.bounds import CountError, error_by_count, gap_to_entropy, nelbo
+from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo
 from diffkit.evaluation.samples import (
     copied,
     distinct_n,
@@ -26,29 +26,23 @@ from diffkit.evaluation.samples import (
     token_entropy,
 )
 from diffkit.evaluation.statistics import Estimate
-from diffkit.io import write_atomic
+from diffkit.io import atomic_files
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.network.transformer import parameter_count
-from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.sampler import sample_many
 
 Figures = dict[str, Any]  # plain numbers, texts and dictionaries of them: JSON can hold it
-SHOWN_COUNTS = (1, 4, 8, 16, 24, 32, 40, 44, 47, 48)  # hidden tokens
-PAIRS = (("hero", "park"), ("weather", "time"))  # slots of `tales` whose joint distribution is looked at
+SHOWN_COUNTS = (1, 4, 8, 16, 24, 32, 40, 44, 47, 48)  # masked tokens
+PAIRS = (("hero", "park"), ("weather", "time"))  # slots of `tales` whose joint distribution is compared
 PADDED = "EOS and PAD are predicted and counted like any token"
 PACKED = "documents joined by EOS and cut to one length; no padding"
-
-
-# ----------------------------------------------------------------------------------------------------------- measuring
 
 
 def measure_bound(
     model: DiffusionModel, tokenizer: PreTrainedTokenizerBase, x0: Tensor, rng: Generator, *, padded: bool
 ) -> Figures:
-    """The bound on sequences (N, L) in every unit: nats are summed first, divided by the units of the same text, and
-    exponentiated last.
-    """
+    """The bound on sequences (N, L) in every unit: nats are summed, divided by the units, and exponentiated last."""
     bound, N = nelbo(model.process, model, x0, rng=rng), len(x0)
     texts = tokenizer.batch_decode(x0, skip_special_tokens=True)
     if padded:
@@ -57,9 +51,7 @@ def measure_bound(
         counts = {"token": x0.numel()}
     counts |= {"word": sum(len(text.split()) for text in texts), "character": sum(map(len, texts))}
     if not all(counts.values()):
-        raise ValueError(
-            "measure_bound: the model knows no word of this text, so nothing can be judged. Give one in its language."
-        )
+        raise ValueError("measure_bound: no word of this text is in the model's vocabulary. Choose another text.")
     nats, unk = bound.mean * N, tokenizer.unk_token_id
     return {
         "process": model.process.settings()["name"], "parameters": parameter_count(model),
@@ -87,48 +79,30 @@ def measure_gap(model: DiffusionModel, language: StoryLanguage, n: int, rng: Gen
     }  # fmt: skip
 
 
-def measure_counts(model: DiffusionModel, language: StoryLanguage, n: int, rng: Generator) -> list[Figures]:
-    """Loss by number of hidden tokens, beside the exact one; nothing for a process that hides in another way."""
-    if not isinstance(model.process, MaskedDiffusion):
-        return []
-    counts = sorted({min(count, language.length) for count in SHOWN_COUNTS})
-    rows = error_by_count(model.process, model, language, counts=counts, n=n, rng=rng)
-    return [{**row._asdict(), "gap": row.gap.mean, "gap_se": row.gap.standard_error} for row in rows]
-
-
 def draw(model: DiffusionModel, n: int, L: int, steps: int, rng: Generator) -> Tensor:
-    """n texts in batches of 64, made in the process's own way."""
+    """Generate n texts (n, L) in the order that the process chooses."""
     process = model.process
     return sample_many(process, model, n=n, length=L, steps=steps, rng=rng, order=process.default_order)
 
 
-def measure_validity(language: StoryLanguage, ids: Tensor) -> Figures:
-    """How many of the samples (n, L) are stories of the language, and how likely those are."""
-    return {"samples": len(ids)} | quality(language, ids)._asdict()
-
-
-def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor | None = None) -> Figures:
-    """Samples (n, L) of a language that is known: validity, exact probability, variety, copying, marginals.
-
-    `training` (N, L): stories that the model has seen; those that stand among the samples word for word are counted.
-    """
+def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor) -> Figures:
+    """Samples (n, L): validity, exact probability, variety, copies of `training` (N, L), marginals."""
     ends = {"eos_id": language.eos_id}
     stop_id = language.tokenizer.convert_tokens_to_ids(".")
-    found = measure_validity(language, ids)
+    same = copied(ids, training, language)
+    found: Figures = {"samples": len(ids)} | quality(language, ids)._asdict()
     found |= {f"distinct_{n}": distinct_n(ids, n, **ends) for n in (1, 2, 3)}
     found |= {
         "self_bleu": self_bleu(ids, **ends) if len(ids) > 1 else math.nan,
         "token_entropy": token_entropy(ids, **ends),
         "repeated_sentences": repeated_sentences(ids, stop_id=stop_id, **ends),
         "judge_perplexity": math.exp(-found["log_prob"] / language.length),
-    }
-    if training is not None:
-        same = copied(ids, training, language)
-        found |= {"copied": same.share, "copied_by_chance": same.by_chance}
-    known = [pair for pair in PAIRS if {*pair} <= {*language.grammar.slots}]
+        "copied": same.share, "copied_by_chance": same.by_chance,
+    }  # fmt: skip
     if found["valid"] > 0:
+        pairs = [pair for pair in PAIRS if {*pair} <= {*language.grammar.slots}]
         distances = marginals(language, ids)
-        distances |= {f"{a} and {b}": pair_distance(language, ids, a, b) for a, b in known}
+        distances |= {f"{a} and {b}": pair_distance(language, ids, a, b) for a, b in pairs}
         found["marginals"] = {name: one._asdict() for name, one in distances.items()}
     return found
 
@@ -138,28 +112,25 @@ def measure(
 ) -> Figures:
     """Everything about a model of a known language: n stories for the bounds, `samples` stories for each of `steps`.
 
-    The true stories' own figures stand beside the samples': no measure of samples means anything without them.
+    The same figures of true stories come along: no measure of samples means anything without them.
     """
-    x0, training = language.sample(n, rng), torch.cat(_first_batches(language, 100))
+    process, L = model.process, language.length
+    x0, training = language.sample(n, rng), torch.cat([*islice(StoryBatches(language, 64, 0), 100)])
     found = measure_bound(model, language.tokenizer, x0, rng, padded=True) | measure_gap(model, language, n, rng)
-    found["by_count"] = measure_counts(model, language, min(n, 512), rng)
+    found["by_count"] = []
+    if "count_bound" in process.objectives:
+        counts = sorted({min(count, L) for count in SHOWN_COUNTS})
+        rows = error_by_count(process, model, language, counts=counts, n=min(n, 512), rng=rng)
+        found["by_count"] = [{**row._asdict(), "gap": row.gap.mean, "gap_se": row.gap.standard_error} for row in rows]
     found["true_stories"] = measure_samples(language, language.sample(samples, rng), training)
-    found["sampled"] = {
-        each: measure_samples(language, draw(model, samples, language.length, each, rng), training) for each in steps
-    }
+    found["sampled"] = {}
+    for each in steps:
+        found["sampled"][each] = measure_samples(language, draw(model, samples, L, each, rng), training)
     return found
 
 
-def _first_batches(language: StoryLanguage, count: int) -> list[Tensor]:
-    batches = StoryBatches(language, 64, 0)
-    return [next(batches) for _ in range(count)]
-
-
-# -------------------------------------------------------------------------------------------------------------- showing
-
-
 def bound_lines(found: Figures) -> list[str]:
-    """A bound as lines of text, every unit with what it counts."""
+    """A bound as lines of text, in every unit."""
     name = "-log p, exact" if found["exact"] else "bound on -log p"
     bound = Estimate(found["nats_per_sequence"], found["nats_per_sequence_se"])
     lines = [
@@ -173,8 +144,7 @@ def bound_lines(found: Figures) -> list[str]:
         for unit, one in found["units"].items()
     ]
     if found["unknown"] > 0:
-        share = f"{found['unknown']:.1%}"
-        lines += [f"{'of these tokens':20} {share} are words that the model does not know, read as one token for all"]
+        lines += [f"{'unknown tokens':20} {found['unknown']:.1%}, all read as one token"]
     return lines
 
 
@@ -183,56 +153,45 @@ def gap_lines(found: Figures) -> list[str]:
     gap = Estimate(found["gap_nats_per_token"], found["gap_se"])
     return [
         f"{'exact entropy':20} {found['entropy_nats_per_token']:.4f} nats per token",
-        f"{'gap to the entropy':20} {gap} nats per token (beside the exact denoiser, on the same masks)",
+        f"{'gap to the entropy':20} {gap} nats per token (paired with the exact denoiser, on the same masks)",
     ]
 
 
-def sample_lines(found: Figures) -> list[str]:
-    """Validity as a line of text."""
-    interval = f"95 % interval {found['low']:.1%} to {found['high']:.1%}"
-    return [f"{'valid stories':20} {found['valid']:.1%} of {found['samples']} ({interval})"]
-
-
 def sample_table(found: Figures) -> str:
-    """Every figure of the samples beside that of true stories, as Markdown."""
+    """Every figure of the samples next to that of true stories, as Markdown."""
     columns = {"true stories": found["true_stories"]} | {f"{n} steps": one for n, one in found["sampled"].items()}
-    flat = {name: {**one} | _flat(one.get("marginals", {})) for name, one in columns.items()}
+    flat = {
+        name: {**one}
+        | {f"{of}: {key}": value for of, each in one.get("marginals", {}).items() for key, value in each.items()}
+        for name, one in columns.items()
+    }
     rows = dict.fromkeys(key for one in flat.values() for key, value in one.items() if isinstance(value, int | float))
-    lines = ["| | " + " | ".join(columns) + " |", "|---|" + "---|" * len(columns)]
-    for key in rows:
-        cells = (f"{one[key]:.4g}" if key in one else "" for one in flat.values())
-        lines.append(f"| {key.replace('_', ' ')} | {' | '.join(cells)} |")
-    return "\n".join(lines)
+    cells = {key.replace("_", " "): [f"{one[key]:.4g}" if key in one else "" for one in flat.values()] for key in rows}
+    return table(["", *columns], cells)
 
 
-def _flat(distances: Figures) -> Figures:
-    return {f"{name}: {key}": value for name, one in distances.items() for key, value in one.items()}
+def table(head: list[str], rows: dict[str, list[str]]) -> str:
+    """Markdown of named rows of cells."""
+    lines = ["| " + " | ".join(head) + " |", "|---" * len(head) + "|"]
+    return "\n".join(lines + [f"| {name} | {' | '.join(cells)} |" for name, cells in rows.items()])
 
 
 def page(name: str, found: Figures) -> str:
-    """The report as Markdown; its figures lie beside it."""
+    """The report as Markdown."""
     lines = [f"# {html.escape(name)}", "", "```", *bound_lines(found), *gap_lines(found), "```", "", "## Samples", ""]
-    lines += ["Distances are in nats (KL) or shares; a floor is what a perfect sampler of this size shows on average."]
-    lines += ["", sample_table(found), "", "![Gap of every plot figure to its floor](marginals.png)", ""]
+    lines += ["Distances are in nats (KL) or shares; a floor is the mean of a perfect sampler of this size."]
+    lines += ["", sample_table(found), ""]
     if found["by_count"]:
-        lines += ["## Loss by number of hidden tokens", "", "![Loss per hidden token, model and exact](by_count.png)"]
+        rows = {
+            str(row["count"]): [f"{row[key]:.4f}" for key in ("model", "exact", "gap")] for row in found["by_count"]
+        }
+        lines += ["## Loss by number of masked tokens", "", "Nats per masked token.", ""]
+        lines += [table(["masked", "model", "exact", "gap"], rows)]
     return "\n".join(lines) + "\n"
 
 
 def write(name: str, found: Figures, folder: Path) -> None:
-    """Write report.json, README.md and figures into a folder, each whole or not at all."""
-    best = list(found["sampled"].values())[0]
-    shown = {key: {"KL": one["kl"], "floor": one["kl_floor"]} for key, one in best.get("marginals", {}).items()}
-    turned = {side: {key: one[side] for key, one in shown.items()} for side in ("KL", "floor")}
-    files = {"report.json": json.dumps(found, indent=1).encode() + b"\n", "README.md": page(name, found).encode()}
-    files["marginals.png"] = plots.grouped_bars(
-        turned, title="Marginals of the samples", y_label="KL to the exact ones, nats", alt="KL beside its floor."
-    ).png
-    if found["by_count"]:
-        rows = [
-            CountError(row["count"], row["model"], row["exact"], Estimate(row["gap"], row["gap_se"]))
-            for row in found["by_count"]
-        ]
-        files["by_count.png"] = plots.error_by_count(rows).png
-    for file, content in files.items():
-        write_atomic(folder / file, content)
+    """Write report.json and README.md into a folder, each whole or not at all."""
+    with atomic_files(folder, last="README.md") as draft:
+        (draft / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        (draft / "README.md").write_text(page(name, found), encoding="utf-8")

@@ -2,21 +2,19 @@
 
 from __future__ import annotations
 
-import math
 from collections.abc import Callable
-from dataclasses import dataclass, replace
+from dataclasses import asdict, dataclass, replace
 from functools import partial
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset, IterableDataset
-from jsonargparse import ArgumentParser
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.cli import plain_yaml
-from diffkit.data.batches import Batches, ChunkBatches, StoryBatches, StreamBatches, fixed_batches
+from diffkit.cli.parser import Parser
+from diffkit.data.batches import Batches, ChunkBatches, StoryBatches, StreamBatches
 from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import CORPORA, load_corpus, split_documents
 from diffkit.data.tokenizer import load_tokenizer, special_ids, train_tokenizer
@@ -26,135 +24,101 @@ from diffkit.languages.story_language import StoryLanguage, endings, load_langua
 from diffkit.languages.tales import GRAMMARS
 from diffkit.model import DiffusionModel, build_model, start_from
 from diffkit.network.transformer import SIZES, TIMES
-from diffkit.processes import PROCESSES, process_from
-from diffkit.processes.d3pm import REVERSES
-from diffkit.processes.masked import WEIGHTS
-from diffkit.processes.schedules import get_schedule
-from diffkit.processes.transitions import LIMITS, TRANSITIONS
+from diffkit.processes import PROCESSES
+from diffkit.processes.base import Process
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training.config import MOST, TrainConfig, refuse_null
 
 MOST_TOKENS = {"batch_size": 2**24, "validation_sequences": 2**26}  # in so many sequences; no machine holds more
-MOST_WORKERS, MOST_WIDTH = 1024, 4096
 VALIDATION_SEED = 12345  # of the masks, and of the fresh stories: the same at every check, and in every run
+RANGES = {"length": (1, MOST), "batch_size": (1, MOST), "validation_sequences": (1, MOST), "limit": (0, MOST)}
+RANGES |= {"workers": (1, 1024)}
 
 
 @dataclass(frozen=True)
 class DataSettings:
-    """What the model reads.
+    """What the model reads."""
 
-    Args:
-        corpus: a built-in language ("tales", "micro"), a corpus by name ("tinystories", "wikitext-2", "openwebtext"),
-            or a local .txt, .jsonl or .parquet file or folder.
-        tokenizer: a name on the Hub or a local folder; the built-in languages bring their own.
-        length: tokens in a sequence; the built-in languages have their own.
-        batch_size: sequences in a batch.
-        validation_sequences: how many sequences the validation bound looks at.
-        validation_fraction: share of the documents held out; a corpus with a validation split uses that.
-        limit: read only the first so many documents (0: all).
-        workers: processes that tokenize.
-    """
-
-    corpus: str
-    tokenizer: str = "bert-base-uncased"
-    length: int = 128
-    batch_size: int = 64
-    validation_sequences: int = 256
-    validation_fraction: float = 0.01
-    limit: int = 0
-    workers: int = 1
+    corpus: (
+        str  # "tales", "micro"; "tinystories", "wikitext-2", "openwebtext"; or a .txt, .jsonl, .parquet file or folder
+    )
+    tokenizer: str = "bert-base-uncased"  # a name on the Hub or a local folder; the built-in languages bring their own
+    length: int = 128  # tokens in a sequence; the built-in languages have their own
+    batch_size: int = 64  # sequences in a batch
+    validation_sequences: int = 256  # sequences of the held-out bound
+    validation_fraction: float = 0.01  # share of the documents held out, where the corpus has no validation split
+    limit: int = 0  # read only the first so many documents (0: all)
+    workers: int = 1  # processes that tokenize
 
     def __post_init__(self) -> None:
         refuse_null(self)
         if not self.corpus:
             raise ValueError("DataSettings: corpus is empty; give a text file, or the built-in language 'tales'.")
-        for name in ("length", "batch_size", "validation_sequences", "workers"):
-            if getattr(self, name) < 1:
-                raise ValueError(f"DataSettings: {name} must be at least 1, got {getattr(self, name)}.")
+        for name, (least, most) in RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(f"DataSettings: {name} must lie in {least}..{most:,}, got {getattr(self, name):,}.")
+        if not 0 < self.validation_fraction <= 1:
+            raise ValueError(f"DataSettings: validation_fraction must lie in (0, 1], got {self.validation_fraction}.")
         for name, most in MOST_TOKENS.items():
             if getattr(self, name) * self.length > most:
                 raise ValueError(
                     f"DataSettings: {name} times length must be at most {most:,} tokens, got {getattr(self, name):,} "
                     f"times {self.length:,}. Choose a smaller one; --train.accumulate makes a step of several batches."
                 )
-        if self.workers > MOST_WORKERS or self.limit > MOST:
-            raise ValueError(
-                f"DataSettings: workers must be at most {MOST_WORKERS:,} and limit at most {MOST:,}, got "
-                f"{self.workers:,} and {self.limit:,}."
-            )
-        if self.limit < 0 or not 0 < self.validation_fraction <= 1:
-            raise ValueError(
-                "DataSettings: limit must be 0 or more and validation_fraction in (0, 1], "
-                f"got {self.limit} and {self.validation_fraction}."
-            )
 
 
 @dataclass(frozen=True)
 class ModelSettings:
-    """What is trained.
+    """What is trained: a process, which brings its own settings, and a network."""
 
-    Args:
-        size: "pico", "nano", "tiny", "small" or "medium"; configs/ has files for each.
-        process: the method ("mdlm": masked diffusion; "d3pm", "sedd" and "udlm": diffusion with other noise and other
-            targets; "diffusion_lm" and "plaid": Gaussian noise on word vectors;
-            "autoregressive": the twin that writes from left to right; "block": masked diffusion block by block).
-        schedule: how the masking rate grows over time, a name from noise.py: "linear", "cosine", "quadratic", ...
-        T: steps of the time axis.
-        weight: mdlm: the bound in "discrete" or "continuous" time.
-        block: tokens of a block; only process "block" has them.
-        noise: d3pm, sedd, udlm: what tokens turn into, "absorbing" (MASK), "uniform" (any word), d3pm also "gaussian".
-        reverse: d3pm: the network's answer is a belief from the other places ("joint") or from all ("mixture").
-        auxiliary: d3pm: weight of the cross-entropy beside the bound, in the objective "hybrid".
-        width: diffusion_lm and plaid: numbers in a word vector.
-        self_conditioned: diffusion_lm and plaid: the network also reads its own first guess.
-        time: how the network sees t: "none", "sinusoidal", "table" or "adaln".
-        rotary: rotate queries and keys by position.
-        dropout: share of activations dropped in training.
-        conditional: also learn to write a story that ends as asked; a built-in language with labels is needed.
-        init: train on from the weights of this model, a folder or the name of a shipped one; fresh weights if empty.
-    """
-
-    size: str
-    process: str = "mdlm"
-    schedule: str = "cosine"
-    T: int = 1000
-    weight: str = "discrete"
-    block: int = 8
-    noise: str = "absorbing"
-    reverse: str = "joint"
-    auxiliary: float = 1.0
-    width: int = 16
-    self_conditioned: bool = False
-    time: str = "none"
-    rotary: bool = True
-    dropout: float = 0.0
-    conditional: bool = False
-    init: str = ""
+    size: (
+        dict[str, int | bool] | str
+    )  # pico, nano, tiny, small, medium; or {hidden_size: 96, num_layers: 2, num_heads: 4}
+    process: Callable[[int, int], Process] = MaskedDiffusion  # its class; --model.process.help NAME lists settings
+    time: str = "none"  # how the network sees t: none, sinusoidal, table or adaln
+    rotary: bool = True  # rotate queries and keys by position
+    dropout: float = 0.0  # share of activations dropped in training
+    conditional: bool = False  # also learn to end a story as its label says; for a built-in language with labels
+    init: str = ""  # train on from the weights of this model, a folder or the name of a shipped one
 
     def __post_init__(self) -> None:
         refuse_null(self)
-        known = {"size": [*SIZES], "process": [*PROCESSES], "weight": [*WEIGHTS], "time": [*TIMES]}
-        known |= {"noise": [*(LIMITS if self.process in ("sedd", "udlm") else TRANSITIONS)], "reverse": [*REVERSES]}
-        for name, names in known.items():
-            if getattr(self, name) not in names:
-                raise ValueError(f"ModelSettings: {name} must be one of {names}, got {getattr(self, name)!r}.")
-        get_schedule(self.schedule, self.T)
+        if isinstance(self.size, str) and self.size not in SIZES:
+            raise ValueError(f"ModelSettings: size must be one of {[*SIZES]}, got {self.size!r}.")
+        if self.time not in TIMES:
+            raise ValueError(f"ModelSettings: time must be one of {[*TIMES]}, got {self.time!r}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"ModelSettings: dropout must lie in [0, 1), got {self.dropout}.")
-        if not 0 <= self.auxiliary < math.inf:
-            raise ValueError(f"ModelSettings: auxiliary must be 0 or more, and finite, got {self.auxiliary}.")
-        if not (1 <= self.block <= MOST and 1 <= self.width <= MOST_WIDTH):
-            raise ValueError(
-                f"ModelSettings: block must lie in 1..{MOST:,} and width in 1..{MOST_WIDTH:,}, got {self.block} and "
-                f"{self.width}."
-            )
+        self._trial()
+
+    def plain(self) -> dict[str, Any]:
+        """All settings as JSON holds them, those of the process under their own names."""
+        own = self._trial().settings()
+        name, _, _ = own.pop("name"), own.pop("vocab_size"), own.pop("mask_id")
+        return vars(self) | own | {"process": name}
+
+    def _trial(self) -> Process:
+        """The process for a small vocabulary: its name and settings, which are checked by building it."""
+        try:
+            process = self.process(8, 1)
+        except (ArithmeticError, RuntimeError, TypeError, ValueError) as error:
+            raise ValueError(f"ModelSettings: the process cannot be built: {error}") from error
+        if type(process) not in PROCESSES.values():
+            names = [kind.__name__ for kind in PROCESSES.values()]
+            raise ValueError(f"ModelSettings: process must be one of {names}, got {type(process).__name__}.")
+        return process
 
 
 class Run(NamedTuple):
-    """All settings of a run: what one file of configs/ holds."""
+    """All settings of a run: the contents of one file of configs/."""
 
     data: DataSettings
     model: ModelSettings
     train: TrainConfig
+
+    def plain(self) -> dict[str, dict[str, Any]]:
+        """The settings of every section, as JSON holds them."""
+        return {"data": asdict(self.data), "model": self.model.plain(), "train": asdict(self.train)}
 
 
 def read_config(path: Path) -> Run:
@@ -162,13 +126,23 @@ def read_config(path: Path) -> Run:
 
     Raises: argparse.ArgumentError that names the key that is unknown, missing or of the wrong type.
     """
-    parser = ArgumentParser(exit_on_error=False, parser_mode=plain_yaml.MODE)
+    parser = Parser(exit_on_error=False)
     for section, settings in (("data", DataSettings), ("model", ModelSettings), ("train", TrainConfig)):
         parser.add_class_arguments(settings, section)
     return Run(**vars(parser.instantiate(parser.parse_path(str(path)))))
 
 
-class Workshop(NamedTuple):
+class Texts(NamedTuple):
+    """A corpus, ready to be read."""
+
+    tokenizer: PreTrainedTokenizerBase
+    batches: Batches
+    validation: Tensor  # (N, L)
+    length: int
+    language: StoryLanguage | None  # None for real text
+
+
+class Setup(NamedTuple):
     """Everything a run needs, built."""
 
     model: DiffusionModel
@@ -179,46 +153,27 @@ class Workshop(NamedTuple):
     label_of: Callable[[Tensor], Tensor] | None  # (B, L) to labels (B,), for a conditional model
 
 
-class Texts(NamedTuple):
-    """A corpus, ready to be read."""
-
-    tokenizer: PreTrainedTokenizerBase
-    batches: Batches
-    validation: Tensor  # (N, L)
-    length: int
-    language: StoryLanguage | None
-
-
-def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
+def build(data: DataSettings, model: ModelSettings, seed: int) -> Setup:
     """Build corpus, tokenizer, model and validation from settings; nothing is trained yet.
 
-    Raises: ValueError, OSError or ConnectionError that says which setting cannot be met.
+    Raises: ValueError, OSError or ConnectionError that names the setting.
     """
     if model.conditional and data.corpus not in GRAMMARS:
         raise ValueError(
-            f"build: a conditional model needs labels, which {data.corpus!r} has not; choose the corpus "
+            f"build: a conditional model needs labels, which {data.corpus!r} does not have; choose the corpus "
             f"{' or '.join(sorted(GRAMMARS))}, or leave `conditional` out."
         )
     texts = read(data, seed)
-    settings = {
-        "vocab_size": len(texts.tokenizer), "mask_id": special_ids(texts.tokenizer).mask, "schedule": model.schedule,
-        "T": model.T, "weight": model.weight, "noise": model.noise, "reverse": model.reverse,
-        "auxiliary": model.auxiliary, "block": model.block, "width": model.width,
-        "self_conditioned": model.self_conditioned,
-    }  # fmt: skip
-    process = process_from(settings | {"name": model.process})
+    process = model.process(len(texts.tokenizer), special_ids(texts.tokenizer).mask)
     torch.manual_seed(seed)
-    network = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout, "max_length": texts.length}
     label_of = partial(endings, texts.language) if texts.language and model.conditional else None
-    network |= {"labels": len(texts.language.labels) if texts.language and label_of else 0}
-    name = data.corpus if texts.language else None
-    built = build_model(process, model.size, language=name, **network)
+    network: dict[str, Any] = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout}
+    network |= {"labels": len(texts.language.labels) if texts.language and label_of else 0, "max_length": texts.length}
+    built = build_model(process, model.size, language=data.corpus if texts.language else None, **network)
     if model.init:
         start_from(built, model.init)
-    return Workshop(
-        built, texts.tokenizer, texts.batches,
-        lambda trained: validation_bound(trained, texts.validation), texts.language, label_of,
-    )  # fmt: skip
+    validate = partial(validation_bound, x0=texts.validation)
+    return Setup(built, texts.tokenizer, texts.batches, validate, texts.language, label_of)
 
 
 def validation_bound(model: DiffusionModel, x0: Tensor) -> float:
@@ -253,7 +208,7 @@ def learn_tokenizer(data: DataSettings, seed: int, folder: Path, vocab_size: int
         raise ValueError(f"learn_tokenizer: {folder} is there already. Choose another folder, or delete it.")
     if data.corpus in GRAMMARS:
         raise ValueError(
-            f"learn_tokenizer: {data.corpus!r} has words of its own and no documents. Choose another corpus."
+            f"learn_tokenizer: {data.corpus!r} has its own vocabulary and no documents. Choose another corpus."
         )
     learned = train_tokenizer((row["text"] for row in _split(data, seed)[0]), vocab_size)
     with atomic_folder(folder) as draft:
@@ -282,7 +237,7 @@ def _sequences(
     if isinstance(dataset, IterableDataset):
         return next(StreamBatches(dataset, tokenizer, data.length, data.validation_sequences, seed=seed))
     chunks = tokenize_corpus(dataset, tokenizer, data.length, workers=data.workers)
-    return next(fixed_batches(chunks, data.validation_sequences))
+    return chunks.with_format("torch")[: data.validation_sequences]["input_ids"]
 
 
 def _split(data: DataSettings, seed: int) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset]:
@@ -296,5 +251,6 @@ def _split(data: DataSettings, seed: int) -> tuple[Dataset | IterableDataset, Da
 
 
 def default_output(data: DataSettings, model: ModelSettings) -> Path:
-    """Where a run goes when nobody says: runs/CORPUS-PROCESS-SIZE."""
-    return Path("runs") / f"{Path(data.corpus).stem}-{model.process}-{model.size}"
+    """The folder of a run by default: runs/CORPUS-PROCESS-SIZE."""
+    size = model.size if isinstance(model.size, str) else "custom"
+    return Path("runs") / f"{Path(data.corpus).stem}-{model.plain()['process']}-{size}"

@@ -1,4 +1,4 @@
-"""A text on its way, in a terminal: hidden tokens as blocks, one frame drawn over the last."""
+"""Texts in a terminal: hidden tokens as blocks, each frame drawn over the last."""
 
 from __future__ import annotations
 
@@ -8,20 +8,22 @@ import textwrap
 import time
 import unicodedata
 from collections.abc import Iterable
+from typing import TYPE_CHECKING
 
-from torch import Tensor
-from transformers import PreTrainedTokenizerBase
+if TYPE_CHECKING:
+    from torch import Tensor
+    from transformers import PreTrainedTokenizerBase
 
-from diffkit.sampling.sampler import Frame
+    from diffkit.sampling.sampler import Frame
 
 HIDDEN = "░░░"
 WIDTH = 100  # columns at most
 STILLS = 6  # frames shown where nothing can be drawn over
-TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # characters that change the reading direction
+TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # these change the reading direction
 
 
-def harmless(text: str) -> str:
-    """Text that does nothing to a terminal: characters that control it, or turn what follows, show as �."""
+def printable(text: str) -> str:
+    """Text with � for characters that control a terminal or change the reading direction."""
     return "".join(
         "�" if (unicodedata.category(c) == "Cc" and c not in "\n\t") or unicodedata.bidirectional(c) in TURNS else c
         for c in text
@@ -29,9 +31,9 @@ def harmless(text: str) -> str:
 
 
 def paragraph(ids: Tensor, tokenizer: PreTrainedTokenizerBase, width: int = WIDTH) -> str:
-    """Ids (L,) as wrapped text, a block for every hidden token; PAD is not shown, and EOS begins a new line.
+    """Ids (L,) as wrapped text, a block for every hidden token; PAD is not shown, and EOS starts a new line.
 
-    What follows an EOS and has no word yet is left out: stories end there, and only PAD comes after.
+    Blocks after an EOS are left out until a token appears there: usually PAD follows.
     """
     texts: list[list[str]] = [[]]
     for i in ids.tolist():
@@ -41,8 +43,8 @@ def paragraph(ids: Tensor, tokenizer: PreTrainedTokenizerBase, width: int = WIDT
             texts[-1].append(HIDDEN)
         elif i != tokenizer.pad_token_id:
             texts[-1].append(str(tokenizer.convert_ids_to_tokens(i)))
-    shown = [words for k, words in enumerate(texts) if k == 0 or set(words) - {HIDDEN}]
-    return "\n".join(textwrap.fill(harmless(tokenizer.convert_tokens_to_string(words)), width) for words in shown)
+    shown = [tokens for k, tokens in enumerate(texts) if k == 0 or set(tokens) - {HIDDEN}]
+    return "\n".join(textwrap.fill(printable(tokenizer.convert_tokens_to_string(tokens)), width) for tokens in shown)
 
 
 def play(frames: Iterable[Frame], tokenizer: PreTrainedTokenizerBase, *, steps: int, seconds: float = 0.12) -> Frame:

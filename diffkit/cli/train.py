@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Generator
 from tqdm.auto import tqdm
 
-from diffkit.cli.settings import DataSettings, ModelSettings, Workshop, build, default_output, learn_tokenizer
+from diffkit.cli.settings import DataSettings, ModelSettings, Setup, build, default_output, learn_tokenizer
 from diffkit.cli.terminal import paragraph
 from diffkit.io import atomic_files, check_writable, write_atomic
 from diffkit.model import quiet
@@ -35,22 +35,22 @@ def data(
 
     Args:
         data: what is read.
-        model: its process and schedule show how text is hidden; nothing is trained.
+        model: its process shows how text is corrupted; nothing is trained.
         train: its seed decides the order and the split.
-        train_tokenizer: first learn a small tokenizer from the training part of the text, and save it in this folder.
-        vocab_size: how many words and pieces of words it shall have.
+        train_tokenizer: first train a small tokenizer on the training part of the text, and save it in this folder.
+        vocab_size: its number of tokens.
     """
     if train_tokenizer:
         data = learn_tokenizer(data, train.seed, Path(train_tokenizer), vocab_size)
         print(f"A tokenizer is in {train_tokenizer}; to train with it: --data.tokenizer {train_tokenizer}")
     started = time.perf_counter()
-    shop = build(data, model, train.seed)
-    x0 = next(shop.batches)[:1]
-    process, tokenizer = shop.model.process, shop.tokenizer
-    print(f"{data.corpus}: ready in {time.perf_counter() - started:.1f} s, {len(tokenizer):,} words in the vocabulary.")
+    setup = build(data, model, train.seed)
+    x0 = next(setup.batches)[:1]
+    process, tokenizer = setup.model.process, setup.tokenizer
+    print(f"{data.corpus}: ready in {time.perf_counter() - started:.1f} s, vocabulary of {len(tokenizer):,} tokens.")
     print(f"\nOne sequence of {x0.shape[1]} tokens, as it is:\n{paragraph(x0[0], tokenizer)}")
     xt, is_masked = process.corrupt(x0, torch.tensor(process.T // 2), Generator().manual_seed(train.seed))
-    print(f"\nThe same at t = {process.T // 2} of {process.T}, {int(is_masked.sum())} tokens hidden:")
+    print(f"\nThe same at t = {process.T // 2} of {process.T}, {int(is_masked.sum())} tokens corrupted:")
     print(paragraph(xt[0], tokenizer))
 
 
@@ -76,21 +76,16 @@ def train(
     _check_output(folder, resume, track)
     accelerator = Accelerator(mixed_precision=train.precision, log_with=track or None, project_dir=str(folder))
     with accelerator.main_process_first():  # the others find the text prepared
-        shop = build(data, model, train.seed)
-    say, checkpoints = accelerator.print, folder / "checkpoints"
-    newest = latest_checkpoint(checkpoints)
-    say(f"{parameter_count(shop.model):,} parameters on {_devices(accelerator)}; checkpoints in {checkpoints}")
-    if resume:
-        say(f"Resuming from {newest.name}." if newest else "Nothing to resume there: starting afresh.")
-    if shop.language:
-        say(f"The exact entropy is {shop.language.entropy() / shop.language.length:.4f} nats per token.")
+        setup = build(data, model, train.seed)
+    checkpoints = folder / "checkpoints"
+    _announce(setup, checkpoints, resume, accelerator)
     if track:
         accelerator.init_trackers("diffkit")
     records: Iterator[Record] = fit(
-        shop.model, shop.batches, train, folder=checkpoints, resume=resume, validate=shop.validate,
-        accelerator=accelerator, label_of=shop.label_of,
+        setup.model, setup.batches, train, folder=checkpoints, resume=resume, validate=setup.validate,
+        accelerator=accelerator, label_of=setup.label_of,
     )  # fmt: skip
-    step = train.steps  # if there is nothing left to do
+    step = train.steps  # if nothing is left to do
     records = _logged(records, folder / "training.jsonl", accelerator)
     for record in with_progress(records, train) if accelerator.is_main_process else records:
         step = record.step
@@ -98,15 +93,10 @@ def train(
             tqdm.write(f"step {step}: held-out bound {record.validation:.4f} nats per token")
     accelerator.end_training()
     if accelerator.is_main_process:
-        save(shop, folder)
-    say("Done." if step == train.steps else f"Stopped after {step} of {train.steps} steps; go on with --resume.")
-    say(f"The model is in {folder}: diffkit sample --model {folder}")
-
-
-def _devices(accelerator: Accelerator) -> str:
-    """Where a run happens, in words."""
-    n = accelerator.num_processes
-    return f"{accelerator.device}" if n == 1 else f"{n} processes, this one on {accelerator.device}"
+        save(setup, folder)
+    done = step == train.steps
+    accelerator.print("Done." if done else f"Stopped after {step} of {train.steps} steps; go on with --resume.")
+    accelerator.print(f"The model is in {folder}: diffkit sample --model {folder}")
 
 
 def _check_output(folder: Path, resume: bool, track: str) -> None:
@@ -118,30 +108,42 @@ def _check_output(folder: Path, resume: bool, track: str) -> None:
         raise ValueError(f"{track} is not installed. Run pip install 'diffkit[track]', or leave --track out.")
 
 
+def _announce(setup: Setup, checkpoints: Path, resume: bool, accelerator: Accelerator) -> None:
+    """Print size, device, folder, where a resumed run starts, and the exact entropy where it is known."""
+    n, newest = accelerator.num_processes, latest_checkpoint(checkpoints)
+    where = f"{accelerator.device}" if n == 1 else f"{n} processes, this one on {accelerator.device}"
+    accelerator.print(f"{parameter_count(setup.model):,} parameters on {where}; checkpoints in {checkpoints}")
+    if resume:
+        accelerator.print(f"Resuming from {newest.name}." if newest else "Nothing to resume there: starting afresh.")
+    if setup.language:
+        entropy = setup.language.entropy() / setup.language.length
+        accelerator.print(f"The exact entropy is {entropy:.4f} nats per token.")
+
+
 def _logged(records: Iterator[Record], path: Path, accelerator: Accelerator) -> Iterator[Record]:
-    """The same records, one line of JSON each in a file; what a resumed run does again is not told twice."""
+    """The same records, one line of JSON each in a file; steps that a resumed run repeats are logged once."""
     with contextlib.ExitStack() as files:
         log = None
         for record in records:
             accelerator.log({"loss": record.loss, "grad_norm": record.grad_norm, "lr": record.lr}, step=record.step)
             if log is None and accelerator.is_main_process:
-                write_atomic(path, _told_before(record.step, path))
+                write_atomic(path, _lines_before(record.step, path))
                 log = files.enter_context(path.open("a", buffering=1, encoding="utf-8"))
             if log:
                 log.write(json.dumps(record._asdict()) + "\n")
             yield record
 
 
-def _told_before(step: int, path: Path) -> str:
+def _lines_before(step: int, path: Path) -> str:
     """The lines of a log about earlier steps; a line that a killed run left half-written is dropped."""
     lines = path.read_text(encoding="utf-8").splitlines(keepends=True) if path.exists() else []
-    told = [(re.match(r'{"step": (\d+), .*}\n', line), line) for line in lines]
-    return "".join(line for match, line in told if match and int(match[1]) < step)
+    steps = [(re.match(r'{"step": (\d+), .*}\n', line), line) for line in lines]
+    return "".join(line for match, line in steps if match and int(match[1]) < step)
 
 
-def save(shop: Workshop, folder: Path) -> None:
+def save(setup: Setup, folder: Path) -> None:
     """Write model and tokenizer as one folder that `load_model` reads; killed, it leaves whole files, old or new."""
     with atomic_files(folder, last="config.json") as draft:
         with quiet():
-            shop.model.save_pretrained(draft)
-        shop.tokenizer.save_pretrained(draft)
+            setup.model.save_pretrained(draft)
+        setup.tokenizer.save_pretrained(draft)

@@ -14,15 +14,12 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.checks import check_whole
-from diffkit.data.chunks import Cut, Encode, tokenize_corpus
-from diffkit.data.corpus import CORPORA, Split, load_corpus, seed_from, split_documents
-
-__all__ = ["CORPORA", "Split", "load_corpus", "split_documents", "tokenize_corpus", "fixed_batches"]
-__all__ += ["Batches", "ChunkBatches", "SamplesTexts", "StoryBatches", "StreamBatches"]
+from diffkit.data.chunks import Cut, Encode
+from diffkit.data.corpus import seed_from
 
 
 class Batches(Protocol):
-    """What a trainer needs: batches without end, and a state from which exactly the same batches follow again."""
+    """Endless batches, with a state from which exactly the same batches follow."""
 
     def __iter__(self) -> Iterator[Tensor]: ...
     def __next__(self) -> Tensor: ...  # (B, L) int64
@@ -31,7 +28,7 @@ class Batches(Protocol):
 
 
 class SamplesTexts(Protocol):
-    """Anything that can invent sequences, such as a StoryLanguage."""
+    """Anything that generates sequences, such as a StoryLanguage."""
 
     def sample(self, n: int, rng: Generator, label: str | None = None) -> Tensor: ...  # (n, L) int64
 
@@ -40,7 +37,7 @@ class ChunkBatches:
     """Batches from a finite set of chunks, epoch after epoch, each in a new order drawn from (seed, epoch).
 
     Every chunk comes once an epoch. A batch may run over the end of an epoch into the next, so all batches have the
-    same size and nothing is dropped. The state is one number, so resuming costs nothing.
+    same size and nothing is dropped. The state is one number.
 
     Attributes: position, chunks served so far; epoch, whole passes so far.
     """
@@ -54,7 +51,6 @@ class ChunkBatches:
 
     @property
     def epoch(self) -> int:
-        """Whole passes over the chunks so far."""
         return self.position // len(self.chunks)
 
     def __iter__(self) -> Iterator[Tensor]:
@@ -75,23 +71,15 @@ class ChunkBatches:
         return self._order[1]
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, and what it refers to."""
         return {"position": self.position, "chunks": len(self.chunks), "seed": self.seed, "shuffle": self.shuffle}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the state was taken. Raises ValueError if chunks, seed or shuffling are not the same."""
+        """Raises: ValueError if chunks, seed or shuffling are not the same."""
         _move("ChunkBatches", self, state)
 
 
-def fixed_batches(chunks: Dataset, batch_size: int) -> Iterator[Tensor]:
-    """Yield every chunk once, in order, as (B, L) int64; the last batch may be smaller. Call again for another pass."""
-    check_whole(batch_size, "batch_size", "fixed_batches")  # datasets would never end
-    for rows in chunks.with_format("torch").iter(batch_size):
-        yield rows["input_ids"]
-
-
 class StoryBatches:
-    """Fresh samples of a language for ever; batch i depends on (seed, i) alone, so the state is its number.
+    """Fresh samples of a language, endlessly; batch i depends on (seed, i) alone, so the state is its number.
 
     Attributes: position, batches served so far.
     """
@@ -110,11 +98,10 @@ class StoryBatches:
         return self.language.sample(self.batch_size, rng, label=self.label)  # (B, L)
 
     def state_dict(self) -> dict[str, Any]:
-        """The number of the next batch, and what it refers to."""
         return {"position": self.position, "batch_size": self.batch_size, "seed": self.seed, "label": self.label}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the state was taken. Raises ValueError if batch size, seed or label are not the same."""
+        """Raises: ValueError if batch size, seed or label are not the same."""
         _move("StoryBatches", self, state)
 
 
@@ -122,7 +109,7 @@ class StreamBatches:
     """Batches from a streamed corpus, tokenized on the way and shuffled in blocks, pass after pass.
 
     A block of at least `buffer` chunks is read and put into an order drawn from (seed, number of the block). The state
-    is the place where the block began and how much of it was served; resuming reads that block again, so it is exact.
+    is the start of the block in the corpus and the number of chunks served; resuming reads that block again.
 
     Attributes: position, chunks served so far; epoch, whole passes over the corpus read so far.
     """
@@ -142,12 +129,12 @@ class StreamBatches:
         self.capacity = -(-max(1, buffer) // batch_size) * batch_size  # whole batches
         self.encode, self.cut = Encode(tokenizer), Cut(tokenizer, length)
         self.position = self.epoch = 0
-        self._block: Tensor | None = None  # read when the next batch is asked for
+        self._block: Tensor | None = None  # read with the next batch
         self._open()
         self._block_start = self._here()
 
     def _open(self, place: dict[str, Any] | None = None, tokens_read: int = 0) -> None:
-        # A copy each time: a streamed data set that was once moved to a place starts there in later passes as well.
+        # A copy each time: a streamed data set that was once moved starts there in later passes as well.
         self._stream = copy.deepcopy(self.dataset)
         if place is not None:
             self._stream.load_state_dict(place)
@@ -191,13 +178,12 @@ class StreamBatches:
         return self.cut(np.array(ids, dtype=np.int32))
 
     def state_dict(self) -> dict[str, Any]:
-        """The position, where its block begins in the corpus, and what both refer to."""
         start = self._block_start if self.position % self.capacity else self._here()
         own = {"capacity": self.capacity, "batch_size": self.batch_size, "seed": self.seed, "length": self.cut.length}
         return {"position": self.position, "block": start, **own}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on where the state was taken, over the same corpus. Raises ValueError if the settings differ."""
+        """Raises: ValueError if the settings differ; the corpus must be the same."""
         _move("StreamBatches", self, state)
         self._block, self._block_start = None, state["block"]
         self.epoch, self.cut.rest = state["block"]["epoch"], np.array(state["block"]["rest"], dtype=np.int32)

@@ -1,4 +1,4 @@
-"""Texts: a corpus by name or from local files, one document a row, and its split into training and validation."""
+"""A corpus by name or from local files, one document a row, and its split into training and validation."""
 
 from __future__ import annotations
 
@@ -56,7 +56,6 @@ def load_corpus(
     *,
     streaming: bool | None = None,
     limit: int | None = None,
-    column: str = "text",
 ) -> Dataset | IterableDataset:
     """Load a corpus by name, or a local file or folder, as rows of one column `text`, one document a row.
 
@@ -65,7 +64,7 @@ def load_corpus(
 
     Args:    source: a name in CORPORA, or a path. split: local files have only "train"; see split_documents.
              streaming: read while it is used rather than first (default: as the corpus asks; files: no).
-             limit: keep only the first so many documents. column: which column holds the text.
+             limit: keep only the first so many documents.
     Raises:  FileNotFoundError, ConnectionError (no network), or ValueError when what is there cannot be used.
     """
     name = str(source)
@@ -77,7 +76,7 @@ def load_corpus(
         )
     streaming = corpus.streaming if streaming is None else streaming
     dataset = _from_hub(corpus, split, streaming) if name in CORPORA else _from_files(Path(source), streaming)
-    dataset = _only_text(dataset, name, column)
+    dataset = _only_text(dataset, name)
     if limit is None:
         return dataset
     return dataset.take(limit) if streaming else dataset.select(range(min(limit, len(dataset))))
@@ -132,7 +131,7 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
         return _from_text(files, streaming)
     if kind == "json":
         for file in files:
-            for _ in _lines(file):  # bytes that are no text would come to light much later, and without a place
+            for _ in _lines(file):  # other bytes would be noticed much later, and without their line
                 pass
     paths = [glob.escape(str(file)) for file in files]  # datasets takes a path for a pattern
     try:
@@ -147,7 +146,7 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
 
 @contextmanager
 def _unlogged() -> Iterator[None]:
-    """Errors of the library come as exceptions; it does not log them as well."""
+    """Without the library's log of errors that it also raises."""
     verbosity = datasets.logging.get_verbosity()
     datasets.logging.set_verbosity(datasets.logging.CRITICAL)
     try:
@@ -157,7 +156,7 @@ def _unlogged() -> Iterator[None]:
 
 
 def _from_text(files: list[Path], streaming: bool) -> Dataset | IterableDataset:
-    """Look through all lines once: for separators, for bytes that are no text, and for the key of the cache."""
+    """Read all lines once: for separators, for bytes that are not UTF-8, and for the key of the cache."""
     content, seen = blake2b(digest_size=16), set()
     size = sum(file.stat().st_size for file in files)
     with tqdm(total=size, desc="reading", unit="B", unit_scale=True, delay=BAR_DELAY) as bar:
@@ -177,7 +176,7 @@ def _from_text(files: list[Path], streaming: bool) -> Dataset | IterableDataset:
 
 
 def _lines(file: Path) -> Iterator[tuple[bytes, str]]:
-    """The lines of a file, as bytes and as text. Raises: ValueError that names the first line with other bytes."""
+    """The lines of a file, as bytes and as text. Raises: ValueError with the first line that is not UTF-8."""
     with file.open("rb") as lines:
         for number, line in enumerate(lines, start=1):
             try:
@@ -205,67 +204,48 @@ def _documents(files: list[str], separator: str | None) -> Iterator[dict[str, st
                     yield {"text": text}
 
 
-def _only_text(dataset: Dataset | IterableDataset, name: str, column: str) -> Dataset | IterableDataset:
+def _only_text(dataset: Dataset | IterableDataset, name: str) -> Dataset | IterableDataset:
     first = next(iter(dataset), None)
     if first is None:
         raise ValueError(f"load_corpus: {name!r} holds no documents. Is it empty, or blank?")
-    begins_well = isinstance(first.get(column), str)
-    feature = (dataset.features or {}).get(column)  # not known of a stream
+    begins_well = isinstance(first.get("text"), str)
+    feature = (dataset.features or {}).get("text")  # not known of a stream
     if not (begins_well if feature is None else getattr(feature, "dtype", "") in ("string", "large_string")):
         found = ", ".join(f"{key} ({type(value).__name__})" for key, value in first.items())
         raise ValueError(
-            f"load_corpus: {name!r} needs a column {column!r} of strings, but has {found}"
-            f"{', and something else in a later row' if begins_well else ''}. Name the one that holds the text with "
-            "column=..., or rename it."
+            f"load_corpus: {name!r} needs a column 'text' of strings, but has {found}"
+            f"{', and something else in a later row' if begins_well else ''}. Rename the one that holds the text."
         )
-    dataset = dataset.select_columns([column])
-    return dataset if column == "text" else dataset.rename_column(column, "text")
+    return dataset.select_columns(["text"])
 
 
-def split_documents(
-    dataset: Dataset | IterableDataset,
-    *,
-    validation_fraction: float | None = None,
-    validation_documents: int | None = None,
-    seed: int,
-) -> Split:
+def split_documents(dataset: Dataset | IterableDataset, *, validation_fraction: float, seed: int) -> Split:
     """Hold out documents for validation. Their content decides, so copies of a text never land on both sides.
 
-    Each document draws a number in [0, 1) from the seed and a hash of its words (white space does not count); the low
-    numbers go to validation. A fraction is the threshold itself: about that share is held out, and a document stays on
-    its side when the corpus grows. A count sets the threshold so that exactly so many distinct documents are held out.
+    A hash of the seed and the text without white space gives each document a number in [0, 1); those below the fraction
+    go to validation. A document stays on its side when the corpus grows.
 
-    Args:    give one of validation_fraction, in (0, 1), and validation_documents; for a streamed corpus the fraction.
-    Raises:  ValueError if the arguments do not fit or one side would be empty.
+    Raises:  ValueError if one side would be empty.
     """
-    if (validation_fraction is None) == (validation_documents is None):
-        raise ValueError("split_documents: give one of validation_fraction and validation_documents.")
     if isinstance(dataset, IterableDataset):
-        if validation_fraction is None or not 0 < validation_fraction < 1:
+        if not 0 < validation_fraction < 1:
             raise ValueError("split_documents: a streamed corpus needs a validation_fraction between 0 and 1.")
         held_out = partial(_is_held_out, seed=seed, threshold=validation_fraction)
         return Split(dataset.filter(lambda row: not held_out(row)), dataset.filter(held_out))
     rows = tqdm(dataset.iter(1000), "splitting", -(-len(dataset) // 1000), unit="k documents", delay=BAR_DELAY)
     draws = np.array([_draw(text, seed) for part in rows for text in part["text"]])
-    ranked = np.append(np.unique(draws), 1.0)
-    wanted = validation_documents
-    threshold = validation_fraction if wanted is None else ranked[np.clip(wanted, 0, len(ranked) - 1)]
-    validation = np.flatnonzero(draws < threshold)
+    validation = np.flatnonzero(draws < validation_fraction)
     if len(validation) in (0, len(draws)):
         raise ValueError(
-            f"split_documents: both sides need a document, but of {len(draws)} ({len(ranked) - 1} distinct) "
-            f"{len(validation)} would be held out. "
-            + (
-                f"Choose another validation_fraction, or between 1 and {len(ranked) - 2} validation_documents."
-                if len(ranked) > 2
-                else "Give more text: every line is a document, or what stands between blank lines if there are any."
-            )
+            f"split_documents: both sides need a document, but {len(validation)} of {len(draws)} would be held out. "
+            "Choose another validation_fraction, or give more text; in a text file every line is a document, or every "
+            "paragraph if there are blank lines."
         )
-    return Split(dataset.select(np.flatnonzero(draws >= threshold)), dataset.select(validation))
+    return Split(dataset.select(np.flatnonzero(draws >= validation_fraction)), dataset.select(validation))
 
 
 def seed_from(*parts: int | str) -> int:
-    """Make one seed of 63 bits that depends on every part and on nothing else, on any machine."""
+    """One seed of 63 bits from all parts, the same on any machine."""
     return int.from_bytes(blake2b("\0".join(map(str, parts)).encode(), digest_size=8).digest(), "big") >> 1
 
 

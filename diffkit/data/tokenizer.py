@@ -15,7 +15,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 MOST_WORDS = 10**6  # in a vocabulary that is learned
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[EOS]", "[UNK]")
 
-# A word may hold inner apostrophes and hyphens ("don't", "well-known"), but a possessive 's is a token of its own
+# A word may have inner apostrophes and hyphens ("don't", "well-known"), but a possessive 's is a token of its own
 # ("Tom" + "'s"), so that one name is one id. Every other mark stands alone.
 WORD_PATTERN = r"\w+(?:['-](?!s\b)\w+)*|'s\b|[^\w\s]"
 # An opening quotation mark has an odd number of marks after it, a closing one an even number.
@@ -66,10 +66,10 @@ def word_level_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedTokenizerFast:
-    """Learn a tokenizer from texts: byte-pair encoding of bytes, which loses nothing and knows no unknown word.
+    """Train a tokenizer: byte-level byte-pair encoding, without unknown tokens.
 
-    A small vocabulary is what makes real text affordable for a small network on a CPU, as most of the parameters of
-    one with BERT's 30,522 words lie in the tables of words. [PAD]=0, [MASK]=1 and [EOS]=2, then 256 bytes, then pieces.
+    A small vocabulary makes real text affordable for a small network on a CPU: with BERT's 30,522 tokens most
+    parameters are in the embeddings and the head. [PAD]=0, [MASK]=1 and [EOS]=2, then 256 bytes, then pieces.
 
     Args:    texts: read once; vocab_size: V, special tokens and bytes included; fewer if the texts hold fewer pieces.
     Returns: a fast tokenizer, which saves and loads like any other; decoding gives the very text back.
@@ -105,7 +105,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
 
 
 class SpecialIds(NamedTuple):
-    """The three ids that a diffusion language model needs beside the words."""
+    """The ids of the special tokens that a diffusion language model needs."""
 
     mask: int
     pad: int

@@ -25,7 +25,7 @@ class BlockDiffusion(Process):
 
     name = "block"
 
-    def __init__(self, vocab_size: int, mask_id: int, block: int, T: int = 1000):
+    def __init__(self, vocab_size: int, mask_id: int, block: int = 8, T: int = 1000):
         super().__init__(vocab_size, mask_id, T, Network(vocab_size, block=block))
         if block < 1:
             raise ValueError(f"BlockDiffusion: a block has at least one token, got block={block}.")

@@ -39,7 +39,7 @@ REMEDY = "The last checkpoint is sound: lower the learning rate, lengthen the wa
 LabelOf = Callable[[Tensor], Tensor]
 
 
-class TrainingDiverged(RuntimeError):
+class TrainingDiverged(FloatingPointError):
     """The loss stopped being a number."""
 
 

@@ -3,6 +3,7 @@
 import shutil
 from argparse import ArgumentError
 from dataclasses import replace
+from functools import partial
 from itertools import islice
 from pathlib import Path
 
@@ -26,10 +27,12 @@ from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
+from diffkit.processes import D3PM, BlockDiffusion, MaskedDiffusion
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS, LEADERBOARD = sorted(FOLDER.glob("*.yaml")), sorted(FOLDER.glob("leaderboard/*.yaml"))
 LETTERS = "abcdefghij"
+LINEAR = partial(MaskedDiffusion, schedule="linear")
 
 
 pytestmark = pytest.mark.usefixtures("own_caches")
@@ -64,7 +67,10 @@ def test_every_config_builds(path, stand_in, tmp_path, monkeypatch):
     shop = build(DataSettings(**{**vars(data), **small, **(stand_in if real else {})}), settings.model, 0)
     x0 = next(shop.batches)
     assert x0.shape == (2, data.length if real else 48) and x0.dtype == torch.int64
-    assert shop.model.process.settings().get("schedule", settings.model.schedule) == settings.model.schedule
+    own = {key: value for key, value in shop.model.process.settings().items() if key not in ("vocab_size", "mask_id")}
+    assert own.pop("name") == settings.model.plain()["process"] and all(
+        settings.model.plain()[key] == own[key] for key in own
+    )
     assert (shop.language is None) == real == (shop.model.config.language is None)
     named = path.stem.removeprefix("tinystories-").split("-")[0]
     assert settings.model.size == {"default": "nano", "wikitext2": "tiny", "openwebtext": "small"}.get(named, named)
@@ -97,7 +103,7 @@ def test_openwebtext_is_streamed_and_so_is_a_part_of_it(monkeypatch):
 
 
 def test_the_same_seed_builds_the_same_run():
-    data, model = DataSettings("micro", validation_sequences=4), ModelSettings("nano", schedule="linear")
+    data, model = DataSettings("micro", validation_sequences=4), ModelSettings("nano", LINEAR)
     shops = [build(data, model, seed) for seed in (3, 3, 4)]
     batches = [next(shop.batches) for shop in shops]
     weights = [torch.cat([p.flatten() for p in shop.model.parameters()]) for shop in shops]
@@ -132,33 +138,37 @@ def test_too_little_text_is_an_error(stand_in):
         read(DataSettings(**stand_in, length=100_000, validation_fraction=0.5), 0)
 
 
-@pytest.mark.parametrize("name", ["length", "batch_size", "validation_sequences", "workers"])
-def test_counts_are_positive(name):
-    with pytest.raises(ValueError, match=f"DataSettings: {name} must be at least 1, got 0"):
-        DataSettings("micro", **{name: 0})
-
-
-@pytest.mark.parametrize("wrong", [{"limit": -1}, {"validation_fraction": 0.0}, {"validation_fraction": 1.1}])
-def test_shares_and_limits_are_sensible(wrong):
-    with pytest.raises(ValueError, match="limit must be 0 or more and validation_fraction in"):
+@pytest.mark.parametrize("wrong", [{"length": 0}, {"limit": -1}, {"validation_fraction": 0.0}, {"workers": 10**6}])
+def test_data_settings_are_checked_when_made(wrong):
+    with pytest.raises(ValueError, match=f"DataSettings: {[*wrong][0]}"):
         DataSettings("micro", **wrong)
 
 
 @pytest.mark.parametrize(
-    ("name", "value", "told"),
+    ("wrong", "named"),
     [
-        ("size", "huge", "'nano', 'tiny', 'small', 'medium'"),
-        ("process", "magic", "'mdlm'"),
-        ("weight", "heavy", "'discrete', 'continuous'"),
-        ("time", "noon", "'none', 'sinusoidal', 'table', 'adaln'"),
-        ("schedule", "wavy", "cosine"),
-        ("T", 0, "whole number"),
-        ("dropout", 1.0, r"\[0, 1\)"),
+        ({"size": "huge"}, "'nano', 'tiny', 'small', 'medium'"),
+        ({"time": "noon"}, "'adaln'"),
+        ({"dropout": 1.0}, "dropout"),
+        ({"process": partial(MaskedDiffusion, schedule="wavy")}, "cosine"),
+        ({"process": partial(MaskedDiffusion, weight="heavy")}, "'heavy'"),
+        ({"process": partial(D3PM, noise="loud")}, "'loud'"),
+        ({"process": partial(BlockDiffusion, block=0)}, "block=0"),
+        ({"process": partial(BlockDiffusion, block="few")}, "process"),
+        ({"process": lambda vocab_size, mask_id: None}, "process must be one of"),
     ],
 )
-def test_model_settings_are_checked_before_any_text_is_read(name, value, told):
-    with pytest.raises(ValueError, match=told):
-        ModelSettings(**{"size": "nano", name: value})
+def test_model_settings_are_checked_before_any_text_is_read(wrong, named):
+    with pytest.raises(ValueError, match=named):
+        ModelSettings(**{"size": "nano"} | wrong)
+
+
+def test_a_schedule_of_another_length_comes_from_a_config(tmp_path):
+    """The settings of a process may hold those of its schedule."""
+    schedule = "{class_path: diffkit.get_schedule, init_args: {name: linear, T: 100}}"
+    process = f"{{class_path: MaskedDiffusion, init_args: {{schedule: {schedule}}}}}"
+    (tmp_path / "own.yaml").write_text(f"data: {{corpus: micro}}\nmodel: {{size: pico, process: {process}}}\n")
+    assert read_config(tmp_path / "own.yaml").plain()["model"]["T"] == 100
 
 
 def test_a_run_has_a_folder_of_its_own():
@@ -167,14 +177,14 @@ def test_a_run_has_a_folder_of_its_own():
 
 def test_a_run_starts_from_the_weights_of_another_model():
     """All weights are taken over, and training on goes from there."""
-    settings = ModelSettings("nano", schedule="linear", init="tales-mdlm")
+    settings = ModelSettings("nano", LINEAR, init="tales-mdlm")
     model = build(DataSettings("tales", batch_size=2, validation_sequences=1), settings, 0).model
     trained = load_model("tales-mdlm").state_dict()
     assert trained and all(torch.equal(value, trained[name]) for name, value in model.state_dict().items())
 
 
 def test_weights_of_another_shape_are_refused():
-    settings = ModelSettings("nano", schedule="linear", init="tales-mdlm")
+    settings = ModelSettings("nano", LINEAR, init="tales-mdlm")
     with pytest.raises(ValueError, match=r"start_from: .* of 'tales-mdlm' do not fit .* the same size"):
         build(DataSettings("micro", batch_size=2, validation_sequences=1), settings, 0)
 

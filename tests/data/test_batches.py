@@ -16,7 +16,7 @@ from tokenizers.models import WordLevel
 from transformers import PreTrainedTokenizerFast
 
 from diffkit.data import chunks
-from diffkit.data.batches import ChunkBatches, StoryBatches, StreamBatches, fixed_batches
+from diffkit.data.batches import ChunkBatches, StoryBatches, StreamBatches
 from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import load_corpus, split_documents
 from diffkit.data.tokenizer import word_level_tokenizer
@@ -164,13 +164,13 @@ def test_what_cannot_be_tokenized_is_refused():
 
 def test_from_a_file_to_batches():
     """The whole way, as a reader goes it, and what stood in the file can be read in the batches."""
-    split = split_documents(load_corpus(STORIES), validation_documents=2, seed=0)
+    split = split_documents(load_corpus(STORIES), validation_fraction=0.4, seed=0)
     words = sorted({piece for row in load_corpus(STORIES) for piece in pieces(row["text"])})
     tokenizer = word_level_tokenizer(words)
     chunks = tokenize_corpus(split.train, tokenizer, 16)
     batch = next(ChunkBatches(chunks, 4, seed=0))
     assert batch.shape == (4, 16) and batch.dtype == torch.int64
-    read = tokenizer.decode(torch.cat(list(fixed_batches(chunks, 4))).flatten())
+    read = tokenizer.decode(chunks.with_format("torch")[:]["input_ids"].flatten())
     assert read.split("[EOS]")[0].strip() == " ".join(split.train[0]["text"].split())
 
 
@@ -209,12 +209,6 @@ def test_the_order_depends_on_the_seed_alone():
     assert take(ChunkBatches(numbered(30), 8, seed=1), 9) == take(ChunkBatches(numbered(30), 8, seed=1), 9)
     assert take(ChunkBatches(numbered(30), 8, seed=1), 9) != take(ChunkBatches(numbered(30), 8, seed=2), 9)
     assert take(ChunkBatches(numbered(5), 2, seed=1, shuffle=False), 2) == [[[0] * 4, [1] * 4], [[2] * 4, [3] * 4]]
-
-
-def test_fixed_batches_are_one_pass_in_order_with_a_smaller_end():
-    batches = list(fixed_batches(numbered(7), 3))
-    assert [tuple(batch.shape) for batch in batches] == [(3, 4), (3, 4), (1, 4)]
-    assert torch.cat(batches)[:, 0].tolist() == list(range(7)) and batches[0].dtype == torch.int64
 
 
 def test_a_state_of_other_batches_is_refused():

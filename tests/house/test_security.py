@@ -23,7 +23,8 @@ from tokenizers.models import WordLevel
 from toys import MASK, MICRO, TEXTS, L, generator, masked_diffusion
 from transformers import PreTrainedTokenizerFast
 
-from diffkit.cli import generate, report
+from diffkit.cli import report
+from diffkit.cli.evaluate import evaluate
 from diffkit.cli.main import main
 from diffkit.cli.settings import DataSettings, ModelSettings, default_output
 from diffkit.cli.terminal import paragraph
@@ -420,9 +421,10 @@ def test_a_report_of_the_folder_above_stays_in_reports(tmp_path, monkeypatch):
     inside.mkdir()
     monkeypatch.chdir(inside)
     written = []
-    monkeypatch.setattr(generate.report, "measure", lambda *_, **__: {})
-    monkeypatch.setattr(generate, "_write_report", lambda name, found, folder: written.append((name, folder)))
-    generate.evaluate("..", all=True)
+    monkeypatch.setattr(report, "measure", lambda *_, **__: {})
+    monkeypatch.setattr(report, "write", lambda name, _, folder: written.append((name, folder)))
+    with pytest.raises(KeyError):  # nothing to print
+        evaluate(model="..", all=True)
     assert written == [("mine", Path("reports/mine"))]
 
 

@@ -163,7 +163,7 @@ def test_it_cannot_see_to_the_right():
 
 
 def test_it_trains_by_the_same_loop_and_is_saved_as_one_folder(tmp_path):
-    settings = ModelSettings("nano", process="autoregressive")
+    settings = ModelSettings("nano", Autoregressive)
     shop = build(DataSettings("micro", batch_size=16, validation_sequences=64), settings, 0)
     assert shop.model.config.denoiser["causal"]
     before = shop.validate(shop.model)

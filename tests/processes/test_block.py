@@ -1,6 +1,7 @@
 """Block diffusion: its limits are the twin and MDLM, no block sees what it must not, the cache is exact."""
 
 import itertools
+from functools import partial
 
 import pytest
 import torch
@@ -280,7 +281,7 @@ def test_what_is_given_is_kept_and_later_blocks_are_not_seen():
 
 
 def test_it_trains_by_the_same_loop_and_is_saved_as_one_folder(tmp_path):
-    settings = ModelSettings("nano", process="block", block=2)
+    settings = ModelSettings("nano", partial(BlockDiffusion, block=2))
     shop = build(DataSettings("micro", batch_size=16, validation_sequences=64), settings, 0)
     assert shop.model.config.denoiser["block"] == 2 and not shop.model.config.denoiser["causal"]
     before = shop.validate(shop.model)

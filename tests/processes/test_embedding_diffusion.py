@@ -6,6 +6,7 @@ a line, done on a grid. On `micro` the posterior is a sum over its 16 texts.
 
 import json
 import math
+from functools import partial
 
 import numpy
 import pytest
@@ -18,7 +19,7 @@ from toys import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, V, generator
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo
 from diffkit.model import build_model, load_model, quiet
-from diffkit.processes import process_from
+from diffkit.processes import PROCESSES, process_from
 from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.embedding_diffusion import MOVERS
 from diffkit.processes.plaid import Plaid
@@ -404,7 +405,7 @@ each_run = pytest.mark.parametrize(
 @pytest.mark.parametrize("self_conditioned", [False, True])
 @each_run
 def test_it_trains_and_is_saved_as_one_folder(tmp_path, name, objective, worst, self_conditioned):
-    options = ModelSettings("nano", process=name, time="adaln", self_conditioned=self_conditioned)
+    options = ModelSettings("nano", partial(PROCESSES[name], self_conditioned=self_conditioned), time="adaln")
     shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
     start = shop.model.process.words.detach().clone()
     train = TrainConfig(steps=60, objective=objective, lr=3e-3, warmup=10, ema=0.0, optimizer="muon")

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -353,7 +354,7 @@ def test_settings_build_the_process_again(noise, schedule, sampler):
 @pytest.mark.slow
 @pytest.mark.parametrize(("noise", "schedule"), [("absorbing", "loglinear"), ("uniform", "geometric")])
 def test_it_trains_and_is_saved_as_one_folder(tmp_path, noise, schedule):
-    options = ModelSettings("nano", process="sedd", noise=noise, schedule=schedule, time="sinusoidal")
+    options = ModelSettings("nano", partial(SEDD, noise=noise, schedule=schedule), time="sinusoidal")
     shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
     train = TrainConfig(steps=100, objective="score_entropy", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
     assert all(record.step for record in fit(shop.model, shop.batches, train))
