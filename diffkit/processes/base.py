@@ -39,6 +39,7 @@ class Process(nn.Module):
     """
 
     name: str  # in configs and saved models
+    objectives: tuple[str, ...] = ("bound",)  # names in training/losses.py that it can be trained with
     options: tuple[str, ...] = ()  # attributes that are settings of its own, beside vocab_size, mask_id and T
     head: int  # channels it needs from the denoiser
     input_size = 0  # numbers in a noisy word vector; 0: its states are ids

@@ -74,6 +74,7 @@ class MaskedDiffusion(Process):
     [0.75]
     """
 
+    objectives = ("cross_entropy", "sequence_mean", "bound", "count_cross_entropy", "count_bound")
     name = "mdlm"
     default_order = "random"
 

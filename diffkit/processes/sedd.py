@@ -74,6 +74,7 @@ class SEDD(TransitionProcess):
     Source:  arXiv:2310.16834, sections 3 and 4.
     """
 
+    objectives = ("bound", "score_entropy")
     name = "sedd"
     options = ("sampler",)
     transitions: Mixing
