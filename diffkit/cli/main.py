@@ -20,7 +20,7 @@ from diffkit.cli import evaluate, generate, plain_yaml, train
 from diffkit.cli.terminal import harmless
 from diffkit.paths import CONFIGS
 from diffkit.training.config import Curriculum, TrainConfig
-from diffkit.training.state import TrainingDiverged
+from diffkit.training.trainer import TrainingDiverged
 
 COMMANDS: dict[str, Any] = {
     command.__name__: command
