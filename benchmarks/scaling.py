@@ -24,7 +24,8 @@ import torch
 from diffkit.course.experiments.scaling import BATCH, Point, Prefixes, build_point, judge_point, recipe, size_of
 from diffkit.io import write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
-from diffkit.training.trainer import fit, with_progress
+from diffkit.training.session import with_progress
+from diffkit.training.trainer import fit
 
 HOME = Path(__file__).resolve().parent.parent
 RESULTS = HOME / "benchmarks" / "results" / "scaling.csv"

@@ -41,8 +41,8 @@ from diffkit.network.transformer import parameter_count
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training.config import TrainConfig
 from diffkit.training.losses import low_discrepancy
-from diffkit.training.state import make_optimizers
-from diffkit.training.trainer import denormals_flushed
+from diffkit.training.muon import make_optimizers
+from diffkit.training.session import denormals_flushed
 
 RESULTS = Path(__file__).resolve().parent / "results"
 BARS = {"tiny": {"speed": 1.8, "memory": 0.6}, "nano": {"speed": 1.0}}

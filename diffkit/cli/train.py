@@ -23,7 +23,8 @@ from diffkit.model import quiet
 from diffkit.network.transformer import parameter_count
 from diffkit.training.checkpoint import latest_checkpoint
 from diffkit.training.config import TrainConfig
-from diffkit.training.trainer import Record, fit, with_progress
+from diffkit.training.session import with_progress
+from diffkit.training.trainer import Record, fit
 
 Tracker = Literal["", "wandb", "tensorboard", "trackio"]
 

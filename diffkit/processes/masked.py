@@ -63,6 +63,7 @@ class MaskedDiffusion(Process):
     [0.75]
     """
 
+    objectives = ("cross_entropy", "sequence_mean", "bound", "count_cross_entropy", "count_bound")
     name = "mdlm"
     objectives = ("cross_entropy", "sequence_mean", "bound", "count_cross_entropy", "count_bound")
     default_order = "random"

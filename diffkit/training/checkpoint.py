@@ -14,10 +14,9 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffkit.checks import check_whole
 from diffkit.io import atomic_folder
 
-FORMAT = 1  # of a checkpoint folder; raised when an older diffkit could not read it
+FORMAT = 2  # of a checkpoint folder; raised when an older diffkit could not read it
 
 
 def save_checkpoint(folder: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
@@ -40,45 +39,37 @@ def _checksum(folder: Path, numbers: dict[str, Any]) -> str:
 
 
 def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
-    """What `save_checkpoint` wrote.
+    """Tensors and JSON values, as `save_checkpoint` was given them.
 
-    Raises: ValueError if a file is missing, no checkpoint of ours or of a newer format, or if a single bit has changed
-            since it was saved (not noticed in checkpoints of before there were checksums).
+    Raises: ValueError if a file is missing, of another format, or if a single bit has changed since it was saved.
     """
     try:
         numbers = json.loads((folder / "state.json").read_text(encoding="utf-8"))
-        found = numbers["format"]
-        checksum = numbers.pop("checksum", None)
-        if found == FORMAT and checksum not in (None, _checksum(folder, numbers)):
+        if numbers["format"] != FORMAT:
+            raise ValueError(f"it has format {numbers['format']}, this diffkit reads {FORMAT}")
+        if numbers.pop("checksum") != _checksum(folder, numbers):
             raise ValueError("its bytes are not those that were saved")
-        tensors = load_file(folder / "state.safetensors") if found == FORMAT else {}
+        return load_file(folder / "state.safetensors"), numbers
     except (OSError, ValueError, KeyError, TypeError, SafetensorError) as error:
         raise ValueError(
             f"load_checkpoint: {folder} is not a whole checkpoint ({error}). Delete that folder to go on from the one "
             "before it."
         ) from error
-    if found != FORMAT:
-        raise ValueError(
-            f"load_checkpoint: {folder} has format {found}, this diffkit reads {FORMAT}. Resume with the diffkit that "
-            "wrote it."
-        )
-    return tensors, numbers
 
 
 def checkpoints(folder: Path) -> list[Path]:
-    """A run's checkpoints, step-<number>, fewest steps first; what an interruption left half-written is passed over."""
+    """A run's checkpoints, step-<number>, fewest steps first; what an interruption left half-written is skipped."""
     found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*") if path.is_dir()}
     return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[len("step-") :]))
 
 
 def latest_checkpoint(folder: Path) -> Path | None:
-    """The checkpoint with the most steps under a run's folder, None if there is none."""
+    """The checkpoint with the most steps in a run's folder, None if there is none."""
     return next(reversed(checkpoints(folder)), None)
 
 
 def drop_checkpoints(folder: Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints of a run; renamed first, so that none is seen half-deleted."""
-    check_whole(keep, "keep", "drop_checkpoints")
     for path in checkpoints(folder)[:-keep]:
         gone = path.with_name(f".{path.name}.gone")
         shutil.rmtree(gone, ignore_errors=True)
@@ -86,7 +77,7 @@ def drop_checkpoints(folder: Path, keep: int) -> None:
 
 
 def optimizer_state(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor]:
-    """All optimisers' moments as named tensors: optimizer.<which>.<parameter>.<name>."""
+    """The moments of all optimizers as named tensors: optimizer.<which>.<parameter>.<name>."""
     return {
         f"optimizer.{which}.{parameter}.{name}": torch.as_tensor(value)
         for which, optimizer in enumerate(optimizers)
@@ -96,11 +87,10 @@ def optimizer_state(optimizers: list[torch.optim.Optimizer]) -> dict[str, Tensor
 
 
 def restore_optimizers(optimizers: list[torch.optim.Optimizer], tensors: dict[str, Tensor]) -> None:
-    """Put back what `optimizer_state` took; the settings (rates, decay) stay as the optimisers were built."""
+    """Load what `optimizer_state` returned; the settings (rates, decay) stay as the optimizers were built."""
     for which, optimizer in enumerate(optimizers):
         state: dict[int, dict[str, Tensor]] = {}
-        for key, value in tensors.items():
-            kind, *place = key.split(".", 3)
-            if kind == "optimizer" and int(place[0]) == which:
-                state.setdefault(int(place[1]), {})[place[2]] = value
+        for key in (key for key in tensors if key.startswith(f"optimizer.{which}.")):
+            _, _, parameter, name = key.split(".", 3)
+            state.setdefault(int(parameter), {})[name] = tensors[key]
         optimizer.load_state_dict({"state": state, "param_groups": optimizer.state_dict()["param_groups"]})

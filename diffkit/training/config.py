@@ -1,4 +1,4 @@
-"""How to train, as plain settings: steps, objective, rates, curriculum."""
+"""Training settings: steps, objective, learning rates, curriculum."""
 
 from __future__ import annotations
 
@@ -23,8 +23,8 @@ def refuse_null(settings: Any) -> None:
 class Curriculum:
     """Mask-rate curriculum: times come from (0, start * T] at first, and the range then widens to (0, T].
 
-    Hiding little first is how a small network finds that two distant places say the same thing; see notebook 05.
-    Shares of the whole run: `hold` at the starting range, then `ramp` to widen it. The default is no curriculum.
+    Masking little first is how a small network learns that two distant positions depend on each other; see notebook 05.
+    The default is no curriculum.
     """
 
     start: float = 1.0  # first largest t / T
@@ -47,10 +47,10 @@ class Curriculum:
 
 @dataclass(frozen=True)
 class TrainConfig:
-    """How to train. Rates are per optimiser step, one step being `accumulate` batches."""
+    """How to train. Rates are per optimizer step, one step being `accumulate` batches."""
 
-    steps: int = 2000  # optimiser steps of the whole run
-    objective: str = "cross_entropy"  # what is minimised, a name from objectives.py
+    steps: int = 2000  # optimizer steps of the whole run
+    objective: str = "cross_entropy"  # what is minimised, a name from training/losses.py that fits the process
     times: str = "low_discrepancy"  # how t is drawn for a batch: low_discrepancy or uniform
     curriculum: Curriculum = field(default_factory=Curriculum)
     optimizer: Literal["adamw", "muon"] = "adamw"  # muon: for the matrices, with AdamW for the rest
@@ -60,38 +60,32 @@ class TrainConfig:
     warmup: int = 1000  # steps over which the rate rises from zero
     decay: float = 0.0  # share of the run, at its end, over which the rate falls to zero along a half cosine
     clip: float = 1.0  # largest gradient norm
-    accumulate: int = 1  # batches to an optimiser step
-    ema: float = 0.999  # weight of the past in the averaged weights; 0 turns averaging off
+    accumulate: int = 1  # batches to an optimizer step
+    ema: float = 0.999  # weight of the past in the averaged weights, less in the first steps; 0: no average
     precision: Literal["no", "bf16"] = "no"  # bf16: the network computes in bfloat16, weights stay float32
+    compile: bool = False  # torch.compile the network: slow first steps, then faster ones on a GPU
     shard: bool = False  # split the weights over several processes (FSDP); for models that no single GPU holds
     drop_label: float = 0.1  # share of the labels hidden from a conditional model, so that it can do without
     save_every: int = 500  # steps between checkpoints
-    validate_every: int = 500  # steps between looks at held-out text
+    validate_every: int = 500  # steps between bounds on held-out text
     seed: int = 0  # of weights, order, times and masks
 
     def __post_init__(self) -> None:
         refuse_null(self)
-        known = {"objective": [*OBJECTIVES], "times": [*TIME_SAMPLERS]}
-        known |= {"optimizer": ["adamw", "muon"], "precision": ["no", "bf16"]}
-        for name, names in known.items():
+        checked_seed(self.seed)
+        for name, names in {
+            "objective": [*OBJECTIVES], "times": [*TIME_SAMPLERS], "optimizer": ["adamw", "muon"],
+            "precision": ["no", "bf16"],
+        }.items():  # fmt: skip
             if getattr(self, name) not in names:
                 raise ValueError(f"TrainConfig: {name} must be one of {names}, got {getattr(self, name)!r}.")
-        for name in ("steps", "accumulate", "save_every", "validate_every", "lr", "muon_lr", "clip"):
-            if not getattr(self, name) > 0:
-                raise ValueError(f"TrainConfig: {name} must be positive, got {getattr(self, name)}.")
-        for name in ("steps", "accumulate", "save_every", "validate_every", "warmup"):
-            if getattr(self, name) > MOST:
-                raise ValueError(f"TrainConfig: {name} must be at most {MOST:,}, got {getattr(self, name):,}.")
-        for name in ("lr", "muon_lr", "weight_decay"):
-            if not math.isfinite(getattr(self, name)):
-                raise ValueError(f"TrainConfig: {name} must be a finite number, got {getattr(self, name)}.")
-        checked_seed(self.seed)
-        shares = 0 <= self.decay <= 1 and 0 <= self.drop_label <= 1 and 0 <= self.ema < 1
-        if min(self.warmup, self.weight_decay) < 0 or not shares:
-            raise ValueError(
-                "TrainConfig: warmup and weight_decay must be >= 0, drop_label, decay in [0, 1] and ema in [0, 1); "
-                f"got {self.warmup}, {self.weight_decay}, {self.drop_label}, {self.decay} and {self.ema}."
-            )
+        counts, rates = ("steps", "accumulate", "save_every", "validate_every"), ("lr", "muon_lr", "clip")
+        limits = dict.fromkeys(counts, (1, MOST)) | dict.fromkeys(rates, (math.ulp(0.0), math.inf))
+        limits |= {"warmup": (0, MOST), "weight_decay": (0, math.inf), "ema": (0, math.nextafter(1.0, 0.0))}
+        for name, (least, most) in (limits | {"decay": (0, 1), "drop_label": (0, 1)}).items():
+            value = getattr(self, name)
+            if not least <= value <= most or (math.isinf(value) and name != "clip"):
+                raise ValueError(f"TrainConfig: {name} must be a number in {least:g}..{most:g}, got {value}.")
 
     def lr_scale(self, step: int) -> float:
         """Share of the full learning rate at a step (0 is the first): linear warm-up, constant, cosine decay."""

@@ -6,7 +6,6 @@ import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
 
-from diffkit.checks import check_generator
 from diffkit.processes.base import Denoise, Process
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.diffusion_lm import DiffusionLM
@@ -23,14 +22,12 @@ def low_discrepancy(B: int, T: int, rng: Generator) -> Tensor:
 
     Source: arXiv:2107.00630, appendix on low-discrepancy sampling; the MDLM code calls this form "antithetic".
     """
-    check_generator(rng)
     u = (torch.randperm(B, generator=rng) + torch.rand(B, generator=rng, dtype=torch.float64)) / B
     return (u * T).long().clamp(max=T - 1) + 1
 
 
 def uniform(B: int, T: int, rng: Generator) -> Tensor:
     """(B,) whole times in 1..T, independent."""
-    check_generator(rng)
     return torch.randint(1, T + 1, (B,), generator=rng)
 
 
@@ -38,9 +35,9 @@ TIME_SAMPLERS = {"low_discrepancy": low_discrepancy, "uniform": uniform}
 
 
 def pooled(total: Tensor, count: Tensor) -> Tensor:
-    """total / count; where several processes share a batch, so that the mean of their answers is that of the batch.
+    """total / count; over several processes that share a batch, the mean of what they return is that of the batch.
 
-    Each divides what it added up itself by the mean count of all.
+    Each divides its own total by the mean count of all.
     """
     count = count.float()
     if dist.is_initialized():
@@ -67,7 +64,7 @@ def sequence_mean(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Ten
 
 
 def bound(process: Process, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """The bound on the negative log-likelihood, nats per token: every part, weighted as the mathematics says."""
+    """The bound on the negative log-likelihood, nats per token: the sum of its terms."""
     return torch.stack(process.loss(denoise, x0, t, rng)).sum(0).mean()
 
 
@@ -93,7 +90,7 @@ def count_bound(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tenso
 
 
 def hybrid(process: D3PM, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """D3PM's own: the bound plus `auxiliary` times the cross-entropy of the belief at the same time, nats per token.
+    """D3PM's own: the bound plus `auxiliary` times the cross-entropy of the same prediction, nats per token.
 
     The bound has the factor T here. The paper's code leaves it out, so that its weight 0.001 at T = 1000 is our 1.
     Source: arXiv:2107.03006, Eq. 5.
@@ -105,7 +102,7 @@ def hybrid(process: D3PM, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generato
 
 
 def score_entropy(process: SEDD, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """SEDD's own: the bound without its ends, nats per token, at noise spread evenly; t / T is the share of it."""
+    """SEDD's own: the bound's integral over time, nats per token, with t / T the share of the noise axis."""
     u = (t - uniform_like(t, rng)) / process.T
     moment, speed = process.even_noise(u)
     zt, _ = process.corrupt(x0, moment, rng)
@@ -113,14 +110,15 @@ def score_entropy(process: SEDD, denoise: Denoise, x0: Tensor, t: Tensor, rng: G
 
 
 def end_to_end(process: DiffusionLM, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """Diffusion-LM's own: squared error, rounding and the end of the noise; see `DiffusionLM.end_to_end`."""
+    """Diffusion-LM's own: squared error, rounding and the prior term; see `DiffusionLM.end_to_end`."""
     return process.end_to_end(denoise, x0, t, rng)
 
 
 def likelihood(process: Plaid, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
-    """Plaid's own: the bound in continuous time, nats per token, and what teaches the noise axis where to look.
+    """Plaid's own: the bound in continuous time, nats per token, and the loss that trains its distribution of times.
 
-    An eighth of the batch is enough for the reading of z_0, which costs next to nothing once the ends are learned.
+    An eighth of the batch is enough for the reconstruction term, which is nearly zero once the schedule's ends are
+    learned.
     """
     moment = t - uniform_like(t, rng)
     nats = process.diffusion_loss(denoise, x0, moment, rng)
@@ -129,6 +127,7 @@ def likelihood(process: Plaid, denoise: Denoise, x0: Tensor, t: Tensor, rng: Gen
     return nats.mean() + ends + process.even_loss(nats, moment)
 
 
+# By name; the attribute `objectives` of a process lists those that fit it.
 OBJECTIVES = {
     objective.__name__: objective
     for objective in (
@@ -136,13 +135,3 @@ OBJECTIVES = {
         likelihood,
     )
 }  # fmt: skip
-
-
-def check_objective(name: str, process: Process) -> None:
-    """Raise ValueError, with those that fit, for an objective that is made for another process."""
-    fitting = list(process.objectives)
-    if name not in fitting:
-        raise ValueError(
-            f"check_objective: objective {name!r} is made for another process; {type(process).__name__} can be trained "
-            f"with one of {fitting}."
-        )

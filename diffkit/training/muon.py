@@ -7,7 +7,9 @@ from collections.abc import Iterable
 from typing import Any
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
+
+from diffkit.training.config import TrainConfig
 
 COEFFICIENTS = (3.4445, -4.7750, 2.0315)  # of the quintic, chosen by its authors for a steep start
 ITERATIONS = 5
@@ -35,7 +37,7 @@ class Muon(torch.optim.Optimizer):
     torch iterates in bfloat16.
 
     Args:   params: matrices; lr: root mean square of a step over 0.2, as large as AdamW's at the same rate.
-    Raises: ValueError for a parameter that is no matrix.
+    Raises: ValueError for a parameter that is not a matrix.
     Source: Jordan et al. 2024; arXiv:2502.16982, section 2.2, for the size of the step.
     """
 
@@ -55,3 +57,28 @@ class Muon(torch.optim.Optimizer):
                 update = orthogonalized(matrix.grad.lerp(mean, group["momentum"]))
                 matrix.mul_(1 - group["lr"] * group["weight_decay"])
                 matrix.add_(update, alpha=-0.2 * math.sqrt(max(matrix.shape)) * group["lr"])
+
+
+def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
+    """AdamW for all, or Muon for the network's matrices (an untied head too) and AdamW for the rest.
+
+    The rest: embeddings, biases, norms, and what the process trains (word vectors), a row of which is a token's own.
+
+    Source: arXiv:1711.05101 (AdamW); Jordan et al. 2024 and arXiv:2502.16982 (Muon, with its step scaled like AdamW's).
+    """
+    tables = {id(module.weight) for module in model.modules() if isinstance(module, nn.Embedding)}
+    matrices: list[nn.Parameter] = []
+    others: list[nn.Parameter] = []
+    vectors: list[nn.Parameter] = []
+    for name, p in model.named_parameters():
+        is_inner = config.optimizer == "muon" and id(p) not in tables and not name.startswith("process.")
+        kind = vectors if p.ndim < 2 else matrices if is_inner and p.ndim == 2 else others
+        kind += [p] if p.requires_grad else []
+    groups = [{"params": others, "weight_decay": config.weight_decay}, {"params": vectors, "weight_decay": 0.0}]
+    fused = bool(vectors) and vectors[0].is_cuda  # one kernel for all weights, and no step count to read
+    optimizers: list[torch.optim.Optimizer] = [torch.optim.AdamW(groups, lr=config.lr, betas=(0.9, 0.98), fused=fused)]
+    if matrices:
+        optimizers.append(Muon(matrices, lr=config.muon_lr, weight_decay=config.weight_decay))
+    for group in (group for optimizer in optimizers for group in optimizer.param_groups):
+        group["full_lr"] = group["lr"]
+    return optimizers

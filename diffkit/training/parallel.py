@@ -1,10 +1,14 @@
-"""One run on several processes: what they agree on, and weights that are split over them."""
+"""One run on several processes: which rows are whose, and weights that are split over them.
+
+Replicated weights (DDP) are accelerate's. Split ones call torch's `fully_shard` here: accelerate 1.15 ignores its FSDP2
+plugin on CPUs, where the tests run.
+"""
 
 from __future__ import annotations
 
 import torch
 from accelerate import Accelerator, DistributedType
-from torch import Tensor, nn
+from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
 from torch.distributed.tensor import DTensor, distribute_tensor
@@ -25,7 +29,7 @@ def check_launch(accelerator: Accelerator) -> None:
 
 
 def part_of(x: Tensor, rng: SharedGenerator) -> Tensor:
-    """This process's rows of something that all processes hold. Raises ValueError if the rows cannot be shared out."""
+    """This process's rows of a batch that all processes hold. Raises ValueError if they cannot share it evenly."""
     if len(x) % rng.processes:
         raise ValueError(
             f"fit: a batch of {len(x)} sequences cannot be shared by {rng.processes} processes. Choose a "
@@ -35,13 +39,13 @@ def part_of(x: Tensor, rng: SharedGenerator) -> Tensor:
 
 
 def anyone(asked: bool, accelerator: Accelerator) -> bool:
-    """Whether any process says yes; all of them hear the same answer."""
+    """Whether it is true on any process; the same answer on all."""
     if accelerator.num_processes == 1:
         return asked
     return bool(accelerator.reduce(torch.tensor(float(asked), device=accelerator.device)) > 0)
 
 
-def shard(model: DiffusionModel) -> DiffusionModel:
+def shard(model: DiffusionModel) -> None:
     """Split a model's weights, and with them gradients and moments, over all processes, in place.
 
     A layer is gathered while it is used; otherwise each process holds its share of every matrix. See `whole`.
@@ -58,11 +62,10 @@ def shard(model: DiffusionModel) -> DiffusionModel:
     for block in model.denoiser.blocks:
         fully_shard(block, mesh=mesh)
     fully_shard(model, mesh=mesh, reshard_after_forward=True)
-    return model
 
 
 def whole(tensors: dict[str, Tensor]) -> dict[str, Tensor]:
-    """The same tensors, those that are split gathered; all processes must ask together."""
+    """The same tensors, those that are split gathered; all processes must call it together."""
     return {name: value.full_tensor() if isinstance(value, DTensor) else value for name, value in tensors.items()}
 
 
@@ -71,16 +74,3 @@ def split_like(value: Tensor, other: Tensor) -> Tensor:
     if not isinstance(other, DTensor) or isinstance(value, DTensor) or value.shape != other.shape:
         return value
     return distribute_tensor(value.to(other.device), other.device_mesh, other.placements)
-
-
-def load_whole(module: nn.Module, tensors: dict[str, Tensor]) -> None:
-    """Load whole tensors into a module, split or not."""
-    own = module.state_dict()
-    module.load_state_dict({name: split_like(value, own.get(name, value)) for name, value in tensors.items()})
-
-
-def split_moments(optimizers: list[torch.optim.Optimizer]) -> None:
-    """Split what optimisers remember as their parameters are split."""
-    for optimizer in optimizers:
-        for parameter, moments in optimizer.state.items():
-            moments.update({name: split_like(value, parameter) for name, value in moments.items()})

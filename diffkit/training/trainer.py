@@ -2,33 +2,44 @@
 
 from __future__ import annotations
 
+import copy
 import math
-import signal
 import threading
 import time
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, nullcontext
-from itertools import chain
+from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 import torch
 from accelerate import Accelerator
-from tqdm.auto import tqdm
+from torch import Tensor, nn
 
 from diffkit.io import exclusive
 from diffkit.model import DiffusionModel
-from diffkit.training.checkpoint import latest_checkpoint
-from diffkit.training.config import Curriculum, TrainConfig
-from diffkit.training.losses import check_objective
-from diffkit.training.parallel import anyone, whole
-from diffkit.training.state import REMEDY, LabelOf, TrainingDiverged, TrainState, make_optimizers
+from diffkit.network.conditioning import Conditioned, dropped
+from diffkit.processes.base import Denoise
+from diffkit.random import SharedGenerator
+from diffkit.training import checkpoint
+from diffkit.training.config import TrainConfig
+from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS
+from diffkit.training.muon import make_optimizers
+from diffkit.training.parallel import anyone, check_launch, part_of, shard, split_like, whole
+from diffkit.training.prefetch import prefetched
+from diffkit.training.session import asked_to_stop, denormals_flushed
 
 if TYPE_CHECKING:
     from diffkit.data.batches import Batches  # its libraries take seconds to import
 
-__all__ = ["Curriculum", "Record", "TrainConfig", "TrainState", "TrainingDiverged", "asked_to_stop", "fit"]
-__all__ += ["make_optimizers", "with_progress"]
+KEPT_CHECKPOINTS = 2
+REMEDY = "The last checkpoint is sound: lower the learning rate, lengthen the warm-up or clip harder, and resume."
+LabelOf = Callable[[Tensor], Tensor]
+Validate = Callable[[DiffusionModel], float]
+
+
+class TrainingDiverged(FloatingPointError):
+    """The loss stopped being a number."""
 
 
 class Record(NamedTuple):
@@ -39,49 +50,163 @@ class Record(NamedTuple):
     grad_norm: float
     lr: float
     tokens_per_second: float
-    validation: float | None = None  # what `validate` said, if it was asked at this step
+    validation: float | None = None  # what `validate` returned, if it was called at this step
 
 
-@contextmanager
-def denormals_flushed() -> Iterator[None]:
-    """Treat denormal numbers as zero while training, and only then: CPUs multiply such gradients many times slower."""
-    torch.set_flush_denormal(True)
-    try:
-        yield
-    finally:
-        torch.set_flush_denormal(False)
+class Trainer:
+    """A run in progress: model, averaged weights, optimizers, random states, position in the data. Args: as `fit`."""
 
+    def __init__(
+        self,
+        model: DiffusionModel,
+        batches: Batches,
+        config: TrainConfig,
+        accelerator: Accelerator,
+        label_of: LabelOf | None = None,
+    ):
+        check_launch(accelerator)
+        self.config, self.accelerator, self.batches, self.label_of = config, accelerator, batches, label_of
+        self.is_split = config.shard and accelerator.num_processes > 1
+        self.model = (copy.deepcopy(model) if self.is_split else model).to(accelerator.device)
+        self.model.zero_grad(set_to_none=True)  # an earlier run may have left some
+        if self.is_split:
+            shard(self.model)
+        network = torch.compile(self.model) if config.compile else self.model
+        self.network: Any = network if self.is_split else accelerator.prepare(network)
+        self.optimizers = make_optimizers(self.model, config)
+        self.weights = {name: p.detach() for name, p in self.model.named_parameters()}
+        self.average = {name: p.clone() for name, p in self.weights.items()} if config.ema else {}
+        self.rng = SharedGenerator(accelerator.process_index, accelerator.num_processes)
+        self.rng.manual_seed(config.seed)
+        self.source = prefetched(batches) if accelerator.device.type == "cuda" else ((x0, None) for x0 in batches)
+        self.position: dict[str, Any] | None = None  # of the last batch used, where others were made ahead
+        self.steps_done = self.tokens = 0  # tokens of the last step
+        self._vary_dropout()
 
-@contextmanager
-def asked_to_stop() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or a request to terminate sets, instead of breaking off in the middle of a step.
+    def step(self) -> tuple[float, float]:
+        """One optimizer step; returns the loss in nats per token and the gradient norm.
 
-    The second request breaks off at once.
-    """
-    stop = threading.Event()
+        Raises: TrainingDiverged, with the weights as they were before the step.
+        """
+        config, process, device = self.config, self.model.process, self.accelerator.device
+        reach = config.curriculum.reach(self.steps_done / config.steps)
+        losses, self.tokens = [], 0
+        self.network.train()
+        for i in range(config.accumulate):
+            batch, self.position = next(self.source)  # (B, L), the same on all processes
+            times = TIME_SAMPLERS[config.times](len(batch), max(1, round(reach * process.T)), self.rng)
+            x0, t = part_of(batch, self.rng), part_of(times, self.rng)
+            denoise = self._conditioned(x0)
+            x0, t = (x.to(device, non_blocking=True) for x in (x0, t))
+            is_last = i == config.accumulate - 1  # then the processes add up their gradients
+            with nullcontext() if is_last else self.accelerator.no_sync(self.network):
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
+                    nats = OBJECTIVES[config.objective](process, denoise, x0, t, self.rng)  # corrupts x0, predicts it
+                self.accelerator.backward(nats / config.accumulate)
+            losses.append(nats.detach())
+            self.tokens += batch.numel()
+        length = whole({"": nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)})[""]
+        mean = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
+        loss, norm = torch.stack([mean, length]).tolist()  # all that a step reads from the device
+        if not math.isfinite(loss + norm):
+            raise TrainingDiverged(
+                f"fit: loss {loss:g} and gradient norm {norm:g} at step {self.steps_done + 1}, which ends with batch "
+                f"{(self.steps_done + 1) * config.accumulate} of the run. {REMEDY}"
+            )
+        for optimizer in self.optimizers:
+            for group in optimizer.param_groups:
+                group["lr"] = group["full_lr"] * config.lr_scale(self.steps_done)
+            optimizer.step()
+            optimizer.zero_grad(set_to_none=True)
+        if self.average:
+            decay = min(config.ema, (1 + self.steps_done) / (10 + self.steps_done))  # short runs forget their start
+            torch._foreach_lerp_([*self.average.values()], [*self.weights.values()], 1 - decay)
+        self.steps_done += 1
+        return loss, norm
 
-    def ask(*_: Any) -> None:
-        if stop.is_set():
-            raise KeyboardInterrupt
-        stop.set()
+    def _conditioned(self, x0: Tensor) -> Denoise:
+        """The network, given the labels of these texts if it takes any; some labels are hidden from it."""
+        if self.label_of is None:
+            return self.network
+        labels = dropped(self.label_of(x0), self.config.drop_label, self.model.labels, self.rng)
+        return Conditioned(self.network, labels.to(self.accelerator.device, non_blocking=True))
 
-    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, ask) for number in signals}
-    try:
-        yield stop
-    finally:
-        for number, handler in before.items():
-            signal.signal(number, handler)
+    def _vary_dropout(self) -> None:
+        """Let other processes than the first drop other activations."""
+        if self.rng.rank:
+            torch.manual_seed(hash((self.config.seed, self.steps_done, self.rng.rank)))
+
+    @contextmanager
+    def averaged(self) -> Iterator[DiffusionModel]:
+        """The model with the averaged weights, to be judged; its own come back afterwards."""
+        own = {name: self.weights[name].clone() for name in self.average}
+        try:
+            for name, value in self.average.items():
+                self.weights[name].copy_(value)
+            yield self.model.eval()
+        finally:
+            for name, value in own.items():
+                self.weights[name].copy_(value)
+
+    def result(self) -> dict[str, Tensor]:
+        """The state of the model to ship: averaged weights, or the last ones without averaging."""
+        return whole(self.model.state_dict() | self.average)
+
+    def kind(self) -> dict[str, Any]:
+        """What a checkpoint must share with the run that resumes it."""
+        parts = {"process": self.model.config.process, "denoiser": self.model.config.denoiser}
+        flat = {f"{part}.{key}": value for part, settings in parts.items() for key, value in settings.items()}
+        return flat | {"optimizer": self.config.optimizer}
+
+    def save(self, folder: Path) -> Path:
+        """Write a checkpoint in a run's folder and drop all but the newest two; all processes must call it together."""
+        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
+        tensors |= {f"average.{name}": value for name, value in self.average.items()}
+        tensors = whole(tensors | checkpoint.optimizer_state(self.optimizers))
+        path = folder / f"step-{self.steps_done:07d}"
+        if not self.accelerator.is_main_process:
+            return path
+        tensors |= {"rng": self.rng.get_state(), "rng_torch": torch.get_rng_state()}
+        if self.accelerator.device.type == "cuda":
+            tensors["rng_cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
+        numbers = {"step": self.steps_done, "settings": asdict(self.config), "kind": self.kind()}
+        checkpoint.save_checkpoint(path, tensors, numbers | {"batches": self.position or self.batches.state_dict()})
+        checkpoint.drop_checkpoints(folder, KEPT_CHECKPOINTS)
+        return path
+
+    def load(self, path: Path) -> None:
+        """Go back to a checkpoint. Raises ValueError if it belongs to another model, optimizer or data."""
+        tensors, numbers = checkpoint.load_checkpoint(path)
+        own, kept = self.kind(), numbers["kind"]
+        differing = [f"{key}: {kept[key]} there, {own[key]} here" for key in own if kept.get(key, own[key]) != own[key]]
+        if differing:
+            raise ValueError(
+                f"fit: the checkpoint {path} is of another run ({'; '.join(differing)}). Resume with the config it was "
+                "made with, or start in a new folder."
+            )
+        self.batches.load_state_dict(numbers["batches"])
+        for prefix, state in (("model.", self.model.state_dict()), ("average.", self.average)):
+            for name, value in state.items():
+                value.copy_(split_like(tensors.get(prefix + name, tensors["model." + name]), value))
+        checkpoint.restore_optimizers(self.optimizers, tensors)
+        for parameter, moments in (pair for optimizer in self.optimizers for pair in optimizer.state.items()):
+            moments.update({name: split_like(value, parameter) for name, value in moments.items()})
+        self.rng.set_state(tensors["rng"])
+        torch.set_rng_state(tensors["rng_torch"])
+        if "rng_cuda" in tensors and self.accelerator.device.type == "cuda":
+            torch.cuda.set_rng_state(tensors["rng_cuda"], self.accelerator.device)
+        self.steps_done = numbers["step"]
+        self._vary_dropout()
 
 
 def fit(
     model: DiffusionModel,
     batches: Batches,
-    settings: TrainConfig,
+    config: TrainConfig,
     *,
     folder: Path | None = None,
     resume: bool = False,
-    validate: Callable[[DiffusionModel], float] | None = None,
+    validate: Validate | None = None,
     accelerator: Accelerator | None = None,
     label_of: LabelOf | None = None,
 ) -> Iterator[Record]:
@@ -95,64 +220,55 @@ def fit(
              validate: called with the averaged model every `validate_every` steps and at the end.
              accelerator: what to run on; whatever accelerate finds if None.
              label_of: (B, L) ids to their labels (B,), for a conditional model.
-    Raises:  TrainingDiverged when a loss or gradient is NaN or infinite, the last checkpoint kept; ValueError for a
-             checkpoint of another run, a folder that holds a run and resume is off, or one where a run is at work.
+    Raises:  TrainingDiverged when a loss or gradient is NaN or infinite, the last checkpoint kept; ValueError for an
+             objective of another process, a checkpoint of another run, a folder that holds a run and resume is off, or
+             one where a run is at work.
     """
-    newest = latest_checkpoint(folder) if folder else None
+    newest = checkpoint.latest_checkpoint(folder) if folder else None
     if newest and not resume:
         raise ValueError(f"fit: {folder} already holds a run ({newest.name}). Resume it, or choose another folder.")
-    check_objective(settings.objective, model.process)
+    if config.objective not in model.process.objectives:
+        raise ValueError(
+            f"fit: objective {config.objective!r} is made for another process; {type(model.process).__name__} can be "
+            f"trained with one of {[*model.process.objectives]}."
+        )
     accelerator = accelerator or Accelerator(mixed_precision="no")
     with exclusive(folder) if folder and accelerator.is_main_process else nullcontext():
-        state = TrainState(model, batches, settings, accelerator, label_of)
+        trainer = Trainer(model, batches, config, accelerator, label_of)
         if newest:
-            state.load(newest)
+            trainer.load(newest)
         try:
             with denormals_flushed(), asked_to_stop() as stop:
-                yield from _steps(state, stop, folder, validate)
+                yield from _steps(trainer, stop, folder, validate)
         finally:
-            model.load_state_dict(whole(state.best().state_dict()))
+            trainer.source.close()
+            model.load_state_dict(trainer.result())
             model.eval()
 
 
-def _steps(
-    state: TrainState,
-    stop: threading.Event,
-    folder: Path | None,
-    validate: Callable[[DiffusionModel], float] | None,
-) -> Iterator[Record]:
-    """The loop itself: step, validate, tell, save."""
-    settings, saved = state.settings, state.step
-    while state.step < settings.steps and not anyone(stop.is_set(), state.accelerator):
+def _steps(trainer: Trainer, stop: threading.Event, folder: Path | None, validate: Validate | None) -> Iterator[Record]:
+    """The loop itself: step, validate, yield, save."""
+    config, saved = trainer.config, trainer.steps_done
+    while trainer.steps_done < config.steps and not anyone(stop.is_set(), trainer.accelerator):
         started = time.perf_counter()
-        loss, norm = state.advance()
-        speed = state.tokens / (time.perf_counter() - started)
-        last = state.step == settings.steps
-        value = None
-        if validate and (last or state.step % settings.validate_every == 0):
-            with torch.random.fork_rng(devices=[]):  # what it draws must not differ between a whole and a resumed run
-                value = validate(state.best().eval())
-            if math.isnan(value):
-                raise TrainingDiverged(f"fit: the held-out bound at step {state.step} is no number. {REMEDY}")
-        due = last or state.step % settings.save_every == 0
-        try:  # tell first, then save: a log that follows the records never lacks a step that was saved
-            yield Record(state.step, loss, norm, settings.lr * settings.lr_scale(state.step - 1), speed, value)
+        loss, norm = trainer.step()
+        speed = trainer.tokens / (time.perf_counter() - started)
+        step = trainer.steps_done
+        is_last, bound = step == config.steps, None
+        if validate and (is_last or step % config.validate_every == 0):
+            with trainer.averaged() as model:
+                bound = validate(model)
+            if math.isnan(bound):
+                raise TrainingDiverged(f"fit: the held-out bound at step {step} is not a number. {REMEDY}")
+        due = is_last or step % config.save_every == 0
+        try:  # yield first, then save: a log that follows the records never lacks a step that was saved
+            yield Record(step, loss, norm, config.lr * config.lr_scale(step - 1), speed, bound)
         except GeneratorExit:  # the caller leaves the loop, as a stop button does: no step is lost
             due = True
             raise
         finally:
             if folder and due:
-                state.save(folder)
-                saved = state.step
-    if folder and saved < state.step:  # asked to stop, perhaps while the caller held the record
-        state.save(folder)
-
-
-def with_progress(records: Iterator[Record], settings: TrainConfig) -> Iterator[Record]:
-    """The same records, with a progress bar: loss, tokens per second, time left. A resumed run starts where it was."""
-    for first in records:
-        with tqdm(total=settings.steps, initial=first.step - 1, unit="step", dynamic_ncols=True) as bar:
-            for record in chain([first], records):
-                bar.set_postfix_str(f"loss {record.loss:.3f}, {record.tokens_per_second:,.0f} tokens/s", refresh=False)
-                bar.update()
-                yield record
+                trainer.save(folder)
+                saved = step
+    if folder and saved < trainer.steps_done:  # asked to stop, perhaps while the caller held the record
+        trainer.save(folder)

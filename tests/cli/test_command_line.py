@@ -21,7 +21,7 @@ from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
 from diffkit.sampling.unmasking import UNMASKING_ORDERS
 from diffkit.training.checkpoint import latest_checkpoint
-from diffkit.training.state import TrainingDiverged
+from diffkit.training.trainer import TrainingDiverged
 
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = ["train", "--data.corpus=micro", "--data.batch_size=4", "--data.validation_sequences=8", "--train.warmup=1"]

@@ -32,8 +32,7 @@ from diffkit.sampling.guidance import condition_on, guide
 from diffkit.sampling.sampler import sample
 from diffkit.training.checkpoint import latest_checkpoint
 from diffkit.training.config import TrainConfig
-from diffkit.training.state import TrainingDiverged
-from diffkit.training.trainer import Record, fit
+from diffkit.training.trainer import Record, TrainingDiverged, fit
 
 PROCESS, EXACT = masked_diffusion(), MICRO.denoiser(masked_diffusion())
 SHAPE = {"hidden_size": 16, "num_layers": 1, "num_heads": 2}

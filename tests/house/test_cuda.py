@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from pathlib import Path
 
 import pytest
 import torch
@@ -25,7 +26,7 @@ from diffkit.sampling.sampler import last_frame, sample
 from diffkit.sampling.skipping import FirstHitting, NoChangeCache, SkipIdle, even_times, fast_frames
 from diffkit.sampling.variable_length import grow
 from diffkit.training.config import TrainConfig
-from diffkit.training.trainer import fit
+from diffkit.training.trainer import Trainer, fit
 
 sampling = importlib.import_module("diffkit.sampling.sampler")
 if not torch.cuda.is_available():
@@ -153,12 +154,12 @@ def test_training_from_the_command_line(tmp_path, capsys):
     assert len(told[0]) == 12 and torch.allclose(told[0], told[1], rtol=0.02)
 
 
-def run(on_cpu, folder=None, steps=12, resume=False):
+def run(on_cpu, folder=None, steps=12, resume=False, **more):
     """Losses of a run of twelve steps, left after some of them."""
     AcceleratorState._reset_state(reset_partial_state=True)
     torch.manual_seed(0)
     model = build_model(MaskedDiffusion(TALES.vocab_size, TALES.mask_id), "pico", max_length=L)
-    settings = TrainConfig(steps=12, warmup=2, save_every=6, optimizer="muon")
+    settings = TrainConfig(steps=12, warmup=2, save_every=6, optimizer="muon", **more)
     batches, accelerator = StoryBatches(TALES, 16, 0), Accelerator(cpu=on_cpu)
     records = fit(model, batches, settings, folder=folder, accelerator=accelerator, resume=resume)
     return [record.loss for _, record in zip(range(steps), records, strict=False)]
@@ -170,6 +171,29 @@ def test_a_gpu_run_follows_a_cpu_run(tmp_path):
     assert there == pytest.approx(here, abs=2e-3)
     assert run(on_cpu=False, folder=tmp_path, steps=6) == pytest.approx(here[:6], abs=2e-3)
     assert run(on_cpu=True, folder=tmp_path, resume=True) == pytest.approx(here[6:], abs=2e-3)
+
+
+@pytest.mark.parametrize("objective", ["count_cross_entropy", "count_bound"])
+def test_a_step_waits_for_the_gpu_once(objective, recwarn):
+    """To read loss and gradient norm; everything else is queued."""
+    AcceleratorState._reset_state(reset_partial_state=True)
+    model = build_model(MaskedDiffusion(TALES.vocab_size, TALES.mask_id), "pico", max_length=L)
+    config = TrainConfig(objective=objective, optimizer="muon")
+    trainer = Trainer(model, StoryBatches(TALES, 16, 0), config, Accelerator())
+    trainer.step()
+    recwarn.clear()
+    torch.cuda.set_sync_debug_mode("warn")
+    try:
+        trainer.step()
+    finally:
+        torch.cuda.set_sync_debug_mode("default")
+        trainer.source.close()
+    assert [Path(warning.filename).name for warning in recwarn] == ["trainer.py"]
+
+
+def test_a_compiled_run_has_the_losses_of_an_eager_one():
+    """What remains is rounding: the compiler fuses sums."""
+    assert run(on_cpu=False, compile=True) == pytest.approx(run(on_cpu=False), abs=2e-3)
 
 
 def test_bfloat16_answers_nearly_the_same():

@@ -1,15 +1,12 @@
 """Checkpoints: whole or absent, refused with a reason when damaged, and complete enough to go on from."""
 
 import json
-import os
 import random
-import subprocess
-import sys
 
 import pytest
 import torch
 
-from diffkit.io import atomic_files, atomic_folder, exclusive, write_atomic
+from diffkit.io import atomic_folder
 from diffkit.training import checkpoint
 from diffkit.training.checkpoint import (
     FORMAT,
@@ -40,10 +37,8 @@ def test_what_is_saved_comes_back(tmp_path):
     assert same(tensors, TENSORS) and all(tensors[name].dtype == TENSORS[name].dtype for name in TENSORS)
     assert numbers == {"format": FORMAT, **NUMBERS}
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
-
-
-def test_only_safetensors_and_json_are_written(tmp_path):
-    assert {path.name for path in saved(tmp_path, 500).iterdir()} == {"state.safetensors", "state.json"}
+    files = {path.name for path in (tmp_path / "step-0000500").iterdir()}
+    assert files == {"state.safetensors", "state.json"}  # nothing that runs code when it is read
 
 
 def test_views_and_shared_tensors_can_be_saved(tmp_path):
@@ -68,15 +63,18 @@ def test_a_write_broken_off_leaves_the_one_before(tmp_path, monkeypatch, when):
     assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
 
 
-def test_replacing_is_all_or_nothing(tmp_path):
+@pytest.mark.parametrize("renamed", [False, True])
+def test_replacing_is_all_or_nothing(tmp_path, renamed):
+    """Also after a kill between two renames: the old folder then lies under its other name."""
     path = saved(tmp_path, 500)
-    with pytest.raises(RuntimeError), atomic_folder(path) as draft:
-        (draft / "state.json").write_text("{", encoding="utf-8")
+    if renamed:
+        path.rename(tmp_path / ".step-0000500.old")
+    with pytest.raises(RuntimeError), atomic_folder(path):
         raise RuntimeError("broken off")
     assert same(load_checkpoint(path)[0], TENSORS)
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
     save_checkpoint(path, {"weight": torch.ones(1)}, {"step": 501})
     assert load_checkpoint(path)[1]["step"] == 501
-    assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
 
 
 def test_remains_of_a_killed_write_are_passed_over_and_cleared(tmp_path):
@@ -108,18 +106,18 @@ def test_dropping_keeps_the_newest(tmp_path):
 
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
 @pytest.mark.parametrize("kept", [None, 0.0, 0.5, 0.99])
-def test_a_damaged_checkpoint_is_named_and_says_what_to_do(tmp_path, name, kept):
+def test_a_damaged_checkpoint_is_refused_by_name(tmp_path, name, kept):
     path = saved(tmp_path, 500)
     whole = (path / name).read_bytes()
     if kept is None:
         (path / name).unlink()
     else:
         (path / name).write_bytes(whole[: int(kept * len(whole))])
-    with pytest.raises(ValueError, match="step-0000500 is not a whole checkpoint.*one before it"):
+    with pytest.raises(ValueError, match="step-0000500 is not a whole checkpoint"):
         load_checkpoint(path)
 
 
-@pytest.mark.parametrize("text", ["[]", '"step"', '{"step": 3}', "\xff"])
+@pytest.mark.parametrize("text", ["[]", '"step"', '{"step": 3}', "\xff", f'{{"format": {FORMAT + 1}}}'])
 def test_json_of_another_kind_is_no_checkpoint(tmp_path, text):
     path = saved(tmp_path, 500)
     (path / "state.json").write_bytes(text.encode("latin-1"))
@@ -127,41 +125,16 @@ def test_json_of_another_kind_is_no_checkpoint(tmp_path, text):
         load_checkpoint(path)
 
 
-def test_a_newer_format_is_named(tmp_path):
-    path = saved(tmp_path, 500)
-    (path / "state.json").write_text(json.dumps({"format": FORMAT + 1}), encoding="utf-8")
-    (path / "state.safetensors").unlink()  # it may keep its tensors elsewhere
-    with pytest.raises(ValueError, match=f"has format {FORMAT + 1}, this diffkit reads {FORMAT}"):
-        load_checkpoint(path)
-
-
 @pytest.mark.parametrize("name", ["state.safetensors", "state.json"])
 def test_no_flipped_bit_is_ever_loaded(tmp_path, name):
-    """A bit of the tensors' file is always noticed; one of the JSON is, or it stood in the checksum's own name."""
     path, rng = saved(tmp_path, 500), random.Random(0)
-    before, whole = load_checkpoint(path), (path / name).read_bytes()
-    refused = 0
-    for place in range(len(whole)):
+    whole = (path / name).read_bytes()
+    for position in range(len(whole)):
         spoiled = bytearray(whole)
-        spoiled[place] ^= 1 << rng.randrange(8)
+        spoiled[position] ^= 1 << rng.randrange(8)
         (path / name).write_bytes(spoiled)
-        try:
-            tensors, numbers = load_checkpoint(path)
-        except ValueError as error:
-            assert "step-0000500" in str(error)
-            refused += 1
-        else:
-            assert same(tensors, before[0]) and numbers.items() >= before[1].items()
-    assert refused == len(whole) if name == "state.safetensors" else refused >= len(whole) - len("checksum")
-
-
-def test_a_checkpoint_of_before_there_were_checksums_is_read(tmp_path):
-    path = saved(tmp_path, 500)
-    numbers = json.loads((path / "state.json").read_text(encoding="utf-8"))
-    assert len(numbers.pop("checksum")) == 32
-    (path / "state.json").write_text(json.dumps(numbers), encoding="utf-8")
-    tensors, read = load_checkpoint(path)
-    assert same(tensors, TENSORS) and read == {"format": FORMAT, **NUMBERS}
+        with pytest.raises(ValueError, match="step-0000500"):
+            load_checkpoint(path)
 
 
 def test_numbers_that_json_writes_in_its_own_way_have_the_same_checksum(tmp_path):
@@ -170,79 +143,7 @@ def test_numbers_that_json_writes_in_its_own_way_have_the_same_checksum(tmp_path
     assert numbers["tuple"] == [1, 2] and numbers["3"] == 0.1 and numbers["text"] == "é"
 
 
-# -------------------------------------------------------------------------------------------- folders and their files
-
-
-def test_what_was_killed_between_two_renames_is_put_back(tmp_path):
-    """The old folder lies under its other name; a write that breaks off then must not cost it."""
-    path = saved(tmp_path, 500)
-    path.rename(tmp_path / ".step-0000500.old")
-    with pytest.raises(RuntimeError), atomic_folder(path):
-        raise RuntimeError("broken off")
-    assert same(load_checkpoint(path)[0], TENSORS)
-    assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
-
-
-def test_files_move_in_whole_and_leave_the_others_alone(tmp_path):
-    for name in ("config.json", "weights", "log"):
-        (tmp_path / name).write_text("old", encoding="utf-8")
-    with pytest.raises(OSError, match="cannot be written .full"), atomic_files(tmp_path, last="config.json") as draft:
-        (draft / "weights").write_text("ne", encoding="utf-8")
-        raise OSError("full")
-    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == dict.fromkeys(
-        ("config.json", "weights", "log"), "old"
-    )
-    with atomic_files(tmp_path, last="config.json") as draft:
-        for name in ("config.json", "weights", "words"):
-            (draft / name).write_text("new", encoding="utf-8")
-    assert {path.name: path.read_text(encoding="utf-8") for path in tmp_path.iterdir()} == {
-        "config.json": "new", "weights": "new", "words": "new", "log": "old",
-    }  # fmt: skip
-
-
-def test_the_file_that_is_looked_for_moves_last(tmp_path, monkeypatch):
-    moved, replace = [], os.replace
-    monkeypatch.setattr(os, "replace", lambda source, target: (moved.append(target.name), replace(source, target)))
-    with atomic_files(tmp_path, last="config.json") as draft:
-        for name in ("config.json", "a", "z"):
-            (draft / name).write_text("new", encoding="utf-8")
-    assert moved[-1] == "config.json" and sorted(moved) == ["a", "config.json", "z"]
-
-
-def test_a_folder_is_claimed_by_one_run_at_a_time(tmp_path):
-    folder = tmp_path / "run" / "checkpoints"
-    for _ in range(2):  # what was let go of can be claimed again
-        with exclusive(folder):
-            with pytest.raises(ValueError, match="another run is at work in .*checkpoints.*another folder"):
-                with exclusive(folder):
-                    pass
-        assert not folder.parent.exists(), "nothing is left of the lock, nor of folders made for nothing"
-    with pytest.raises(RuntimeError), exclusive(folder):
-        raise RuntimeError
-    with exclusive(folder), exclusive(tmp_path / "other"):
-        pass
-
-
-def test_a_killed_run_lets_go_of_its_folder_and_its_remains_are_cleared(tmp_path):
-    """The lock is the system's, not the file: that stays behind and hinders nobody."""
-    code = "import sys, fcntl; file = open(sys.argv[1], 'w'); fcntl.flock(file, fcntl.LOCK_EX); print(); input()"
-    command = [sys.executable, "-c", code, str(tmp_path / ".lock")]
-    with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE) as child:
-        child.stdout.readline()
-        with pytest.raises(ValueError, match="another run is at work"), exclusive(tmp_path):
-            pass
-        child.kill()
-    path = saved(tmp_path, 500)
-    for name in (".step-0001000.part", ".step-0000400.gone"):
-        (tmp_path / name).mkdir()
-        (tmp_path / name / "state.json").write_text("{", encoding="utf-8")
-    assert (tmp_path / ".lock").exists()
-    with exclusive(tmp_path):
-        assert sorted(path.name for path in tmp_path.iterdir()) == [".lock", "step-0000500"]
-    assert [*tmp_path.iterdir()] == [path]
-
-
-# ---------------------------------------------------------------------------------------------------------- optimisers
+# ---------------------------------------------------------------------------------------------------------- optimizers
 
 
 def trained(steps, seed=0):
@@ -265,8 +166,8 @@ def go_on(weights, optimizers, steps):
             optimizer.step()
 
 
-def test_optimisers_go_on_bit_for_bit(tmp_path):
-    """Five steps, saved, loaded into new optimisers, five more: the same as ten, moments included."""
+def test_optimizers_go_on_bit_for_bit(tmp_path):
+    """Five steps, saved, loaded into new optimizers, five more: the same as ten, moments included."""
     straight, straight_optimizers = trained(10)
     weights, optimizers = trained(5)
     save_checkpoint(tmp_path / "step-5", optimizer_state(optimizers), {})
@@ -279,29 +180,9 @@ def test_optimisers_go_on_bit_for_bit(tmp_path):
     assert same(optimizer_state(fresh), optimizer_state(straight_optimizers))
 
 
-def test_optimizer_state_names_every_moment():
-    assert sorted(optimizer_state(trained(1)[1])) == [
-        "optimizer.0.0.exp_avg",
-        "optimizer.0.0.exp_avg_sq",
-        "optimizer.0.0.step",
-        "optimizer.1.0.momentum_buffer",
-    ]
-    assert optimizer_state(trained(0)[1]) == {}
-
-
 def test_restoring_leaves_rates_as_they_were_built():
     _, optimizers = trained(2)
     other = trained(0)[1]
     other[0].param_groups[0]["lr"] = 0.5
     restore_optimizers(other, optimizer_state(optimizers))
     assert other[0].param_groups[0]["lr"] == 0.5
-
-
-def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
-    path = tmp_path / "new" / "result.json"
-    write_atomic(path, "één\n")
-    assert path.read_bytes() == "één\n".encode()
-    monkeypatch.setattr("os.replace", lambda *_: (_ for _ in ()).throw(OSError("full")))
-    with pytest.raises(OSError, match="result.json cannot be written .full"):
-        write_atomic(path, b"half")
-    assert path.read_bytes() == "één\n".encode() and [*path.parent.iterdir()] == [path]

@@ -31,7 +31,8 @@ TOLERANCE = {"bf16": 2e-3, "plaid": 2e-2}
 
 def launched(*command):
     """Run a script of the tests or a module on two processes without a GPU. Fails with what they printed."""
-    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": str(ROOT / "tests")}
+    paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
+    environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": paths}
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
     return done
@@ -87,7 +88,7 @@ def test_two_processes_have_the_losses_and_the_weights_of_one(name, one, two):
 
 
 @pytest.mark.parametrize("name", CASES)
-def test_both_processes_end_with_the_same_weights_and_the_same_word_on_them(name, two):
+def test_both_processes_end_with_the_same_weights_and_validation(name, two):
     first, second = (process[name] for process in two[1])
     assert first["weights"] == second["weights"] and first["validation"] == second["validation"]
     assert first["losses"] == second["losses"]

@@ -1,9 +1,9 @@
 """Training: what is minimised and when, one step by hand, going on after a kill, and every way to end."""
 
-import json
 import math
 import os
 import re
+import shutil
 import signal
 import subprocess
 import sys
@@ -15,23 +15,26 @@ from pathlib import Path
 import pytest
 import torch
 from accelerate import Accelerator
-from datasets import Dataset, load_dataset
 from hypothesis import given
 from hypothesis import settings as given_settings
 from hypothesis import strategies as st
+from torch.utils._python_dispatch import TorchDispatchMode
 
-from diffkit.data.batches import ChunkBatches, StoryBatches, StreamBatches
-from diffkit.data.tokenizer import word_level_tokenizer
+from diffkit.data.batches import StoryBatches
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model
 from diffkit.processes import process_from
+from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.plaid import Plaid
 from diffkit.training import checkpoint
 from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
 from diffkit.training.config import Curriculum, TrainConfig
 from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, uniform
-from diffkit.training.state import TrainingDiverged, TrainState, make_optimizers
-from diffkit.training.trainer import fit, with_progress
+from diffkit.training.muon import Muon, make_optimizers
+from diffkit.training.prefetch import prefetched
+from diffkit.training.session import with_progress
+from diffkit.training.trainer import Trainer, TrainingDiverged, fit
 
 MICRO = load_language("micro")
 V, L, MASK = MICRO.vocab_size, MICRO.length, MICRO.mask_id
@@ -44,9 +47,9 @@ ALL = TrainConfig(
 )  # fmt: skip
 
 
-def micro_model(seed=0, **settings):
+def micro_model(seed=0, process=LINEAR, **settings):
     torch.manual_seed(seed)
-    return build_model(LINEAR, SHAPE, language="micro", **settings)
+    return build_model(process, SHAPE, language="micro", **settings)
 
 
 def batches(B=8, seed=0):
@@ -69,6 +72,18 @@ def weights(model):
     return {name: value.clone() for name, value in model.state_dict().items()}
 
 
+@pytest.fixture
+def objective(monkeypatch):
+    """Register an objective for the masked process, for one test; returns its name."""
+
+    def register(function):
+        monkeypatch.setitem(OBJECTIVES, "own", function)
+        monkeypatch.setattr(MaskedDiffusion, "objectives", (*MaskedDiffusion.objectives, "own"))
+        return "own"
+
+    return register
+
+
 def same(got, want):
     return got.keys() == want.keys() and all(torch.equal(got[name], want[name]) for name in want)
 
@@ -86,20 +101,17 @@ def test_low_discrepancy_takes_one_time_from_each_slice(B, T, seed):
     assert (t.sort().values <= -(-(slices + 1) * T // B)).all()
 
 
-@pytest.mark.parametrize("law", TIME_SAMPLERS.values(), ids=TIME_SAMPLERS)
+@pytest.mark.parametrize("sampler", TIME_SAMPLERS.values(), ids=TIME_SAMPLERS)
 @pytest.mark.parametrize("row", ["all", 0])
-def test_times_are_uniform_in_the_batch_and_in_every_row(law, row):
+def test_times_are_uniform_in_the_batch_and_in_every_row(sampler, row):
     """The first row too: were its times always early, a fixed batch would be learnt unevenly."""
     T, B, draws = 10, 4, 6000
-    times = torch.stack([law(B, T, rng) for rng in [rng(1)] for _ in range(draws)])
+    times = torch.stack([sampler(B, T, rng) for rng in [rng(1)] for _ in range(draws)])
     times = times if row == "all" else times[:, row]
     counts = torch.bincount(times.flatten(), minlength=T + 1)[1:]
     expected = times.numel() / T
+    assert counts.sum() == times.numel()  # whole, within 1..T
     assert ((counts - expected) ** 2 / expected).sum() < 27.9  # chi-square, 9 degrees of freedom, p = 0.001
-
-
-def test_uniform_times_are_whole_and_reach_both_ends():
-    assert uniform(1000, 3, rng()).unique().tolist() == [1, 2, 3]
 
 
 # ---------------------------------------------------------------------------------------------------------- objectives
@@ -213,33 +225,25 @@ def test_the_rate_warms_up_stays_and_falls():
     assert TrainConfig(steps=100, warmup=0, decay=1.0).lr_scale(50) == pytest.approx(0.5)
 
 
-def test_records_and_both_optimisers_follow_the_warm_up():
-    state = TrainState(micro_model(), batches(), replace(ALL, warmup=4, muon_lr=0.02), Accelerator())
+def test_both_optimizers_follow_the_warm_up():
+    trainer = Trainer(micro_model(), batches(), replace(ALL, warmup=4, muon_lr=0.02), Accelerator())
     for step in range(3):
-        state.advance()
-        rates = [group["lr"] for optimizer in state.optimizers for group in optimizer.param_groups]
+        trainer.step()
+        rates = [group["lr"] for optimizer in trainer.optimizers for group in optimizer.param_groups]
         assert rates == pytest.approx([3e-3 * (step + 1) / 4] * 2 + [0.02 * (step + 1) / 4])
 
 
 @pytest.mark.parametrize(
-    ("changes", "message"),
+    "changes",
     [
-        ({"objective": "magic"}, "objective must be one of .*count_bound.*got 'magic'"),
-        ({"times": "sometimes"}, "times must be one of"),
-        ({"optimizer": "sgd"}, r"optimizer must be one of \['adamw', 'muon'\], got 'sgd'"),
-        ({"precision": "fp16"}, r"precision must be one of \['no', 'bf16'\]"),
-        ({"steps": 0}, "steps must be positive, got 0"),
-        ({"accumulate": 0}, "accumulate must be positive"),
-        ({"save_every": 0}, "save_every must be positive"),
-        ({"lr": float("nan")}, "lr must be positive, got nan"),
-        ({"clip": 0.0}, "clip must be positive"),
-        ({"ema": 1.0}, "ema in"),
-        ({"decay": 1.5}, "decay in"),
-        ({"warmup": -1}, "warmup and weight_decay must be >= 0"),
+        {"objective": "magic"}, {"times": "sometimes"}, {"optimizer": "sgd"}, {"precision": "fp16"}, {"steps": 0},
+        {"accumulate": 0}, {"save_every": 0}, {"lr": math.nan}, {"lr": math.inf}, {"clip": 0.0}, {"ema": 1.0},
+        {"decay": 1.5}, {"warmup": -1}, {"steps": 10**10}, {"drop_label": -0.1}, {"lr": None}, {"seed": 2**64},
     ],
-)
-def test_settings_that_make_no_sense_are_refused(changes, message):
-    with pytest.raises(ValueError, match=message):
+)  # fmt: skip
+def test_settings_that_make_no_sense_are_refused(changes):
+    ((name, value),) = changes.items()
+    with pytest.raises(ValueError, match=f"{name}.* got '?{'null' if value is None else value}"):
         TrainConfig(**changes)
 
 
@@ -249,7 +253,17 @@ def test_a_curriculum_that_makes_no_sense_is_refused(values):
         Curriculum(*values)
 
 
-def test_every_weight_has_exactly_one_optimiser():
+def test_an_objective_of_another_process_is_refused():
+    with pytest.raises(ValueError, match="'hybrid' is made for another process.*MaskedDiffusion.*'count_bound'"):
+        next(fit(micro_model(), batches(), quick(objective="hybrid")))
+
+
+def test_each_process_lists_objectives_that_exist():
+    assert {name for process in PROCESSES.values() for name in process.objectives} == {*OBJECTIVES}
+    assert all("bound" in process.objectives for process in PROCESSES.values())
+
+
+def test_every_weight_has_exactly_one_optimizer():
     model = micro_model(time="table")
     adamw, muon = make_optimizers(model, ALL)
     groups = [group["params"] for optimizer in (adamw, muon) for group in optimizer.param_groups]
@@ -261,6 +275,18 @@ def test_every_weight_has_exactly_one_optimiser():
     ]  # fmt: skip
     assert [group["weight_decay"] for group in adamw.param_groups] == [0.01, 0.0]  # none for biases and norms
     assert len(make_optimizers(model, quick())) == 1
+
+
+@pytest.mark.parametrize("process", [DiffusionLM, Plaid])
+def test_word_vectors_are_not_orthogonalized(process):
+    """A row of them is a token's own: Muon, which moves all directions of a matrix alike, gets the layers only."""
+    model = build_model(process(V, MASK), "pico", max_length=L)
+    adamw, muon = make_optimizers(model, ALL)
+    assert isinstance(muon, Muon)
+    names = {id(p): name for name, p in model.named_parameters()}
+    trained_by = [{names[id(p)] for g in optimizer.param_groups for p in g["params"]} for optimizer in (adamw, muon)]
+    assert "process.words" in trained_by[0] and not any(name.startswith("process.") for name in trained_by[1])
+    assert "denoiser.token_embedding.weight" in trained_by[1]  # here a projection of vectors, no table
 
 
 # ----------------------------------------------------------------------------------------------------------- the steps
@@ -278,15 +304,13 @@ def test_fit_yields_one_record_a_step():
 
 
 @pytest.mark.parametrize("optimizer", ["adamw", "muon"])
-def test_one_batch_can_be_overfitted(optimizer, monkeypatch):
+def test_one_batch_can_be_overfitted(optimizer, objective):
     """Three stories, each with its fourth word hidden: the network learns them by heart."""
     x0 = torch.tensor(MICRO.tokenizer(["Mia ran Tom ran", "Tom hid Mia hid", "Mia hid Mia ran"])["input_ids"])
     x0 = torch.cat([x0, torch.full((3, 1), MICRO.eos_id)], 1)
     fourth = torch.where(torch.arange(L) == 3, MASK, x0)
-    monkeypatch.setitem(
-        OBJECTIVES, "fourth", lambda process, denoise, x0, t, rng: process.token_loss(denoise, x0, fourth, t).sum() / 3
-    )
-    settings = TrainConfig(steps=100, warmup=5, lr=1e-2, optimizer=optimizer, ema=0, objective="fourth")
+    name = objective(lambda process, denoise, x0, t, rng: process.token_loss(denoise, x0, fourth, t).sum() / 3)
+    settings = TrainConfig(steps=100, warmup=5, lr=1e-2, optimizer=optimizer, ema=0, objective=name)
     model = micro_model()
     losses = [record.loss for record in fit(model, cycle([x0]), settings)]
     assert losses[0] > 1.5 and losses[-1] < 0.05
@@ -320,32 +344,19 @@ def test_two_steps_equal_adamw_by_hand():
 
 
 @pytest.fixture
-def every_token(monkeypatch):
+def every_token(objective):
     """An objective without chance: the mean loss over all positions of a canvas that is all MASK."""
 
-    def objective(process, denoise, x0, t, rng):
+    def mean(process, denoise, x0, t, rng):
         return process.token_loss(denoise, x0, torch.full_like(x0, MASK), torch.ones(len(x0))).mean()
 
-    monkeypatch.setitem(OBJECTIVES, "every_token", objective)
-    return "every_token"
-
-
-class Halves:
-    """The batches of another iterator, each in two halves."""
-
-    def __init__(self, whole):
-        self.whole, self.rest = whole, []
-
-    def __next__(self):
-        if not self.rest:
-            self.rest = list(next(self.whole).chunk(2))
-        return self.rest.pop(0)
+    return objective(mean)
 
 
 def test_two_accumulated_half_batches_equal_one_batch(every_token):
     """With an objective that is a mean over rows and draws nothing, losses, norms and weights agree to rounding."""
     results = {}
-    for accumulate, texts in ((1, batches(8)), (2, Halves(batches(8)))):
+    for accumulate, texts in ((1, batches(8)), (2, (half for batch in batches(8) for half in batch.chunk(2)))):
         model = micro_model()
         records = list(fit(model, texts, quick(objective=every_token, accumulate=accumulate, ema=0)))
         results[accumulate] = [(r.loss, r.grad_norm) for r in records], weights(model)
@@ -355,15 +366,29 @@ def test_two_accumulated_half_batches_equal_one_batch(every_token):
         torch.testing.assert_close(results[2][1][name], value, atol=1e-5, rtol=1e-3)
 
 
-def test_the_average_equals_one_made_by_hand():
-    """It starts at the weights after step 1, then moves a tenth of the way at each step."""
-    model = micro_model()
-    average = None
-    for _ in fit(model, batches(), quick(ema=0.9)):
-        now = weights(model)
-        average = now if average is None else {name: 0.9 * average[name] + 0.1 * now[name] for name in now}
-    for name, value in weights(model).items():  # after the loop the model holds the average
-        torch.testing.assert_close(value, average[name], atol=1e-6, rtol=1e-5)
+@pytest.mark.parametrize("most", [0.3, 0.9])
+def test_the_average_equals_one_made_by_hand(most):
+    """It starts at the first weights, and after n steps keeps min(ema, (1 + n) / (10 + n)) of itself."""
+    model, seen = micro_model(), []
+    average, config = weights(model), quick(ema=most, validate_every=1)
+    for n, _ in enumerate(fit(model, batches(), config, validate=lambda m: seen.append(weights(m)) or 0.0)):
+        keep, now = min(most, (1 + n) / (10 + n)), weights(model)
+        average = {name: keep * average[name] + (1 - keep) * now[name] for name in now}
+        for name, value in average.items():
+            torch.testing.assert_close(seen[n][name], value, atol=1e-6, rtol=1e-5)  # what was validated
+    assert same(weights(model), seen[-1])  # after the loop the model holds the average
+
+
+def test_the_average_of_weights_that_grow_evenly_lags_by_a_tenth_of_the_run():
+    """Weights 1, 2, 3 ...: the lag obeys d(n + 1) = (1 + n) / (10 + n) (d(n) + 1) from d(0) = 0, solved by n / 10."""
+    trainer = Trainer(micro_model(), batches(), quick(ema=0.999), Accelerator())
+    weight, average = (each["denoiser.head_bias"] for each in (trainer.weights, trainer.average))
+    for optimizer in trainer.optimizers:
+        optimizer.step = lambda: weight.add_(1.0)
+    for n in range(1, 31):
+        trainer.step()
+        assert weight.unique().tolist() == [n]
+        torch.testing.assert_close(average, torch.full((V,), 0.9 * n))
 
 
 def test_without_averaging_the_model_keeps_its_last_weights():
@@ -371,15 +396,6 @@ def test_without_averaging_the_model_keeps_its_last_weights():
     for _ in fit(model, batches(), quick(ema=0)):
         last = weights(model)
     assert same(weights(model), last)
-
-
-def test_leaving_the_loop_also_leaves_the_average():
-    model = micro_model()
-    for record in fit(model, batches(), quick(ema=0.9)):
-        now = weights(model)
-        if record.step == 3:
-            break
-    assert not same(weights(model), now) and not model.training
 
 
 def test_the_same_seed_gives_the_same_training():
@@ -401,21 +417,52 @@ def test_half_precision_learns_and_keeps_full_weights():
     assert losses["bf16"] == pytest.approx(losses["no"], rel=0.05) and losses["bf16"] != losses["no"]
 
 
-def test_accelerators_can_be_made_many_times():
-    for _ in range(20):
-        Accelerator(mixed_precision="no")
-    list(fit(micro_model(), batches(), quick(steps=1), accelerator=Accelerator()))
+class Reads(TorchDispatchMode):
+    """Counts what is read back from tensors: each of these makes a GPU's queue run empty."""
+
+    def __init__(self):
+        super().__init__()
+        self.count = 0
+
+    def __torch_dispatch__(self, func, types, args=(), kwargs=None):
+        self.count += str(func).startswith(("aten._local_scalar_dense", "aten.is_nonzero", "aten.equal"))
+        return func(*args, **kwargs or {})
+
+
+@pytest.mark.parametrize("name", ["count_cross_entropy", "count_bound"])
+def test_a_step_reads_nothing_back_but_what_it_logs(name):
+    """Loss and norm come in one list; AdamW's own counter of steps, on the CPU, is left out here."""
+    trainer = Trainer(micro_model(), batches(), quick(objective=name), Accelerator())
+    trainer.source = iter([(next(batches()), None)] * 2)
+    for optimizer in trainer.optimizers:
+        optimizer.step = lambda: None
+    trainer.step()
+    with Reads() as reads:
+        trainer.step()
+    assert reads.count == 0
+
+
+@pytest.mark.slow
+@pytest.mark.filterwarnings("ignore")  # torch warns of itself while it traces
+@pytest.mark.skipif(not shutil.which("g++"), reason="torch.compile needs a compiler")
+def test_a_compiled_run_has_the_same_losses(tmp_path):
+    losses, names = [], []
+    for config in (quick(), quick(compile=True)):
+        folder = tmp_path / str(config.compile)
+        losses.append([record.loss for record in fit(micro_model(), batches(), config, folder=folder)])
+        names.append({*load_checkpoint(latest_checkpoint(folder))[0]})
+    assert losses[1] == pytest.approx(losses[0], rel=1e-4) and names[1] == names[0]
 
 
 # ------------------------------------------------------------------------------------------------------------- resuming
 
 CHILD = """
 import sys, torch
-sys.path.insert(0, {tests!r})
+sys.path.insert(0, {folder!r})
 torch.set_num_threads({threads})
 from pathlib import Path
-from test_train import ALL, batches, fit, micro_model
-for record in fit(micro_model(dropout=0.1), batches(), ALL, folder=Path({folder!r})):
+from test_trainer import ALL, batches, fit, micro_model
+for record in fit(micro_model(dropout=0.1), batches(), ALL, folder=Path({run!r})):
     print(record.step, record.loss.hex(), flush=True)
     if record.step == 13:
         sys.stdin.read()  # until it is killed
@@ -424,7 +471,7 @@ for record in fit(micro_model(dropout=0.1), batches(), ALL, folder=Path({folder!
 
 def run_until_killed(folder):
     """Train in another process and kill -9 it three steps after the checkpoint; the losses it had reported."""
-    code = CHILD.format(tests=str(Path(__file__).parents[1]), threads=torch.get_num_threads(), folder=str(folder))
+    code = CHILD.format(folder=str(Path(__file__).parent), threads=torch.get_num_threads(), run=str(folder))
     command = [sys.executable, "-c", code]
     with subprocess.Popen(command, stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, encoding="utf-8") as child:
         told = dict(child.stdout.readline().split() for _ in range(13))
@@ -453,34 +500,11 @@ def test_twenty_steps_equal_ten_a_kill_and_ten_more(tmp_path):
     assert names == {"model", "average", "optimizer", "rng", "rng_torch"} and ends[0][1]["step"] == 20
 
 
-def test_validation_in_between_does_not_change_what_follows(tmp_path):
-    """A whole run validates after its checkpoint, a resumed one does not; dropout must not notice."""
-    settings = replace(ALL, validate_every=10, save_every=10)
-
-    def draws(model):
-        return torch.rand(3).mean().item()
-
-    straight = micro_model(dropout=0.1)
-    list(fit(straight, batches(), settings, folder=tmp_path / "a", validate=draws))
-    resumed = micro_model(dropout=0.1)
-    for record in fit(resumed, batches(), settings, folder=tmp_path / "b", validate=draws):
-        if record.step == 12:
-            break
-    resumed = micro_model(seed=5, dropout=0.1)
-    list(fit(resumed, batches(), settings, folder=tmp_path / "b", resume=True, validate=draws))
-    assert same(weights(resumed), weights(straight))
-
-
 def test_a_finished_run_resumes_to_its_model(tmp_path):
     model, again = micro_model(), micro_model(seed=1)
     list(fit(model, batches(), quick(), folder=tmp_path))
     assert list(fit(again, batches(), quick(), folder=tmp_path, resume=True)) == []
     assert same(weights(again), weights(model))
-
-
-def test_resuming_an_empty_folder_starts_afresh(tmp_path):
-    records = list(fit(micro_model(), batches(), quick(), folder=tmp_path / "new", resume=True))
-    assert [record.step for record in records] == [1, 2, 3, 4, 5]
 
 
 def test_the_newest_two_checkpoints_are_kept(tmp_path):
@@ -501,20 +525,13 @@ def test_a_second_run_in_the_same_folder_is_refused(tmp_path):
         ({"causal": True}, {}, {}, r"another run .denoiser\.causal: False there, True here"),  # the weights would fit
         ({}, {"optimizer": "muon"}, {}, "another run .optimizer: adamw there, muon here"),
         ({}, {}, {"B": 4}, "other batches .batch_size 8 there, 4 here"),
-        ({}, {}, {"seed": 1}, "other batches .seed 0 there, 1 here"),
+        ({"process": MaskedDiffusion(V, MASK, "cosine")}, {}, {}, r"process\.schedule: linear there, cosine here"),
     ],
 )
 def test_the_checkpoint_of_another_run_is_refused(tmp_path, model, settings, texts, message):
     list(fit(micro_model(), batches(), quick(), folder=tmp_path))
     with pytest.raises(ValueError, match=message):
         next(fit(micro_model(**model), batches(**texts), quick(steps=9, **settings), folder=tmp_path, resume=True))
-
-
-def test_a_checkpoint_of_another_process_is_refused(tmp_path):
-    list(fit(micro_model(), batches(), quick(), folder=tmp_path))
-    other = build_model(MaskedDiffusion(V, MASK, "cosine"), SHAPE)
-    with pytest.raises(ValueError, match=r"another run .process\.schedule: linear there, cosine here"):
-        next(fit(other, batches(), quick(steps=9), folder=tmp_path, resume=True))
 
 
 def test_a_damaged_checkpoint_stops_the_resume_and_the_one_before_still_works(tmp_path):
@@ -524,9 +541,7 @@ def test_a_damaged_checkpoint_stops_the_resume_and_the_one_before_still_works(tm
     state.write_bytes(state.read_bytes()[:-100])
     with pytest.raises(ValueError, match="step-0000005 is not a whole checkpoint.*Delete that folder"):
         next(fit(micro_model(), batches(), quick(), folder=tmp_path, resume=True))
-    for file in newest.iterdir():
-        file.unlink()
-    newest.rmdir()
+    shutil.rmtree(newest)
     assert [r.step for r in fit(micro_model(), batches(), quick(), folder=tmp_path, resume=True)] == [5]
 
 
@@ -545,26 +560,29 @@ def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
     assert next(fit(micro_model(), batches(), quick(), folder=tmp_path, resume=True)).step == 3
 
 
-def all_batches(tmp_path):
-    tokenizer = word_level_tokenizer(["a", "b", "c"])
-    (tmp_path / "text.txt").write_text("a b c\n" * 40, encoding="utf-8")
-    stream = load_dataset("text", data_files=str(tmp_path / "text.txt"), split="train", streaming=True)
-    chunks = Dataset.from_dict({"input_ids": [[4, 5, 6, 2]] * 10})
-    yield batches()
-    yield ChunkBatches(chunks, 4, seed=0)
-    yield StreamBatches(stream, tokenizer, 4, 2, seed=0, buffer=8)
+@pytest.mark.parametrize("used", [0, 1, 3])
+def test_batches_made_ahead_are_not_lost(used):
+    """The position is that of the last batch handed out, while the next is made already; so it is at the end."""
+    straight, ahead = batches(), batches()
+    source = prefetched(ahead)
+    for _ in range(used):
+        batch, position = next(source)
+        assert torch.equal(batch, next(straight)) and position == straight.state_dict()
+    source.close()
+    assert ahead.state_dict() == straight.state_dict()
+    assert torch.equal(next(ahead), next(straight))
 
 
-@pytest.mark.parametrize("which", [0, 1, 2], ids=["stories", "chunks", "stream"])
-def test_the_place_in_every_kind_of_data_fits_into_json(tmp_path, which):
-    texts = list(all_batches(tmp_path))[which]
-    for _ in range(3):
-        next(texts)
-    state = json.loads(json.dumps(texts.state_dict()))
-    want = [next(texts) for _ in range(3)]
-    again = list(all_batches(tmp_path))[which]
-    again.load_state_dict(state)
-    assert all(torch.equal(next(again), batch) for batch in want)
+def test_a_run_with_batches_made_ahead_resumes_bit_for_bit(tmp_path):
+    straight, resumed = micro_model(), micro_model()
+    losses = [record.loss for record in fit(straight, batches(), quick())]
+    trainer = Trainer(resumed, batches(), quick(), Accelerator())
+    trainer.source = prefetched(trainer.batches)
+    assert [trainer.step()[0] for _ in range(3)] == losses[:3]
+    trainer.save(tmp_path)
+    trainer.source.close()
+    assert [record.loss for record in fit(resumed, batches(), quick(), folder=tmp_path, resume=True)] == losses[3:]
+    assert same(weights(resumed), weights(straight))
 
 
 # -------------------------------------------------------------------------------------------------------- other endings
@@ -585,19 +603,16 @@ def poisoned(step, how):
 
 
 @pytest.mark.parametrize("how", ["nan", "inf", "gradient"])
-def test_divergence_stops_before_it_reaches_weights_or_checkpoints(tmp_path, monkeypatch, how):
-    monkeypatch.setitem(OBJECTIVES, "poisoned", poisoned(4, how))
-    model, seen = micro_model(), []
+def test_divergence_stops_before_it_reaches_weights_or_checkpoints(tmp_path, objective, how):
+    name, model, seen = objective(poisoned(4, how)), micro_model(), []
     with pytest.raises(TrainingDiverged, match="gradient norm .* at step 4.*lower the learning rate"):
-        for record in fit(model, batches(), quick(objective="poisoned", save_every=1), folder=tmp_path):
+        for record in fit(model, batches(), quick(objective=name, save_every=1), folder=tmp_path):
             seen.append(record.step)
     assert seen == [1, 2, 3] and latest_checkpoint(tmp_path).name == "step-0000003"
     tensors, _ = load_checkpoint(latest_checkpoint(tmp_path))
     assert all(torch.isfinite(value).all() for value in (*tensors.values(), *model.state_dict().values()))
-    records = list(
-        fit(model, batches(), quick(), folder=tmp_path, resume=True)
-    )  # the same model, its gradients cleared
-    assert [record.step for record in records] == [4, 5]
+    again = fit(model, batches(), quick(), folder=tmp_path, resume=True)  # the same model, its gradients cleared
+    assert [record.step for record in again] == [4, 5]
 
 
 @pytest.mark.parametrize("number", [signal.SIGINT, signal.SIGTERM])
@@ -612,13 +627,12 @@ def test_ctrl_c_while_the_caller_works_ends_after_the_step_and_saves(tmp_path, n
     assert next(fit(micro_model(), batches(), quick(steps=50), folder=tmp_path, resume=True)).step == 4
 
 
-def test_ctrl_c_within_a_step_lets_it_finish(tmp_path, monkeypatch):
+def test_ctrl_c_within_a_step_lets_it_finish(tmp_path, objective):
     def interrupted(process, denoise, x0, t, rng):
         os.kill(os.getpid(), signal.SIGINT)
         return OBJECTIVES["cross_entropy"](process, denoise, x0, t, rng)
 
-    monkeypatch.setitem(OBJECTIVES, "interrupted", interrupted)
-    records = list(fit(micro_model(), batches(), quick(objective="interrupted"), folder=tmp_path))
+    records = list(fit(micro_model(), batches(), quick(objective=objective(interrupted)), folder=tmp_path))
     assert [record.step for record in records] == [1] and latest_checkpoint(tmp_path).name == "step-0000001"
 
 
@@ -660,15 +674,6 @@ def test_training_works_outside_the_main_thread():
 # ----------------------------------------------------------------------------------------------------------- the bar
 
 
-def test_the_bar_shows_steps_loss_speed_and_time_left(capsys):
-    settings = quick(steps=20)
-    records = list(with_progress(fit(micro_model(), batches(), settings), settings))
-    shown = capsys.readouterr().err.replace("\r", "\n")
-    assert [record.step for record in records] == list(range(1, 21))
-    last = shown.strip().splitlines()[-1]
-    assert re.search(r"100%\|.*\| 20/20 \[.*step.*loss \d\.\d{3}, [\d,]+ tokens/s\]", last), last
-
-
 def test_the_bar_of_a_resumed_run_starts_where_it_was(tmp_path, capsys):
     settings = quick(steps=8, save_every=4)
     for record in fit(micro_model(), batches(), settings, folder=tmp_path):
@@ -677,14 +682,8 @@ def test_the_bar_of_a_resumed_run_starts_where_it_was(tmp_path, capsys):
     run = with_progress(fit(micro_model(), batches(), settings, folder=tmp_path, resume=True), settings)
     assert [record.step for record in run] == [5, 6, 7, 8]
     shown = capsys.readouterr().err.replace("\r", "\n").strip().splitlines()
-    assert "4/8" in shown[0] and "8/8" in shown[-1]
-
-
-def test_leaving_a_loop_with_a_bar_ends_the_run():
-    settings, before = quick(), signal.getsignal(signal.SIGINT)
-    for _ in with_progress(fit(micro_model(), batches(), settings), settings):
-        break
-    assert signal.getsignal(signal.SIGINT) is before
+    assert "4/8" in shown[0]
+    assert re.search(r"100%\|.*\| 8/8 \[.*step.*loss \d\.\d{3}, [\d,]+ tokens/s\]", shown[-1]), shown[-1]
 
 
 def test_a_run_without_steps_left_shows_no_bar(capsys):

@@ -1,0 +1,59 @@
+"""Around a run: requests to stop, flushed denormals, a progress bar."""
+
+from __future__ import annotations
+
+import signal
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager
+from itertools import chain
+from typing import TYPE_CHECKING, Any
+
+import torch
+from tqdm.auto import tqdm
+
+if TYPE_CHECKING:
+    from diffkit.training.config import TrainConfig
+    from diffkit.training.trainer import Record
+
+
+@contextmanager
+def denormals_flushed() -> Iterator[None]:
+    """Treat denormal numbers as zero while training, and only then: CPUs multiply such gradients many times slower."""
+    torch.set_flush_denormal(True)
+    try:
+        yield
+    finally:
+        torch.set_flush_denormal(False)
+
+
+@contextmanager
+def asked_to_stop() -> Iterator[threading.Event]:
+    """An event that Ctrl-C or a request to terminate sets, instead of breaking off in the middle of a step.
+
+    The second request breaks off at once.
+    """
+    stop = threading.Event()
+
+    def ask(*_: Any) -> None:
+        if stop.is_set():
+            raise KeyboardInterrupt
+        stop.set()
+
+    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
+    before = {number: signal.signal(number, ask) for number in signals}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+def with_progress(records: Iterator[Record], config: TrainConfig) -> Iterator[Record]:
+    """The same records, with a progress bar: loss, tokens per second, time left. A resumed run starts where it was."""
+    for first in records:
+        with tqdm(total=config.steps, initial=first.step - 1, unit="step", dynamic_ncols=True) as bar:
+            for record in chain([first], records):
+                bar.set_postfix_str(f"loss {record.loss:.3f}, {record.tokens_per_second:,.0f} tokens/s", refresh=False)
+                bar.update()
+                yield record
