@@ -109,4 +109,4 @@ def reveal_chosen(choose: Choose, probs: Tensor, z: Tensor, is_masked: Tensor, r
 def time_by_count(process: MaskedDiffusion, z: Tensor) -> Tensor:
     """The times (B,) whose masking rate is the share of MASK in each row."""
     share = (z == process.mask_id).double().mean(1).cpu()
-    return torch.where(share > 0, process.schedule.time_of(share), 0.0).to(z.device)
+    return torch.where(share > 0, process.schedule.time(share), 0.0).to(z.device)

@@ -109,7 +109,7 @@ class Remasking:
         confidence = torch.zeros(z.shape, dtype=torch.float64, device=z.device)
         for t, s in pairwise(self.times):
             whether, what = uniform_like(z, rng), uniform_like(z, rng)
-            gamma_t, gamma_s = float(self.process.schedule.gamma(t)), float(self.process.schedule.gamma(s))
+            gamma_t, gamma_s = float(self.process.schedule.rate(t)), float(self.process.schedule.rate(s))
             is_own = (z != mask_id) & ~is_given
             r = self.rate(RemaskState(1 - gamma_t, 1 - gamma_s, is_own, confidence))
             reveal = (z == mask_id) & (whether >= stay_masked(gamma_t, gamma_s, r))

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.checks import check_generator, check_ids, check_whole
+from diffkit.checks import check_generator, check_whole
 from diffkit.processes.base import Denoise, Denoiser, Process, as_denoiser, on_device_of
 from diffkit.processes.schedules import Schedule
 from diffkit.sampling.logits import exclude_mask, filtered
@@ -87,7 +87,7 @@ def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor 
     if (shape is None) == (start is None):
         raise ValueError("denoise_frames: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
     if start is not None:
-        check_ids(process.decode(start), process.vocab_size, "denoise_frames")
+        process.check_start(start)
         shape = start.shape[:2]  # type: ignore[assignment]
     elif not isinstance(shape, Sequence) or len(shape) != 2:
         raise ValueError(f"denoise_frames: shape must be (B, L), got {shape}.")

@@ -59,7 +59,7 @@ class FirstHitting:
         schedule, t = self.process.schedule, torch.full((len(z),), float(self.process.T), dtype=torch.float64)
         while (is_masked := z == self.process.mask_id).any():
             n, u = is_masked.sum(1).cpu(), 1 - uniform_numbers((len(z),), rng).cpu()
-            t = schedule.time_of(schedule.gamma(t) * u ** (1 / n.clamp(min=1)))
+            t = schedule.time(schedule.rate(t) * u ** (1 / n.clamp(min=1)))
             reveal = highest(uniform_like(z, rng), is_masked, is_masked.sum(1).clamp(max=1))
             probs = probs_at(self.process, denoise, z, t, reveal)
             z = z.masked_scatter(reveal, inverse_cdf(probs, uniform_like(z, rng)[reveal]))
@@ -77,7 +77,7 @@ def expected_calls(schedule: Schedule, times: Tensor, L: int) -> float:
     A token is revealed in the step from t to s with chance gamma(t) - gamma(s). With N steps of equal chance this is
     N (1 - (1 - 1/N)^L): never more than N, nor than L.
     """
-    chance = -schedule.gamma(times).diff()
+    chance = -schedule.rate(times).diff()
     return float((1 - (1 - chance) ** L).sum())
 
 

@@ -85,7 +85,7 @@ class Unmasking:
         for t, s in pairwise(self.times):
             is_masked = z == self.process.mask_id
             score, probs_of = self._scored(denoise, z, t.expand(len(z)), is_masked, rng)
-            left = (is_masked.sum(1) * (self.counts.gamma(s) / self.counts.gamma(t)).item() + 1e-9).floor()
+            left = (is_masked.sum(1) * (self.counts.rate(s) / self.counts.rate(t)).item() + 1e-9).floor()
             reveal = highest(score, is_masked, is_masked.sum(1) - left)
             z = z.masked_scatter(reveal, inverse_cdf(probs_of(reveal), uniform_like(z, rng)[reveal]))
             yield float(s), z

@@ -41,7 +41,7 @@ def length_probs(process: MaskedDiffusion, denoise: Denoise, canvas: Tensor, eos
     posterior of the length. A network's need not; it is normalised here. Every masked model has this length head.
     """
     share = (canvas == process.mask_id).double().mean(1)
-    t = process.schedule.time_of(share).to(canvas.device)
+    t = process.schedule.time(share).to(canvas.device)
     at_end = process.token_probs(denoise(canvas, t), canvas, t)[..., eos_id]
     return at_end / at_end.sum(1, keepdim=True)
 
@@ -149,7 +149,7 @@ def grow(
     Raises:  ValueError for no steps, a prompt as long as the canvas, or a canvas longer than the network can read.
     """
     prompt = torch.empty(rows, 0).long() if prompt is None else prompt
-    check_whole(length, "length", "grow", most=network.config.denoiser["max_length"])
+    check_whole(length, "length", "grow", most=network.denoiser.config.max_length)
     check_whole(steps, "steps", "grow", most=process.block)
     if prompt.shape[0] != rows or prompt.shape[1] >= length:
         raise ValueError(f"grow: the prompt must be ({rows}, fewer than {length}) ids, got {tuple(prompt.shape)}.")

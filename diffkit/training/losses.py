@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_type_hints
-
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
@@ -142,8 +140,7 @@ OBJECTIVES = {
 
 def check_objective(name: str, process: Process) -> None:
     """Raise ValueError, with those that fit, for an objective that is made for another process."""
-    made_for = {name: get_type_hints(objective).get("process", Process) for name, objective in OBJECTIVES.items()}
-    fitting = [name for name, kind in made_for.items() if isinstance(process, kind)]
+    fitting = list(process.objectives)
     if name not in fitting:
         raise ValueError(
             f"check_objective: objective {name!r} is made for another process; {type(process).__name__} can be trained "
