@@ -52,6 +52,9 @@ class Autoregressive(Process):
         nats = self.bound(denoise, x0, t, rng)
         return LossTerms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
 
+    def advance(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+        return self.step(denoise, zt, t, s, rng).zs
+
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """Write the first masked tokens of each row, one after the other, until the share s / t of them is left.
 

@@ -88,6 +88,9 @@ class BlockDiffusion(Process):
         """Log-probabilities of the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
         return subs_log_probs(logits, zt, self.mask_id)
 
+    def advance(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+        return self.step(denoise, zt, t, s, rng).zs
+
     def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
         """Fill masked tokens block by block, until the share s / t of them is left.
 

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.processes.base import Denoise, Denoiser, LossTerms, Network, Process, Step, as_denoiser, without_mask
+from diffkit.processes.base import Denoise, Denoiser, LossTerms, Network, Process, as_denoiser, without_mask
 from diffkit.random import categorical, normal_like
 
 Mover = Callable[["EmbeddingDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s
@@ -186,11 +186,6 @@ class EmbeddingDiffusion(Process):
     def finish(self, denoise: Denoise, z: Tensor, rng: Generator) -> Tensor:
         """Read tokens from z_0, each drawn from `decoder_log_probs`, and return their embeddings."""
         return self.vectors()[categorical(self.decoder_log_probs(denoise, z).exp(), rng)]
-
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
-        """A reverse step; the last one, to s = 0, also finishes."""
-        zs, probs = super().step(denoise, zt, t, s, rng)
-        return Step(self.finish(denoise, zs, rng) if (s == 0).all() else zs, probs)
 
     def nearest(self, z: Tensor) -> Tensor:
         """Ids of the nearest embeddings, (B, L); never MASK."""

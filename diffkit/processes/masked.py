@@ -66,7 +66,7 @@ class MaskedDiffusion(Process):
     objectives = ("cross_entropy", "sequence_mean", "bound", "count_cross_entropy", "count_bound")
     name = "mdlm"
     objectives = ("cross_entropy", "sequence_mean", "bound", "count_cross_entropy", "count_bound")
-    default_order = "random"
+    default_order, any_order = "random", True
 
     def __init__(self, vocab_size: int, mask_id: int, schedule: Schedule | str = "cosine", weight: str = "discrete"):
         curve = get_schedule(schedule) if isinstance(schedule, str) else schedule

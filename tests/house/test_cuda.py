@@ -21,9 +21,9 @@ from diffkit.network.attention import CachedDenoiser
 from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import condition_on
-from diffkit.sampling.parallel import ParallelUnmasking, confidence_threshold
-from diffkit.sampling.sampler import last_frame, sample
-from diffkit.sampling.skipping import FirstHitting, NoChangeCache, SkipIdle, even_times, fast_frames
+from diffkit.sampling.parallel import confidence_threshold
+from diffkit.sampling.sampler import denoise_frames, last_frame, sample
+from diffkit.sampling.skipping import FirstHitting, NoChangeCache, SkipIdle, even_times
 from diffkit.sampling.variable_length import grow
 from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import Trainer, fit
@@ -91,9 +91,9 @@ def test_fast_samplers():
     for sampler in (
         SkipIdle(process, even_times(1000, 12)),
         FirstHitting(process),
-        ParallelUnmasking(process, confidence_threshold(0.9)),
+        confidence_threshold(process, 0.9),
     ):
-        texts = [last_frame(fast_frames(sampler, each, shape=(3, L), rng=seeded(4))) for each in (model, on_gpu)]
+        texts = [last_frame(denoise_frames(sampler, each, shape=(3, L), rng=seeded(4))) for each in (model, on_gpu)]
         assert texts[1].tokens.is_cuda
         assert (texts[0].tokens == texts[1].tokens.cpu()).all(1).sum() >= 2
     kept = sample(process, NoChangeCache(on_gpu), shape=(2, L), steps=12, rng=seeded(5))

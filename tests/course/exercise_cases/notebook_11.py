@@ -86,6 +86,6 @@ WRONG = [
     (exercises.check_unmasking_order, across_the_batch, "other stories"),
     (exercises.check_unmasking_order, lambda probs, rng: (probs * probs.log()).sum(-1), "NaN"),
     (exercises.check_unmasking_order, lambda probs, rng: probs.log().amin(-1), "never be revealed"),
-    (exercises.check_unmasking_order, lambda probs, rng: doubt_of(probs).argmax(1), "one number for every place"),
+    (exercises.check_unmasking_order, lambda probs, rng: doubt_of(probs).argmax(1), "one number for every position"),
     (exercises.check_unmasking_order, lambda probs, rng: doubt_of(probs).tolist(), "yours is list"),
 ]

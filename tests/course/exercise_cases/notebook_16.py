@@ -5,7 +5,7 @@ import math
 import torch
 
 from diffkit.course import exercises
-from diffkit.evaluation.parallel_cost import shipped_folder
+from diffkit.evaluation.parallel_cost import shipped_plans
 
 
 def apart(a, b):
@@ -123,7 +123,7 @@ WRONG = [
     (exercises.check_reveal_plan, sure_and(2, far=False), "drawn apart"),
     (exercises.check_reveal_plan, sure_and(9), "the best so far"),
     (exercises.check_reveal_plan, as_many_as_are_due, "may show"),
-    (exercises.check_reveal_plan, shipped_folder()["margin"], "`margin`"),
+    (exercises.check_reveal_plan, shipped_plans()["margin"], "`margin`"),
     (exercises.check_reveal_plan, lambda probs, is_masked, left: is_masked, "nats a story"),
     (exercises.check_reveal_plan, wait, "wasted"),
     (exercises.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1) > 0.9, "revealed twice"),
