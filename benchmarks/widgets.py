@@ -15,7 +15,7 @@ import ipywidgets as ipw
 from ipywidgets.embed import dependency_state
 from torch import Generator
 
-from diffkit.course.widgets import Player
+from diffkit.course.widgets.player import Player
 from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
 from diffkit.sampling.sampler import denoise_frames

@@ -13,7 +13,7 @@ import torch
 from toys import MICRO, TEXTS, V
 
 from diffkit.course import plots
-from diffkit.course.widgets import show_source
+from diffkit.course.widgets.source import show_source
 from diffkit.course.widgets.text import HIDDEN, frame_html, token_html, words_of
 from diffkit.data.tokenizer import load_tokenizer
 from diffkit.evaluation.bounds import CountError

@@ -16,12 +16,13 @@ from ipywidgets.widgets.widget import _instances
 from toys import MASK, MICRO, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
 from diffkit.course import plots
-from diffkit.course.widgets import InfillingBoard, NoiseExplorer, SamplerLab, TrainingDashboard
 from diffkit.course.widgets import dashboard as dashboard_file
-from diffkit.course.widgets.board import _Panel
+from diffkit.course.widgets.board import InfillingBoard, _Panel
 from diffkit.course.widgets.chart import BOTTOM, HEIGHT, LEFT, MAX_POINTS, RIGHT, TOP, WIDTH, Window, chart
+from diffkit.course.widgets.dashboard import TrainingDashboard
+from diffkit.course.widgets.explorer import NoiseExplorer
 from diffkit.course.widgets.panel import OPEN_AT_ONCE, guarded, heard_while_busy, parts_of
-from diffkit.course.widgets.sampler_lab import THREAD, Settings
+from diffkit.course.widgets.sampler_lab import THREAD, SamplerLab, Settings
 from diffkit.course.widgets.text import HIDDEN
 from diffkit.data.batches import StoryBatches
 from diffkit.evaluation.samples import marginals, quality

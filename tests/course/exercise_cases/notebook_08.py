@@ -1,6 +1,6 @@
 """Exercises of notebook 08: worked solutions, and likely mistakes with what is said of them."""
 
-from diffkit.course import exercises
+from diffkit.course.exercises.foundations import infilling_guidance as exercises
 from diffkit.languages.story_language import load_language
 
 TALES = load_language("tales")

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import variable_length as exercises
 
 
 def length(ids, eos):

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import d3pm as exercises
 
 
 def kept(betas):

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import sedd as exercises
 
 
 def score(p, x):

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import plaid as exercises
 
 
 def alpha_sigma(g):
