@@ -121,7 +121,7 @@ WRONG = [
     (exercises.check_order_nats, lambda *given: 2 * order_nats(*given), "should be"),
     (exercises.check_order_nats, spoils, "changes its argument"),
     (capstone.check_reveal_plan, sure_and(1), "`one open question`"),
-    (capstone.check_reveal_plan, sure_and(2, far=False), "drawn apart"),
+    (capstone.check_reveal_plan, sure_and(2, far=False), "drawn independently"),
     (capstone.check_reveal_plan, sure_and(9), "the best so far"),
     (capstone.check_reveal_plan, as_many_as_are_due, "may show"),
     (capstone.check_reveal_plan, shipped_folder()["margin"], "`margin`"),
