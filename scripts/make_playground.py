@@ -70,7 +70,7 @@ def packed(model: DiffusionModel) -> dict[str, Any]:
 
 
 def described(name: str) -> dict[str, Any]:
-    """A story language as JSON, for language.js: its slots and templates as they stand in stories.py."""
+    """A story language as JSON, for language.js: its slots and templates as in the grammar."""
     language = load_language(name)
     grammar = language.grammar
     return {
