@@ -56,7 +56,7 @@ FIGURES = {
     "grouped_bars": lambda: plots.grouped_bars(
         {"exact": {"a": 1.0, "b": 2.0}, "model": {"a": 1.5}}, title="A title", y_label="nats", alt="What it shows"
     ),
-    "belief": lambda: plots.token_probs(
+    "token_probs": lambda: plots.token_probs(
         torch.eye(V)[4] * 0.9 + 0.0125, MICRO.tokenizer, title="A title", alt="What it shows"
     ),
     "heatmap": lambda: plots.heatmap(torch.eye(3), y_label="rows", colour_label="share", **TEXT),

@@ -98,7 +98,7 @@ def pages_of(language):
     lab = SamplerLab(process, language, model=exact, batch=8, batches=1)
     player = player_of(language)
     return {
-        "player": [player.strip(), SideBySide(player, player).strip()],
+        "player": [player.still(), SideBySide(player, player).still()],
         "board": board_pages(language),
         "explorer": [NoiseExplorer(TEXTS[4], language.tokenizer, [schedule], points=2).still()],
         "dashboard": [dashboard.still(), *(part.value for part in controls.children if hasattr(part, "value"))],
