@@ -4,7 +4,7 @@
     python benchmarks/leaderboard.py --list         # what there is, and what is done
     python benchmarks/leaderboard.py --only plaid   # one row; two may run side by side
 
-Each row is `diffkit train` with a file of configs/leaderboard, then judged on fresh stories. Rows that stand in
+Each row is `diffkit train` with a file of configs/leaderboard, then scored on fresh stories. Rows that stand in
 results/leaderboard.json are not run again, and one that was interrupted resumes from its checkpoint under
 runs/leaderboard. The model of the first seed is shipped as data/pretrained/pico-NAME. Seconds per text are measured
 last, all rows in turn, if one of them is new. Notebook 16 reads the table.
@@ -32,12 +32,12 @@ from diffkit.course.experiments.leaderboard import (
     as_json,
     by_likelihood,
     by_samples,
-    judged,
     likelihood,
     read_board,
-    seconds_a_text,
+    samplers_of,
+    score_samples,
+    seconds_per_text,
     steps_of,
-    ways_of,
 )
 from diffkit.io import atomic_folder, write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
@@ -78,8 +78,8 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
     records = [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
     a_step = settings.data.batch_size * L
     samples = [
-        judged(who, process, denoise, language, way=way, steps=steps, n=TEXTS, seed=779)
-        for way in ways_of(process)
+        score_samples(who, process, denoise, language, sampler=sampler, steps=steps, n=TEXTS, seed=779)
+        for sampler in samplers_of(process)
         for steps in steps_of(process, L)
         for who, denoise in (("trained", trained), ("exact", language.denoiser(process)))
     ]
@@ -114,7 +114,7 @@ def timed(rows: list[Row], language: StoryLanguage) -> list[Row]:
     """The rows with their seconds per text: all in turn, three rounds after one to warm up, the median of each."""
     models = {row.name: load_model(PRETRAINED / f"pico-{row.name}") for row in rows}
     rounds = [
-        {name: seconds_a_text(m.process, m, language.length, steps=TIMED_STEPS) for name, m in models.items()}
+        {name: seconds_per_text(m.process, m, language.length, steps=TIMED_STEPS) for name, m in models.items()}
         for _ in range(4)
     ]
     return [row._replace(seconds=median(each[row.name] for each in rounds[1:])) for row in rows]

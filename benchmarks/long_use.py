@@ -38,8 +38,9 @@ from torch import Generator
 from training import RESULTS, write_results
 
 from diffkit.course import plots
-from diffkit.course.widgets import InfillingBoard, Player
+from diffkit.course.widgets.board import InfillingBoard
 from diffkit.course.widgets.panel import close
+from diffkit.course.widgets.player import Player
 from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
 from diffkit.sampling.sampler import Frame, denoise_frames, sample

@@ -21,7 +21,15 @@ from pathlib import Path
 
 import torch
 
-from diffkit.course.experiments.scaling import BATCH, Point, Prefixes, build_point, judge_point, recipe, size_of
+from diffkit.course.experiments.scaling import (
+    BATCH,
+    Point,
+    Prefixes,
+    build_point,
+    evaluate_point,
+    parameter_counts,
+    train_config,
+)
 from diffkit.io import write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.training.session import with_progress
@@ -49,12 +57,12 @@ def points() -> list[Point]:
 
 def run(point: Point, language: StoryLanguage) -> dict[str, object]:
     """Train and judge one point: a row of the table."""
-    model, settings, batches = build_point(point, language), recipe(point), Prefixes(language, point, seed=1)
+    model, settings, batches = build_point(point, language), train_config(point), Prefixes(language, point, seed=1)
     folder = HOME / "runs" / "scaling" / point.name()
     for _ in with_progress(fit(model, batches, settings, folder=folder, resume=True), settings):
         pass
-    gap, exact = judge_point(model, point, language)
-    whole, inner = size_of(model)
+    gap, exact = evaluate_point(model, point, language)
+    whole, inner = parameter_counts(model)
     return point._asdict() | {
         "parameters": whole, "inner_parameters": inner, "batch": BATCH,
         "tokens": point.steps * BATCH * point.length, "objective": settings.objective, "lr": settings.lr,

@@ -15,7 +15,7 @@ import ipywidgets as ipw
 from ipywidgets.embed import dependency_state
 from torch import Generator
 
-from diffkit.course.widgets import Player
+from diffkit.course.widgets.player import Player
 from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
 from diffkit.sampling.sampler import denoise_frames
@@ -50,7 +50,7 @@ def main() -> None:
         rng, order = Generator().manual_seed(0), "random" if name == "tales-mdlm" else "ancestral"
         frames = list(denoise_frames(process, model, shape=(1, 48), steps=steps, rng=rng, order=order))
         player = Player(frames, tales.tokenizer)
-        cells = [f"{size / 1000:.0f} kB in {models}" for models, size in (sent(plain(player)), sent(player.view()))]
+        cells = [f"{size / 1000:.0f} kB in {models}" for models, size in (sent(plain(player)), sent(player.controls()))]
         sizes = [f"{len(json.dumps(player.data)) / 1000:.0f} kB", "none"]
         if process.predicts_tokens:
             beside = Player(frames, tales.tokenizer, process=process, exact=tales.denoiser(process))

@@ -70,7 +70,7 @@ def packed(model: DiffusionModel) -> dict[str, Any]:
 
 
 def described(name: str) -> dict[str, Any]:
-    """A story language as JSON, for language.js: its slots and templates as they stand in stories.py."""
+    """A story language as JSON, for language.js: its slots and templates as in the grammar."""
     language = load_language(name)
     grammar = language.grammar
     return {
@@ -82,7 +82,7 @@ def described(name: str) -> dict[str, Any]:
     }
 
 
-def shipped_folder(model_folder: Path) -> dict[str, Any]:
+def contents_of(model_folder: Path) -> dict[str, Any]:
     """Everything the page needs to know of a model. Raises: as load_model and check_model."""
     model = load_model(model_folder)
     tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
@@ -111,7 +111,7 @@ def write_playground(model_folder: Path, out: Path) -> None:
     Args:   model_folder: a masked diffusion model of whole words, such as data/pretrained/tales-mdlm.
     Raises: ValueError for a model that the page cannot run, or no model; OSError if `out` cannot be written.
     """
-    content = json.dumps(shipped_folder(model_folder), ensure_ascii=True, separators=(",", ":"))
+    content = json.dumps(contents_of(model_folder), ensure_ascii=True, separators=(",", ":"))
     with atomic_files(out, last="index.html") as draft:
         for path in PAGE.iterdir():
             if path.suffix in (".html", ".css", ".js") and path.name != "weights.js":

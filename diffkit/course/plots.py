@@ -105,8 +105,8 @@ def lines(
     if log_y:
         ax.set_yscale("log")
     if len(curves) > 1 or level is not None:
-        on_device_of: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > 6 else {}
-        ax.legend(frameon=False, fontsize=9, **on_device_of)
+        placement: dict[str, Any] = {"loc": "center left", "bbox_to_anchor": (1.0, 0.5)} if len(curves) > 6 else {}
+        ax.legend(frameon=False, fontsize=9, **placement)
     return Picture(figure, alt)
 
 

@@ -1,10 +1,10 @@
 "use strict";
-/* The network of diffkit/network/transformer.py and diffkit/network/attention.py, its forward pass only, in plain JavaScript.
+/* The forward pass of network/transformer.py and network/attention.py in plain JavaScript.
  *
  * Why no ONNX: the model has under a million numbers, so a loop over arrays is quick enough. onnxruntime-web would add
  * about ten megabytes of WebAssembly, which a browser refuses to load from disk, and the mathematics would be out of
  * sight. Arrays are flat Float32Arrays, row after row; the shapes stand in the comments, with the course's letters:
- * L places, V words, D width, H heads, K = D / H. tests/test_playground.py holds the logits to those of PyTorch.
+ * L positions, V words, D width, H heads, K = D / H. tests/site/test_playground.py holds them to PyTorch.
  */
 
 const NORM_EPSILON = 1e-5; // as torch.nn.LayerNorm
@@ -78,7 +78,7 @@ function add(a, b) {
   return a.map((x, i) => x + b[i]);
 }
 
-/** Cosines and sines of places 0..L-1 at K / 2 wavelengths, each (L, K / 2); backbone.sinusoids. */
+/** Cosines and sines of positions 0..L-1, K / 2 wavelengths, each (L, K / 2); transformer.sinusoids. */
 function waves(L, K) {
   const half = K / 2, cos = new Float32Array(L * half), sin = new Float32Array(L * half);
   for (let l = 0; l < L; l++) {
@@ -91,7 +91,7 @@ function waves(L, K) {
   return { cos, sin };
 }
 
-/** Turn each pair of channels of (L, H, K) by an angle that grows with the place; attention.rotate. */
+/** Turn each pair of channels of (L, H, K) by an angle that grows with the position; attention.rotate. */
 function rotate(rows, { cos, sin }, H, K) {
   const half = K / 2, out = new Float32Array(rows.length);
   for (let row = 0; row < rows.length / K; row++) {
@@ -113,7 +113,7 @@ function softmax(numbers) {
   return weights.map((w) => w / total);
 }
 
-/** Every place looks at every place, head by head: queries, keys, values (L, H, K) to (L, H, K). */
+/** Every position looks at every position, head by head: queries, keys, values (L, H, K) to (L, H, K). */
 function attend(query, key, value, H, K, scale) {
   const D = H * K, L = query.length / D, out = new Float32Array(query.length), scores = new Float64Array(L);
   for (let h = 0; h < H; h++) {
@@ -134,9 +134,9 @@ function attend(query, key, value, H, K, scale) {
   return out;
 }
 
-/** backbone.Denoiser: token ids in, one row of V logits for each place out. */
+/** transformer.Denoiser: token ids in, one row of V logits for each position out. */
 class Denoiser {
-  /** config: as backbone.DenoiserConfig, and `sharpest` of attention.py; weights: Map of Float32Arrays by name. */
+  /** config: as transformer.DenoiserConfig, and `sharpest` of attention.py; weights: Map of Float32Arrays by name. */
   constructor(config, weights) {
     this.config = config;
     this.weights = weights;
@@ -151,12 +151,12 @@ class Denoiser {
   /** ids: L token ids, L at most max_length. Returns (L, V) logits; the column of MASK is -Infinity. */
   forward(ids) {
     const { hidden_size: D, num_heads: H, num_layers, rotary, max_length, vocab_size: V, tied } = this.config;
-    const tokens = this.weight("token_embedding.weight"), places = this.weight("position_embedding.weight");
+    const tokens = this.weight("token_embedding.weight"), positions = this.weight("position_embedding.weight");
     if (ids.length > max_length || ids.some((id) => !(id >= 0 && id < V))) {
       throw new Error(`Denoiser: expected at most ${max_length} ids in 0..${V - 1}, got ${ids.length}: ${ids}.`);
     }
     let x = new Float32Array(ids.length * D);
-    for (let i = 0; i < x.length; i++) x[i] = tokens[ids[Math.floor(i / D)] * D + (i % D)] + places[i];
+    for (let i = 0; i < x.length; i++) x[i] = tokens[ids[Math.floor(i / D)] * D + (i % D)] + positions[i];
     const angles = rotary ? waves(ids.length, D / H) : null;
     for (let n = 0; n < num_layers; n++) x = this.block(x, `blocks.${n}.`, angles);
     const head = tied ? tokens : this.weight("head.weight");

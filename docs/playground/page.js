@@ -1,7 +1,7 @@
 "use strict";
 /* What the page says and draws, piece by piece, from plain values. Text enters it as text, never as HTML. */
 
-const SHOWN = 5; // words of a belief
+const SHOWN = 5; // words of a prediction
 const BLANK = "░░";
 
 /** An element by its id. */
@@ -40,25 +40,26 @@ function spoken(id, { maskId, eosId, padId, words }) {
   return new Map(marks).get(id) ?? (words[id] === "." ? "full stop" : words[id]);
 }
 
-/** One place of the canvas: a button with what is seen and what is read aloud. */
-function newToken(place) {
+/** One position of the canvas: a button with what is seen and what is read aloud. */
+function newToken(position) {
   const token = element("button", "token"), glyph = element("span", "glyph");
   token.type = "button";
-  token.tabIndex = place ? -1 : 0;
+  token.tabIndex = position ? -1 : 0;
   glyph.ariaHidden = "true";
   token.append(glyph, element("span", "said"));
   return token;
 }
 
-/** Show the state of one place in its button. */
-function drawToken(token, place, writer) {
-  const id = writer.canvas[place], isNew = writer.fresh[place], isLocked = writer.locked[place];
+/** Show the state of one position in its button. */
+function drawToken(token, position, writer) {
+  const id = writer.canvas[position], isNew = writer.fresh[position], isLocked = writer.locked[position];
   const isHidden = id === writer.maskId, isFiller = id === writer.padId || id === writer.eosId;
   for (const [name, on] of Object.entries({ hidden: isHidden, new: isNew, locked: isLocked, filler: isFiller })) {
     token.classList.toggle(name, on);
   }
   token.firstChild.textContent = drawn(id, writer);
-  const notes = [spoken(id, writer), isNew && "just revealed", isLocked && "locked", isHidden && `place ${place + 1}`];
+  const where = isHidden && `position ${position + 1}`;
+  const notes = [spoken(id, writer), isNew && "just revealed", isLocked && "locked", where];
   token.lastChild.textContent = notes.filter(Boolean).join(", ");
 }
 
@@ -84,7 +85,7 @@ function verdict({ hidden, length, leftAt, language, run, canvas }) {
 }
 
 /** A table of the likeliest words: the model's probabilities, and the exact ones where they are known. */
-function drawBelief(body, { model, exact }, writer) {
+function drawPrediction(body, { model, exact }, writer) {
   const best = [...model.keys()].sort((a, b) => model[b] - model[a] || a - b).slice(0, SHOWN);
   body.replaceChildren(...best.map((id) => {
     const row = element("tr", ""), word = element("th", "word", drawn(id, writer));
@@ -104,12 +105,13 @@ function shareCell(className, p) {
   return cell;
 }
 
-/** What the table of beliefs is about. */
-function beliefCaption(place, { exact }, writer, temperature) {
-  const id = writer.canvas[place];
+/** What the table of predictions shows. */
+function predictionCaption(position, { exact }, writer, temperature) {
+  const id = writer.canvas[position];
   const given = id === writer.maskId ? "given all visible words" : `were “${spoken(id, writer)}” hidden`;
   const cooled = temperature === 1 ? "" : ` The model's numbers are at temperature ${temperature.toFixed(1)}.`;
-  return `Place ${place + 1}, ${given}.${cooled}${exact === null ? " No story of the language fits the others." : ""}`;
+  const none = exact === null ? " No story of the language fits the others." : "";
+  return `Position ${position + 1}, ${given}.${cooled}${none}`;
 }
 
 /** How good the model is, from its evaluation.json. */
@@ -118,23 +120,23 @@ function quality({ name, parameters, evaluation, length }) {
   if (!evaluation?.quality) return `${size} How good its stories are has not been measured.`;
   const rows = Object.entries(evaluation.quality).sort(([a], [b]) => b - a);
   const shares = rows.map(([steps, { valid }]) =>
-    `${Math.round(100 * valid)}% ${Number(steps) === length ? "at one place a step" : `in ${steps} steps`}`);
+    `${Math.round(100 * valid)}% ${Number(steps) === length ? "at one position a step" : `in ${steps} steps`}`);
   return `${size} It is not perfect: of ${evaluation.samples} stories written in random order at temperature 1, ` +
     `those that belong to the language were ${shares.join(", ")}.`;
 }
 
 /** The program in Python that writes what a run from a blank canvas writes here. */
-function recipe({ name, length, language }, { steps, rule, temperature, seed }) {
+function recipe({ name, length, language }, { steps, order, temperature, seed }) {
   return [
     "import torch",
     "from diffkit import load_language, load_model",
-    "from diffkit.sample import sample",
+    "from diffkit.sampling.sampler import sample",
     "",
     `model, language = load_model("${name}"), load_language("${language.name}")`,
     `rng = torch.Generator().manual_seed(${seed})`,
     "ids = sample(",
     `    model.process, model, shape=(1, ${length}), rng=rng,`,
-    `    steps=${steps}, rule="${rule}", temperature=${temperature},`,
+    `    steps=${steps}, order="${order}", temperature=${temperature},`,
     ")",
     "print(language.decode(ids)[0])",
   ].join("\n");

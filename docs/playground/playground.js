@@ -2,7 +2,7 @@
 /* The page at work: it shows a Writer, and hands it what the reader does. */
 
 const FEWEST_MS = 110, MOST_MS = 900, WHOLE_RUN_MS = 7500; // between two steps, so that a run takes about this long
-const REST_MS = 40; // a pointer that passes over a place without resting there asks nothing
+const REST_MS = 40; // a pointer that passes over a position without resting there asks nothing
 
 class Playground {
   /** shipped: what scripts/make_playground.py wrote into weights.js. */
@@ -10,19 +10,19 @@ class Playground {
     this.shipped = shipped;
     this.writer = new Writer(shipped);
     this.timer = null; // set while it plays
-    this.resting = null; // set between pointing at a place and showing its beliefs
+    this.resting = null; // set between pointing at a position and showing its predictions
     this.seedUsed = false;
-    this.place = null; // whose beliefs are shown
+    this.position = null; // whose predictions are shown
     this.build();
     this.listen();
     this.render();
-    this.say(`All ${this.writer.length} places are hidden. Start writes a story, Step takes one step.`);
+    this.say(`All ${this.writer.length} positions are hidden. Start writes a story, Step takes one step.`);
   }
 
   build() {
     const { shipped, writer } = this;
     at("steps").max = at("steps").value = writer.length;
-    at("canvas").replaceChildren(...writer.canvas.map((_, place) => newToken(place)));
+    at("canvas").replaceChildren(...writer.canvas.map((_, position) => newToken(position)));
     this.tokens = [...at("canvas").children];
     for (const part of document.querySelectorAll(".needs-language")) part.hidden = !writer.language;
     at("quality").textContent = quality(shipped);
@@ -36,18 +36,18 @@ class Playground {
     at("settings").addEventListener("input", () => this.render());
     at("settings").addEventListener("submit", (event) => event.preventDefault());
     at("canvas").addEventListener("keydown", (event) => this.press(event));
-    this.tokens.forEach((token, place) => {
-      token.addEventListener("click", () => this.click(place));
-      token.addEventListener("pointerenter", () => this.show(place));
-      token.addEventListener("focus", () => this.show(place));
+    this.tokens.forEach((token, position) => {
+      token.addEventListener("click", () => this.click(position));
+      token.addEventListener("pointerenter", () => this.show(position));
+      token.addEventListener("focus", () => this.show(position));
     });
   }
 
-  /** What is set: steps, rule, temperature, seed. */
+  /** What is set: steps, order, temperature, seed. */
   get settings() {
     const seed = Math.min(2 ** 32 - 1, Math.max(0, Math.floor(Number(at("seed").value)) || 0));
     const [steps, temperature] = [Number(at("steps").value), Number(at("temperature").value)];
-    return { steps, temperature, rule: at("rule").value, seed };
+    return { steps, temperature, order: at("order").value, seed };
   }
 
   say(text) {
@@ -73,7 +73,7 @@ class Playground {
     if (!isPlaying) this.begin();
     const { step, steps } = writer.run, left = counted(steps - step, "step");
     if (isPlaying) this.say(`Paused at step ${step} of ${steps}.`);
-    else this.say(`Writing ${counted(writer.hidden, "place")} in ${left}.`);
+    else this.say(`Writing ${counted(writer.hidden, "position")} in ${left}.`);
     if (!isPlaying) this.tick();
     this.render();
   }
@@ -104,8 +104,8 @@ class Playground {
 
   /** One step of the writer. */
   advance() {
-    const { steps } = this.writer.run, { temperature, rule } = this.settings;
-    this.writer.advance(temperature, rule);
+    const { steps } = this.writer.run, { temperature, order } = this.settings;
+    this.writer.advance(temperature, order);
     if (!this.writer.run) this.finished(`Finished after ${counted(steps, "step")}.`);
   }
 
@@ -117,43 +117,44 @@ class Playground {
   hideAll() {
     this.pause();
     this.writer.hideAll();
-    this.say(`${counted(this.writer.hidden, "place")} hidden, ${this.writer.length - this.writer.hidden} locked.`);
+    this.say(`${counted(this.writer.hidden, "position")} hidden, ${this.writer.length - this.writer.hidden} locked.`);
     this.render();
   }
 
-  // ---------------------------------------------------------------------------------------------- single places
+  // ---------------------------------------------------------------------------------------------- single positions
 
-  /** Hide a word, fill a hidden place, or lock, as the choice beside the buttons says. */
-  click(place) {
-    const { writer } = this, id = writer.canvas[place], word = `“${spoken(id, writer)}”`;
+  /** Hide a word, fill a hidden position, or lock, as the choice beside the buttons says. */
+  click(position) {
+    const { writer } = this, id = writer.canvas[position], word = `“${spoken(id, writer)}”`;
     if (document.querySelector("[name=mode]:checked").value === "lock") {
-      this.lock(place);
+      this.lock(position);
     } else if (id === writer.maskId) {
-      this.fill(place);
-    } else if (writer.locked[place]) {
+      this.fill(position);
+    } else if (writer.locked[position]) {
       this.say(`${word} is locked. Press L to unlock it, or choose that a click locks.`);
     } else {
-      writer.hide(place);
-      this.say(`${word} is hidden. Refill writes hidden places anew.`);
+      writer.hide(position);
+      this.say(`${word} is hidden. Refill writes hidden positions anew.`);
     }
     this.render();
   }
 
-  fill(place) {
+  fill(position) {
     this.pause();
     this.begin();
-    this.writer.fill(place, this.settings.temperature);
-    const word = `Place ${place + 1}: ${spoken(this.writer.canvas[place], this.writer)}.`;
+    this.writer.fill(position, this.settings.temperature);
+    const word = `Position ${position + 1}: ${spoken(this.writer.canvas[position], this.writer)}.`;
     if (this.writer.run) this.say(word);
     else this.finished(word);
   }
 
-  lock(place) {
+  lock(position) {
     const { writer } = this;
-    if (writer.canvas[place] === writer.maskId) return this.say("A hidden place cannot be locked. Fill it first.");
-    writer.toggleLock(place);
-    const state = writer.locked[place] ? "locked" : "no longer locked";
-    this.say(`“${spoken(writer.canvas[place], writer)}” is ${state}.`);
+    const isHidden = writer.canvas[position] === writer.maskId;
+    if (isHidden) return this.say("A hidden position cannot be locked. Fill it first.");
+    writer.toggleLock(position);
+    const state = writer.locked[position] ? "locked" : "no longer locked";
+    this.say(`“${spoken(writer.canvas[position], writer)}” is ${state}.`);
   }
 
   /** Keys inside the canvas: it is one stop for Tab, arrows move within, L locks (Enter and Space click). */
@@ -177,7 +178,7 @@ class Playground {
 
   render() {
     const { writer } = this;
-    this.tokens.forEach((token, place) => drawToken(token, place, writer));
+    this.tokens.forEach((token, position) => drawToken(token, position, writer));
     drawStory(at("story"), writer);
     at("verdict").textContent = verdict(writer);
     at("verdict").classList.toggle("no", writer.leftAt !== null);
@@ -193,30 +194,30 @@ class Playground {
     at("go").disabled = at("step").disabled = locked.every(Boolean);
     at("steps-shown").textContent = settings.steps;
     at("temperature-shown").textContent = settings.temperature.toFixed(1);
-    const parts = [`${hidden} of ${length} places hidden`];
+    const parts = [`${hidden} of ${length} positions hidden`];
     if (run) parts.unshift(`Step ${run.step} of ${run.steps}`);
     if (calls.count) parts.push(counted(calls.count, "network call"), `${(calls.ms / calls.count).toFixed(1)} ms each`);
     at("numbers").textContent = parts.join(" · ");
     at("recipe").textContent = this.shipped.language ? recipe(this.shipped, settings) : "";
   }
 
-  /** Show the beliefs of a place once the pointer or the focus rests on it. */
-  show(place) {
-    this.place = place;
+  /** Show the predictions of a position once the pointer or the focus rests on it. */
+  show(position) {
+    this.position = position;
     this.tokens.forEach((token, i) => {
-      token.tabIndex = i === place ? 0 : -1;
-      token.classList.toggle("chosen", i === place);
+      token.tabIndex = i === position ? 0 : -1;
+      token.classList.toggle("chosen", i === position);
     });
     clearTimeout(this.resting);
     this.resting = setTimeout(() => this.renderBelief(), REST_MS);
   }
 
   renderBelief() {
-    if (this.place === null) return;
-    const { temperature } = this.settings, beliefs = this.writer.beliefsAt(this.place, temperature);
-    at("belief-place").textContent = beliefCaption(this.place, beliefs, this.writer, temperature);
-    at("belief").hidden = false;
-    drawBelief(at("belief").tBodies[0], beliefs, this.writer);
+    if (this.position === null) return;
+    const { temperature } = this.settings, predictions = this.writer.predictionsAt(this.position, temperature);
+    at("prediction-position").textContent = predictionCaption(this.position, predictions, this.writer, temperature);
+    at("prediction").hidden = false;
+    drawPrediction(at("prediction").tBodies[0], predictions, this.writer);
   }
 }
 

@@ -48,7 +48,7 @@ function uniformNumbers(n, rng) {
   return Float64Array.from({ length: n }, () => rng.uniform());
 }
 
-/** Where the cumulative sum of the weights passes the share u of their total; draws.inverse_cdf. */
+/** Where the cumulative sum of the weights passes the share u of their total; random.inverse_cdf. */
 function inverseCdf(weights, u) {
   const total = weights.reduce((a, b) => a + b, 0);
   let sum = 0;
@@ -56,33 +56,33 @@ function inverseCdf(weights, u) {
   return found < 0 ? weights.length - 1 : found;
 }
 
-/** The `count` places of highest score among those of `among` (L booleans); of equals the lower one. L booleans. */
+/** The `count` positions of highest score among those of `among` (L booleans); of equals the lower one. L booleans. */
 function highest(score, among, count) {
-  const places = [...score.keys()].filter((i) => among[i]);
-  const chosen = new Set(places.sort((a, b) => score[b] - score[a] || a - b).slice(0, count));
+  const positions = [...score.keys()].filter((i) => among[i]);
+  const chosen = new Set(positions.sort((a, b) => score[b] - score[a] || a - b).slice(0, count));
   return among.map((_, i) => chosen.has(i));
 }
 
-/** Logits at a temperature, (V) Float64Array; 0 keeps the most likely token alone. sample.cooler */
-function cooler(logits, temperature) {
+/** Logits at a temperature, (V) Float64Array; 0 keeps the most likely token alone. */
+function withTemperature(logits, temperature) {
   if (temperature > 0) return Float64Array.from(logits, (x) => Math.fround(x / temperature));
   const best = logits.indexOf(logits.reduce((a, b) => Math.max(a, b), -Infinity));
   return Float64Array.from(logits, (x, v) => (v === best ? x : -Infinity));
 }
 
-/** What the model believes at each place: a hidden one has its softmax, a visible one is certain. L rows of V. */
-function beliefs(logits, canvas, maskId, temperature) {
+/** The prediction for each position: a hidden one has its softmax, a visible one is certain. L rows of V. */
+function predictions(logits, canvas, maskId, temperature) {
   const V = logits.length / canvas.length;
   return canvas.map((id, i) => {
     if (id !== maskId) return new Float64Array(V).fill(1, id, id + 1);
     const row = logits.slice(i * V, (i + 1) * V);
     row[maskId] = -Infinity;
-    return softmax(cooler(row, temperature));
+    return softmax(withTemperature(row, temperature));
   });
 }
 
-/* Reveal rules: L scores, the highest goes first. Saturated beliefs differ by rounding noise, so they are rounded. */
-const RULES = {
+/* Unmasking orders: L scores, highest first. Saturated predictions differ by rounding noise, so they are rounded. */
+const ORDERS = {
   random: (probs, rng) => uniformNumbers(probs.length, rng),
   confidence: (probs) => Float64Array.from(probs, (row) => Math.round(1e4 * row.reduce((a, b) => Math.max(a, b)))),
   left_to_right: (probs) => Float64Array.from(probs, (_, i) => -i),
@@ -93,17 +93,17 @@ function masksLeft(masks, step, steps) {
   return Math.floor((masks * (steps - step - 1)) / (steps - step) + 1e-9);
 }
 
-/** One reveal step; sample.Reveal.step. Places are chosen before words are drawn.
+/** One reveal step; unmasking.Unmasking.step. Positions are chosen before words are drawn.
  *
- * logits: (L, V) for the canvas, an array of L ids; how: { maskId, temperature, rule, step, steps }.
- * Returns the next canvas, and which places were revealed.
+ * logits: (L, V) for the canvas, an array of L ids; how: { maskId, temperature, order, step, steps }.
+ * Returns the next canvas, and which positions were revealed.
  */
 function reveal(logits, canvas, how, rng) {
-  const probs = beliefs(logits, canvas, how.maskId, how.temperature);
+  const probs = predictions(logits, canvas, how.maskId, how.temperature);
   const isMasked = canvas.map((id) => id === how.maskId);
   const masks = isMasked.filter(Boolean).length;
-  const score = RULES[how.rule](probs, rng);
+  const score = ORDERS[how.order](probs, rng);
   const revealed = highest(score, isMasked, masks - masksLeft(masks, how.step, how.steps));
-  const u = uniformNumbers(canvas.length, rng); // one for each place, used or not: diffkit draws them so
+  const u = uniformNumbers(canvas.length, rng); // one for each position, used or not: diffkit draws them so
   return { canvas: canvas.map((id, i) => (revealed[i] ? inverseCdf(probs[i], u[i]) : id)), revealed };
 }

@@ -21,7 +21,7 @@ class Writer {
     return this.canvas.filter((id) => id === this.maskId).length;
   }
 
-  /** Begin to fill what is hidden, in at most as many steps as there are hidden places. */
+  /** Begin to fill what is hidden, in at most as many steps as there are hidden positions. */
   begin(steps, seed) {
     this.rng = new TorchGenerator(seed);
     this.run = { step: 0, steps: Math.min(steps, this.hidden) };
@@ -37,22 +37,22 @@ class Writer {
   }
 
   /** One step of the run; the last one reveals all that is left. */
-  advance(temperature, rule) {
-    const how = { maskId: this.maskId, temperature, rule, ...this.run };
+  advance(temperature, order) {
+    const how = { maskId: this.maskId, temperature, order, ...this.run };
     const { canvas, revealed } = reveal(this.ask(), this.canvas, how, this.rng);
     this.run.step += 1;
     this.change(canvas, revealed);
   }
 
-  /** Draw the word of one place now, whatever the rule says. */
-  fill(place, temperature) {
-    const row = beliefs(this.ask(), this.canvas, this.maskId, temperature)[place];
+  /** Draw the word of one position now, whatever the order. */
+  fill(position, temperature) {
+    const row = predictions(this.ask(), this.canvas, this.maskId, temperature)[position];
     const id = inverseCdf(row, this.rng.uniform());
-    this.change(this.canvas.with(place, id), this.fresh.map((_, i) => i === place));
+    this.change(this.canvas.with(position, id), this.fresh.map((_, i) => i === position));
   }
 
-  hide(place) {
-    this.change(this.canvas.with(place, this.maskId), this.fresh.with(place, false));
+  hide(position) {
+    this.change(this.canvas.with(position, this.maskId), this.fresh.with(position, false));
   }
 
   /** A blank canvas again, but for what is locked. */
@@ -61,9 +61,9 @@ class Writer {
     this.change(this.canvas.map((id, i) => (this.locked[i] ? id : this.maskId)), this.fresh.map(() => false));
   }
 
-  toggleLock(place) {
-    this.locked[place] = !this.locked[place];
-    this.fresh[place] = false;
+  toggleLock(position) {
+    this.locked[position] = !this.locked[position];
+    this.fresh[position] = false;
   }
 
   change(canvas, fresh) {
@@ -77,13 +77,13 @@ class Writer {
     return !this.language || this.language.logProb(this.canvas) > -Infinity;
   }
 
-  /** What could stand at a place, were it hidden, as { model, exact }: probabilities of each word of the vocabulary.
+  /** What could stand at a position, were it hidden, as { model, exact }: probabilities of each word of the vocabulary.
    *
    * exact is null where no story fits the other words, and undefined where the language is not known.
    */
-  beliefsAt(place, temperature) {
-    const canvas = this.canvas.with(place, this.maskId);
-    const model = beliefs(this.denoiser.forward(canvas), canvas, this.maskId, temperature)[place];
-    return { model, exact: this.language?.posterior(canvas, place) };
+  predictionsAt(position, temperature) {
+    const canvas = this.canvas.with(position, this.maskId);
+    const model = predictions(this.denoiser.forward(canvas), canvas, this.maskId, temperature)[position];
+    return { model, exact: this.language?.posterior(canvas, position) };
   }
 }

@@ -1,5 +1,7 @@
 """The exercises: solutions pass, likely mistakes are named, stubs are met kindly; and no notebook is left out."""
 
+import importlib
+import pkgutil
 import re
 import time
 from pathlib import Path
@@ -9,12 +11,19 @@ import pytest
 import torch
 from exercise_cases import CASES
 
-from diffkit.course import exercises
+from diffkit.course.exercises import foundations, methods
+from diffkit.course.exercises.foundations import model
+from diffkit.course.exercises.methods import capstone, plaid
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
-PUBLIC = {name: getattr(exercises, name) for name in exercises.__all__ if name.startswith("check_")}
-NAME_OF = {check: name for name, check in PUBLIC.items()}
+MODULES = [
+    importlib.import_module(f"{folder.__name__}.{module.name}")
+    for folder in (foundations, methods)
+    for module in pkgutil.iter_modules(folder.__path__)
+]
+NAME_OF = {check: name for module in MODULES for name, check in vars(module).items() if name.startswith("check_")}
+PUBLIC = {name: check for check, name in NAME_OF.items()}
 
 SOLUTIONS = [(check, each) for cases in CASES for check, all_ in cases.solutions.items() for each in all_]
 WRONG = [wrong for cases in CASES for wrong in cases.wrong]
@@ -108,7 +117,7 @@ def as_plain(answer):
     return tuple(map(as_plain, answer)) if isinstance(answer, tuple) else answer
 
 
-TENSORS_ONLY = {exercises.check_turn, exercises.check_unmasking_order, exercises.check_reveal_plan}
+TENSORS_ONLY = {model.check_turn, capstone.check_unmasking_order, capstone.check_reveal_plan}
 
 
 @each_check
@@ -139,9 +148,9 @@ SLIPS = {
 
 
 ALIKE = {  # an order is the same for larger numbers, and what is asked "up to a constant" may have one
-    (exercises.check_unmasking_order, "one too many"),
-    (exercises.check_unmasking_order, "half"),
-    (exercises.check_own_evidence, "one too many"),
+    (capstone.check_unmasking_order, "one too many"),
+    (capstone.check_unmasking_order, "half"),
+    (plaid.check_own_evidence, "one too many"),
 }
 
 
@@ -180,7 +189,7 @@ def exercises_of(path):
     """Yield (check's name, name of the learner's function, the code cell, the markdown that follows it)."""
     cells = nbformat.read(path, as_version=4).cells
     for i, cell in enumerate(cells):
-        for check, function in re.findall(r"^exercises\.(check_\w+)\((\w+)\)$", cell.source, re.M):
+        for check, function in re.findall(r"^(?:exercises|capstone)\.(check_\w+)\((\w+)\)$", cell.source, re.M):
             yield (
                 check,
                 function,

@@ -16,13 +16,13 @@ from diffkit.course.experiments.leaderboard import (
     as_json,
     by_likelihood,
     by_samples,
-    judged,
     likelihood,
     read_board,
-    seconds_a_text,
+    sample_texts,
+    samplers_of,
+    score_samples,
+    seconds_per_text,
     steps_of,
-    texts,
-    ways_of,
 )
 from diffkit.evaluation.samples import quality
 from diffkit.model import fingerprint, load_model
@@ -93,7 +93,7 @@ def test_the_exact_denoiser_is_at_the_entropy(name):
 
 
 def test_a_denoiser_that_knows_nothing_is_log_v_minus_the_entropy_away():
-    """Uniform beliefs cost log(V - 1) a token, whatever is hidden: no chance in it but that of the stories."""
+    """Uniform probabilities cost log(V - 1) a token, whatever is hidden: no chance in it but that of the stories."""
     process = PROCESSES["mdlm"]()
     found = likelihood(process, uniform_denoiser, MICRO, 400, seed=3)
     want = math.log(MICRO.vocab_size - 1) - MICRO.entropy() / MICRO.length
@@ -101,40 +101,42 @@ def test_a_denoiser_that_knows_nothing_is_log_v_minus_the_entropy_away():
     assert found.gap.mean + found.slack.mean == pytest.approx(found.excess.mean, abs=1e-12)
 
 
-def test_ways_and_steps_are_those_of_the_process():
-    found = {name: (ways_of(process()), steps_of(process(), 5)) for name, process in PROCESSES.items()}
+def test_samplers_and_steps_are_those_of_the_process():
+    found = {name: (samplers_of(process()), steps_of(process(), 5)) for name, process in PROCESSES.items()}
     assert found["mdlm"] == (("ancestral", "random"), STEPS) and found["twin"] == (("ancestral",), (5,))
     assert found["plaid"] == (("ddpm", "ddim"), STEPS) and found["udlm"] == found["sedd"] == (("ancestral",), STEPS)
 
 
-@pytest.mark.parametrize("way", ["ddpm", "ddim"])
-def test_texts_are_made_in_the_way_asked_for_and_the_process_keeps_its_own(way):
+@pytest.mark.parametrize("sampler", ["ddpm", "ddim"])
+def test_texts_come_from_the_given_sampler_and_the_process_keeps_its_own(sampler):
     torch.manual_seed(0)
     process = DiffusionLM(**WORDS, sampler="renoise")
-    drawn = texts(process, MICRO.denoiser(process), way, n=70, L=MICRO.length, steps=4, rng=generator())
+    drawn = sample_texts(process, MICRO.denoiser(process), sampler, n=70, L=MICRO.length, steps=4, rng=generator())
     assert drawn.shape == (70, MICRO.length) and process.sampler == "renoise"
-    process.sampler = way
-    again = texts(process, MICRO.denoiser(process), way, n=70, L=MICRO.length, steps=4, rng=generator())
+    process.sampler = sampler
+    again = sample_texts(process, MICRO.denoiser(process), sampler, n=70, L=MICRO.length, steps=4, rng=generator())
     assert torch.equal(drawn, again)
 
 
-def test_the_exact_denoiser_writes_stories_one_place_at_a_time():
+def test_the_exact_denoiser_writes_stories_one_position_at_a_time():
     process = PROCESSES["mdlm"]()
-    found = judged("exact", process, MICRO.denoiser(process), MICRO, way="random", steps=MICRO.length, n=100, seed=1)
-    assert found.valid == 1 and (found.who, found.way, found.n) == ("exact", "random", 100)
-    few = judged("exact", process, MICRO.denoiser(process), MICRO, way="random", steps=1, n=100, seed=1)
+    found = score_samples(
+        "exact", process, MICRO.denoiser(process), MICRO, sampler="random", steps=MICRO.length, n=100, seed=1
+    )
+    assert found.valid == 1 and (found.denoiser, found.sampler, found.n) == ("exact", "random", 100)
+    few = score_samples("exact", process, MICRO.denoiser(process), MICRO, sampler="random", steps=1, n=100, seed=1)
     assert few.valid < 0.9
-    drawn = texts(process, MICRO.denoiser(process), "random", n=100, L=MICRO.length, steps=1, rng=generator(1))
+    drawn = sample_texts(process, MICRO.denoiser(process), "random", n=100, L=MICRO.length, steps=1, rng=generator(1))
     assert quality(MICRO, drawn).valid == few.valid
 
 
 def test_no_valid_text_leaves_no_number_that_json_cannot_hold():
     process = PROCESSES["mdlm"]()
 
-    def says_pad(zt, t):
+    def predicts_pad(zt, t):
         return torch.zeros(*zt.shape, MICRO.vocab_size).index_fill(-1, torch.tensor(MICRO.tokenizer.pad_token_id), 99.0)
 
-    found = judged("trained", process, says_pad, MICRO, way="random", steps=2, n=10, seed=1)
+    found = score_samples("trained", process, predicts_pad, MICRO, sampler="random", steps=2, n=10, seed=1)
     assert found.valid == 0 and found.log_prob is None and found.plot_kl is None
     assert "Infinity" not in json.dumps(found)
 
@@ -143,14 +145,14 @@ def test_no_valid_text_leaves_no_number_that_json_cannot_hold():
 def test_time_is_taken(name):
     process = {"mdlm": MaskedDiffusion, "twin": Autoregressive}[name]
     shop = build(DataSettings("micro"), ModelSettings("pico", process), 0)
-    assert 0 < seconds_a_text(shop.model.process, shop.model.eval(), MICRO.length, steps=2) < 60
+    assert 0 < seconds_per_text(shop.model.process, shop.model.eval(), MICRO.length, steps=2) < 60
 
 
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
 def test_the_table_is_whole_and_its_models_are_those_shipped():
-    """A row for every method, made with the config that lies here, and judged with the weights that ship."""
+    """A row for every method, made with the config that lies here, and scored with the weights that ship."""
     first = [row for row in BOARD.rows if row.seed == 0]
     assert [row.name for row in first] == [*TITLES]
     for row in first:
@@ -162,9 +164,9 @@ def test_the_table_is_whole_and_its_models_are_those_shipped():
         assert row.parameters == parameter_count(model)
         assert row.tokens == settings["train"]["steps"] * settings["data"]["batch_size"] * TALES.length
         assert row.curve[-1][0] == settings["train"]["steps"] and row.seconds and row.minutes > 1
-        tried = {(each.who, each.way, each.steps) for each in row.samples}
-        ways, steps = ways_of(model.process), steps_of(model.process, TALES.length)
-        assert tried == {(who, way, n) for who in ("trained", "exact") for way in ways for n in steps}
+        tried = {(each.denoiser, each.sampler, each.steps) for each in row.samples}
+        samplers, steps = samplers_of(model.process), steps_of(model.process, TALES.length)
+        assert tried == {(who, sampler, n) for who in ("trained", "exact") for sampler in samplers for n in steps}
 
 
 @pytest.mark.slow
@@ -176,9 +178,9 @@ def test_the_table_can_be_repeated(name):
     found = likelihood(model.process, model, TALES, 48, seed=5, draws=4).gap
     error = math.hypot(found.standard_error, row.likelihood.gap.standard_error)
     assert abs(found.mean - row.likelihood.gap.mean) < 5 * error
-    way, steps = ways_of(model.process)[0], steps_of(model.process, TALES.length)[0]
-    stored = next(s for s in row.samples if (s.who, s.way, s.steps) == ("trained", way, steps))
-    again = judged("trained", model.process, model, TALES, way=way, steps=steps, n=64, seed=5)
+    sampler, steps = samplers_of(model.process)[0], steps_of(model.process, TALES.length)[0]
+    stored = next(s for s in row.samples if (s.denoiser, s.sampler, s.steps) == ("trained", sampler, steps))
+    again = score_samples("trained", model.process, model, TALES, sampler=sampler, steps=steps, n=64, seed=5)
     p = (stored.valid * stored.n + again.valid * again.n + 1) / (stored.n + again.n + 2)
     assert abs(stored.valid - again.valid) < 5 * math.sqrt(p * (1 - p) * (1 / stored.n + 1 / again.n))
 

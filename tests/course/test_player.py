@@ -12,8 +12,7 @@ from browsers import PATIENCE, in_chromium, serious_problems
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from toys import MASK, MICRO, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
-from diffkit.course.widgets import Player, SideBySide
-from diffkit.course.widgets.player import PlayerView
+from diffkit.course.widgets.player import Player, PlayerView, SideBySide
 from diffkit.course.widgets.text import HIDDEN
 from diffkit.data.tokenizer import load_tokenizer
 from diffkit.paths import PRETRAINED
@@ -69,14 +68,14 @@ def texts_in(data):
     now = [int(n, 36) for n in data["start"].split()]
     yield [data["words"][n] for n in now]
     for move in rows(data["moves"]) if len(data["captions"]) > 1 else ():
-        for place, word in zip(move[::2], move[1::2], strict=True):
-            now[place] = word
+        for position, word in zip(move[::2], move[1::2], strict=True):
+            now[position] = word
         yield [data["words"][n] for n in now]
 
 
-def table_in(data, i, place):
-    """[(word, chances...)] that holds at a place in frame i, or None."""
-    line, found = rows(data["beliefs"])[place], None
+def table_in(data, i, position):
+    """[(word, chances...)] that holds at a position in frame i, or None."""
+    line, found = rows(data["predictions"])[position], None
     for frame, table in zip(line[::2], line[1::2], strict=True):
         found = table if frame <= i else found
     if found is None:
@@ -114,19 +113,19 @@ def test_the_data_of_a_run_that_takes_words_back():
     player = Player(frames, MICRO.tokenizer)
     found = [MICRO.tokenizer.convert_tokens_to_ids(words) for words in texts_in(player.data)]
     assert found == [frame.tokens[0].tolist() for frame in frames]
-    assert player.data["shows"] == [] and player.data["tables"] == "", "such frames carry no beliefs"
+    assert player.data["shows"] == [] and player.data["tables"] == "", "such frames carry no predictions"
 
 
-def test_a_hidden_token_shows_the_belief_now_and_a_revealed_one_the_belief_that_revealed_it():
+def test_a_hidden_token_shows_the_prediction_now_and_a_revealed_one_the_one_that_revealed_it():
     frames = list(frames_of(order="random"))
     data = Player(frames, MICRO.tokenizer).data
-    assert data["shows"] == ["belief"] and data["words"][data["hidden"]] == "[MASK]"
+    assert data["shows"] == ["prediction"] and data["words"][data["hidden"]] == "[MASK]"
     shown = torch.stack([frame.tokens[0] for frame in frames])
-    for place in range(L):
-        revealed = int((shown[:, place] != MASK).nonzero()[0])
+    for position in range(L):
+        revealed = int((shown[:, position] != MASK).nonzero()[0])
         for i in range(L + 1):
             then = frames[min(i + 1, revealed)]
-            same_top(table_in(data, i, place), then.probs[0, place], then.tokens[0, place])
+            same_top(table_in(data, i, position), then.probs[0, position], then.tokens[0, position])
 
 
 @each_process
@@ -136,9 +135,9 @@ def test_where_nothing_is_hidden_every_place_shows_the_belief_now(process):
     frames = run_of(process)
     data = Player(frames, MICRO.tokenizer).data
     for i in range(len(frames)):
-        for place in range(L):
+        for position in range(L):
             then = frames[min(i + 1, 8)]
-            same_top(table_in(data, i, place), then.probs[0, place], then.tokens[0, place])
+            same_top(table_in(data, i, position), then.probs[0, position], then.tokens[0, position])
     assert data["hidden"] == -1 and data["asked"] == 7
 
 
@@ -146,7 +145,7 @@ def test_where_nothing_is_hidden_every_place_shows_the_belief_now(process):
 def test_the_exact_posterior_stands_beside_the_belief(process):
     """Held against the language's own posterior, given what the process says of the evidence."""
     if not process.predicts_tokens:
-        with pytest.raises(ValueError, match="DiffusionLM gives points in space and no beliefs about words"):
+        with pytest.raises(ValueError, match="DiffusionLM predicts points, not words"):
             Player(run_of(process), MICRO.tokenizer, process=process, exact=MICRO.denoiser(process))
         return
     rng, exact = generator(1), MICRO.denoiser(process)
@@ -156,18 +155,18 @@ def test_the_exact_posterior_stands_beside_the_belief(process):
 
     frames = list(denoise_frames(process, wrong, shape=(1, L), steps=6, rng=rng))
     data = Player(frames, MICRO.tokenizer, process=process, exact=exact).data
-    assert data["shows"] == ["belief", "exact"]
+    assert data["shows"] == ["prediction", "exact"]
     differ = 0
     for i, frame in enumerate(frames[:-1]):
         t = torch.tensor([frame.t], dtype=torch.float64)
         _, truth = MICRO.posterior(process.log_likelihood(frame.z, t * (1 - 1e-9)))
-        for place in range(L):
-            if data["hidden"] >= 0 and frame.tokens[0, place] != MASK or not truth.any():
+        for position in range(L):
+            if data["hidden"] >= 0 and frame.tokens[0, position] != MASK or not truth.any():
                 continue
-            table = table_in(data, i, place)
-            same_top(table, frames[i + 1].probs[0, place], frames[i + 1].tokens[0, place])
+            table = table_in(data, i, position)
+            same_top(table, frames[i + 1].probs[0, position], frames[i + 1].tokens[0, position])
             for word, chance, best in table:
-                p = truth[0, place, MICRO.tokenizer.convert_tokens_to_ids(word)]
+                p = truth[0, position, MICRO.tokenizer.convert_tokens_to_ids(word)]
                 assert abs(1000 * p - best) <= 0.501
                 differ += abs(chance - best) > 20
     assert differ > 3, "the wrong denoiser was too good for a test"
@@ -181,12 +180,12 @@ def test_frames_without_beliefs_can_show_the_exact_ones():
     assert data["shows"] == ["exact"] and data["asked"] == 5
     t = torch.tensor([frames[3].t], dtype=torch.float64)
     _, truth = MICRO.posterior(process.log_likelihood(frames[3].z, t))
-    for place in range(L):
-        same_top(table_in(data, 3, place), truth[0, place], frames[4].tokens[0, place])
+    for position in range(L):
+        same_top(table_in(data, 3, position), truth[0, position], frames[4].tokens[0, position])
 
 
 def test_where_the_first_frame_has_a_belief_each_is_about_its_own_state():
-    """As notebook 04 makes them: a word shows in the frame whose belief is sure of it."""
+    """As notebook 04 makes them: a word shows in the frame whose prediction is sure of it."""
     probs = torch.tensor([[[0.0, 0.6, 0.4]], [[0.0, 0.1, 0.9]]], dtype=torch.float64)
     names = ["[MASK]", "a", "b"]
     tokenizer = SimpleNamespace(
@@ -203,7 +202,7 @@ def test_at_time_zero_there_is_no_exact_belief_and_none_is_shown():
     frames = [frame._replace(t=1000 - 200 * frame.step) for frame in frames_of()]
     frames[0] = frames[0]._replace(probs=frames[1].probs)  # each about its own state, the last one at t = 0
     data = Player(frames, MICRO.tokenizer, process=PROCESS, exact=MICRO.denoiser(PROCESS)).data
-    assert data["shows"] == ["belief", "exact"] and data["asked"] == 4 and frames[5].t == 0
+    assert data["shows"] == ["prediction", "exact"] and data["asked"] == 4 and frames[5].t == 0
     assert all(len(table) % 3 == 0 for table in rows(data["tables"]))
 
 
@@ -220,7 +219,7 @@ def test_points_tell_how_far_they_are_from_their_word():
 
 
 def test_the_data_is_small():
-    """48 steps of 48 tokens, with exact values, by a denoiser that knows nothing: no two beliefs are alike."""
+    """48 steps of 48 tokens, with exact values, by a denoiser that knows nothing: no two predictions are alike."""
     process = masked_diffusion()
     process.vocab_size, process.mask_id = TALES.vocab_size, TALES.mask_id
     rng = generator(0)
@@ -261,18 +260,18 @@ def test_without_masks_the_player_counts_the_words_that_changed():
 def test_player_leaves_a_still_picture_and_its_data_where_widgets_cannot_run():
     player = Player(frames_of(), MICRO.tokenizer, title="Unmask <me>", captions=[f"<{i}>" for i in range(6)])
     data, metadata = player._repr_mimebundle_()
-    assert data["text/plain"] == repr(player) and data["text/html"] == player.strip()
+    assert data["text/plain"] == repr(player) and data["text/html"] == player.still()
     assert "application/vnd.jupyter.widget-view+json" in data
     assert metadata == {"diffkit": {"player": player.data}} and json.loads(json.dumps(metadata)) == metadata
-    assert player.strip().count("<p>") == 1 + 4 and "Unmask &lt;me&gt;" in player.strip()  # the title, four frames
-    assert "&lt;0&gt;" in player.strip() and "&lt;5&gt;" in player.strip(), "the first and the last are among them"
+    assert player.still().count("<p>") == 1 + 4 and "Unmask &lt;me&gt;" in player.still()  # the title, four frames
+    assert "&lt;0&gt;" in player.still() and "&lt;5&gt;" in player.still(), "the first and the last are among them"
     one = Player([next(frames_of())], MICRO.tokenizer)
-    assert one.strip().count("<p>") == 1 + 1 and one.data["moves"] == ""
+    assert one.still().count("<p>") == 1 + 1 and one.data["moves"] == ""
 
 
 def test_a_live_view_gets_the_same_data_and_leaves_nothing_in_the_kernel():
     player = Player(frames_of(), MICRO.tokenizer)
-    first, second = player.view(), player.view()
+    first, second = player.controls(), player.controls()
     assert isinstance(first, PlayerView) and first.model_id != second.model_id, "each is fresh"
     assert first.data == player.data
     assert not first._msg_callbacks.callbacks and not first._trait_notifiers.get("data"), "no callback waits for it"
@@ -284,7 +283,7 @@ def test_player_underlines_what_was_given_and_hides_padding():
     player = Player(frames_of(start), MICRO.tokenizer, fixed=start[0] != MASK)
     pages = [player.page(i) for i in range(len(player.frames))]
     assert "<i>Mia</i>" in pages[0] and "<i>Mia</i>" in pages[-1] and "[PAD]" not in "".join(pages)
-    assert player.data["given"] == "0 2 3 4" and rows(player.data["beliefs"])[0] == []
+    assert player.data["given"] == "0 2 3 4" and rows(player.data["predictions"])[0] == []
     filled = infill(PROCESS, table_denoiser(), start, steps=L, rng=generator(1), order="left_to_right")
     new = MICRO.tokenizer.convert_ids_to_tokens(int(filled[0, 1]))
     assert re.search(rf'<b title="p = 0\.\d\d">{re.escape(new)}</b>', "".join(pages))
@@ -297,7 +296,7 @@ def test_errors_say_what_to_do():
         "no frames to play. Was the generator used up": {"frames": used},
         "one caption for each of 6 frames, got 1": {"captions": ["alone"]},
         "row must be one of the 1 texts in a frame, 0..0, got 1": {"row": 1},
-        r"fixed says of each of 5 tokens .* got \(1, 5\)": {"fixed": torch.zeros(1, L, dtype=torch.bool)},
+        r"fixed marks which of 5 tokens were given.* got \(1, 5\)": {"fixed": torch.zeros(1, L, dtype=torch.bool)},
         "exact needs the process too": {"exact": MICRO.denoiser(PROCESS)},
         "at least 1 millisecond, got 0": {"interval_ms": 0},
         "texts of one shape": {"frames": [*frames, Frame(0, 0.0, TEXTS[:2], TEXTS[:2], None)]},
@@ -315,8 +314,10 @@ def test_players_side_by_side():
     )
     assert repr(pair) == "SideBySide: random, 6 frames | entropy, 6 frames"
     data, metadata = pair._repr_mimebundle_()
-    assert metadata["diffkit"]["player"] == {"players": [player.data for player in pair.players]} == pair.view().data
-    assert data["text/html"] == "".join(player.strip() for player in pair.players)
+    assert (
+        metadata["diffkit"]["player"] == {"players": [player.data for player in pair.players]} == pair.controls().data
+    )
+    assert data["text/html"] == "".join(player.still() for player in pair.players)
 
 
 # ---------------------------------------------------------------------------------- the page, without a kernel or a net
@@ -337,7 +338,7 @@ def opened(chromium, tmp_path):
         css = PlayerView._css
         data = json.dumps(player.data).replace("</", "<\\/")
         path = tmp_path / f"{len(pages)}.html"
-        text = PAGE.format(css=css, script=script, data=data, still=player.strip(), attributes=attributes)
+        text = PAGE.format(css=css, script=script, data=data, still=player.still(), attributes=attributes)
         path.write_text(text, encoding="utf-8")
         page = chromium.new_page(**context)
         page.set_default_timeout(PATIENCE)
@@ -446,7 +447,7 @@ def test_page_tells_what_was_likely_at_a_token(opened):
     page = opened(player)
     details, tokens = page.locator(".dk-details"), page.locator(".dk-token")
     tokens.nth(2).hover()
-    assert "place 3: hidden" in details.inner_text() and "now" in details.locator("caption").inner_text()
+    assert "position 3: hidden" in details.inner_text() and "now" in details.locator("caption").inner_text()
     assert [row.split() for row in details.locator("tbody tr").all_inner_texts()] == [
         [word, f"{p / 1000:.3f}", f"{best / 1000:.3f}"] for word, p, best in table_in(player.data, 0, 2)
     ]
@@ -456,12 +457,12 @@ def test_page_tells_what_was_likely_at_a_token(opened):
     page.keyboard.press("Tab")
     page.keyboard.press("Tab")  # slider, speed, and the whole text is one stop
     page.keyboard.press("Home")
-    for place in range(3):
-        word = player.tokenizer.convert_ids_to_tokens(int(player.frames[-1].tokens[0, place]))
+    for position in range(3):
+        word = player.tokenizer.convert_ids_to_tokens(int(player.frames[-1].tokens[0, position]))
         focused = page.evaluate("document.activeElement.getAttribute('aria-label')")
         assert focused.split(",")[0] == word
         assert details.inner_text().startswith(word) and "when it was revealed" in details.inner_text()
-        first = table_in(player.data, 5, place)[0]
+        first = table_in(player.data, 5, position)[0]
         assert details.locator("tbody tr").first.inner_text().split()[:2] == [first[0], f"{first[1] / 1000:.3f}"]
         page.keyboard.press("ArrowRight")
     assert page.locator('.dk-token[tabindex="0"]').count() == 1
@@ -487,7 +488,7 @@ def test_page_says_of_each_token_what_it_is(opened):
     assert told[2] == ["Mia, just changed", "ran, given", "[PAD], just revealed"]
     assert page.locator(".dk-again").count() == 0 and text_of(page) == "Mia ran ·"
     page.locator(".dk-token").first.hover()
-    assert "Mia place 1: just changed" in page.locator(".dk-details").inner_text()
+    assert "Mia position 1: just changed" in page.locator(".dk-details").inner_text()
 
 
 @in_chromium
@@ -526,7 +527,7 @@ def test_page_shows_hostile_tokens_as_text(opened):
     ids, probs = torch.tensor([[2, 3, 4]]), torch.full((1, 3, 5), 0.2)
     frames = [Frame(0, 1000.0, ids * 0 + 1, ids * 0 + 1, None), Frame(1, 0.0, ids, ids, probs)]
     player = Player(frames, NASTY_TOKENIZER, title="<b>bold</b>", captions=["<i>one</i>", "<i>two</i>"])
-    assert "<script" not in player.strip() and "<img" not in player.strip() and "<b>" not in player.page(0)
+    assert "<script" not in player.still() and "<img" not in player.still() and "<b>" not in player.page(0)
     page = opened(player)
     page.locator(".dk-last").click()
     page.locator(".dk-token").first.hover()

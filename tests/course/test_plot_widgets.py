@@ -13,7 +13,7 @@ import torch
 from toys import MICRO, TEXTS, V
 
 from diffkit.course import plots
-from diffkit.course.widgets import show_source
+from diffkit.course.widgets.source import show_source
 from diffkit.course.widgets.text import HIDDEN, frame_html, token_html, words_of
 from diffkit.data.tokenizer import load_tokenizer
 from diffkit.evaluation.bounds import CountError
@@ -56,7 +56,7 @@ FIGURES = {
     "grouped_bars": lambda: plots.grouped_bars(
         {"exact": {"a": 1.0, "b": 2.0}, "model": {"a": 1.5}}, title="A title", y_label="nats", alt="What it shows"
     ),
-    "belief": lambda: plots.token_probs(
+    "token_probs": lambda: plots.token_probs(
         torch.eye(V)[4] * 0.9 + 0.0125, MICRO.tokenizer, title="A title", alt="What it shows"
     ),
     "heatmap": lambda: plots.heatmap(torch.eye(3), y_label="rows", colour_label="share", **TEXT),

@@ -14,12 +14,12 @@ from diffkit.course.experiments.scaling import (
     Point,
     Prefixes,
     build_point,
+    evaluate_point,
     exact_on_prefixes,
     frontier,
-    judge_point,
+    parameter_counts,
     power_law,
-    recipe,
-    size_of,
+    train_config,
 )
 from diffkit.training.trainer import fit
 
@@ -70,7 +70,7 @@ def test_nobody_on_the_frontier_is_beaten_and_everybody_else_is(runs):
 
 def test_the_exact_denoiser_of_a_prefix_is_that_of_the_language_with_the_rest_hidden():
     model = build_point(SMALL, TALES)
-    gap, exact = judge_point(model, SMALL, TALES)
+    gap, exact = evaluate_point(model, SMALL, TALES)
     assert gap.mean > 6 * gap.standard_error > 0, "an untrained network is far away"
     denoise = exact_on_prefixes(TALES, model, 12)
     x = TALES.sample(2, generator())
@@ -100,9 +100,9 @@ def test_batches_go_on_where_they_were(stories):
 def test_a_point_trains(process):
     point = SMALL._replace(process=process)
     model = build_point(point, TALES)
-    whole, inner = size_of(model)
+    whole, inner = parameter_counts(model)
     assert 0 < inner < whole
-    assert [record.step for record in fit(model, Prefixes(TALES, point, seed=1), recipe(point))] == [1, 2]
+    assert [record.step for record in fit(model, Prefixes(TALES, point, seed=1), train_config(point))] == [1, 2]
 
 
 def test_the_stored_table_is_of_this_design():
@@ -113,4 +113,4 @@ def test_the_stored_table_is_of_this_design():
     for row in rows:
         point = Point(row["process"], *(int(row[name]) for name in Point._fields[1:]))
         assert int(row["tokens"]) == point.steps * 64 * point.length and float(row["gap"]) > 0
-        assert recipe(point).objective == row["objective"]
+        assert train_config(point).objective == row["objective"]

@@ -16,12 +16,13 @@ from ipywidgets.widgets.widget import _instances
 from toys import MASK, MICRO, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
 from diffkit.course import plots
-from diffkit.course.widgets import InfillingBoard, NoiseExplorer, SamplerLab, TrainingDashboard
 from diffkit.course.widgets import dashboard as dashboard_file
-from diffkit.course.widgets.board import _Panel
+from diffkit.course.widgets.board import InfillingBoard, _Panel
 from diffkit.course.widgets.chart import BOTTOM, HEIGHT, LEFT, MAX_POINTS, RIGHT, TOP, WIDTH, Window, chart
-from diffkit.course.widgets.panel import OPEN_AT_ONCE, guarded, heard_while_busy, parts_of
-from diffkit.course.widgets.sampler_lab import THREAD, Settings
+from diffkit.course.widgets.dashboard import TrainingDashboard
+from diffkit.course.widgets.explorer import NoiseExplorer
+from diffkit.course.widgets.panel import OPEN_AT_ONCE, deliver_while_busy, guarded, parts_of
+from diffkit.course.widgets.sampler_lab import THREAD, SamplerLab, Settings
 from diffkit.course.widgets.text import HIDDEN
 from diffkit.data.batches import StoryBatches
 from diffkit.evaluation.samples import marginals, quality
@@ -91,7 +92,7 @@ def text_of(controls):
 @each_widget
 def test_a_widget_leaves_a_still_and_its_words_are_fixed(name):
     one, other = WIDGETS[name](), WIDGETS[name]()
-    bundles = [widget._repr_mimebundle_() for widget in (one, one, other)]
+    bundles = [widget._repr_mimebundle_()[0] for widget in (one, one, other)]
     for bundle in bundles:
         assert "application/vnd.jupyter.widget-view+json" in bundle
         assert bundle["text/plain"] == repr(one) and bundle["text/html"] == bundles[0]["text/html"]
@@ -132,18 +133,18 @@ def test_every_control_has_a_name(name):
 
 
 def test_an_error_becomes_a_sentence_in_the_widget():
-    place = ipw.HTML()
-    with guarded(place):
+    position = ipw.HTML()
+    with guarded(position):
         raise KeyError(NASTY)
-    assert 'role="alert"' in place.value and "KeyError" in place.value
-    assert "&lt;script&gt;" in place.value and "<script" not in place.value
-    with guarded(place):
+    assert 'role="alert"' in position.value and "KeyError" in position.value
+    assert "&lt;script&gt;" in position.value and "<script" not in position.value
+    with guarded(position):
         raise ValueError("Hide a word.")
-    assert "Problem:</b> Hide a word." in place.value
-    with guarded(place):
+    assert "Problem:</b> Hide a word." in position.value
+    with guarded(position):
         pass
-    assert place.value == "", "what was said before is over"
-    with pytest.raises(KeyboardInterrupt), guarded(place):
+    assert position.value == "", "what was said before is over"
+    with pytest.raises(KeyboardInterrupt), guarded(position):
         raise KeyboardInterrupt
 
 
@@ -151,10 +152,10 @@ def test_a_click_goes_where_the_page_sent_it_and_not_to_the_busy_loop():
     """ipykernel 7.4 notes on a comm which loop wrote to it last."""
     button = ipw.Button()
     button.comm._reply_subshell_id = None
-    heard_while_busy(button)
+    deliver_while_busy(button)
     assert not hasattr(button.comm, "_reply_subshell_id")
     button.close()
-    heard_while_busy(button)
+    deliver_while_busy(button)
 
 
 # -------------------------------------------------------------------------------------------------------------- charts
@@ -181,7 +182,7 @@ def test_a_chart_puts_points_where_they_belong():
 
 def test_a_long_line_keeps_few_points_and_both_ends():
     line = [(float(i), 1.0) for i in range(10_007)]
-    svg = chart({"one": line}, Window(0, 10_006, 0, 1), title="t", x_label="x", y_label="y", told="")
+    svg = chart({"one": line}, Window(0, 10_006, 0, 1), title="t", x_label="x", y_label="y", alt="")
     (points,) = numbers(svg)
     assert MAX_POINTS / 2 < len(points) <= MAX_POINTS + 1
     assert points[0][0] == LEFT and points[-1][0] == WIDTH - RIGHT
@@ -202,7 +203,7 @@ def test_noise_explorer_hides_what_the_schedule_says():
             assert f"{schedule.name}: {told}" in page
         counts = [page.count(HIDDEN) for page in pages]
         assert counts == sorted(counts) and (counts[0], counts[-1]) == (0, L), "a hidden token stays hidden"
-        assert pages[5] in one._repr_mimebundle_()["text/html"]
+        assert pages[5] in one.still()
 
 
 def test_noise_explorer_marks_t_on_the_curve_of_the_chosen_schedule():
@@ -211,11 +212,11 @@ def test_noise_explorer_marks_t_on_the_curve_of_the_chosen_schedule():
         for i, t in enumerate(one.times.tolist()):
             svg = one.curves[which][i]
             x, y = map(float, re.search(r'<circle cx="(.*?)" cy="(.*?)"', svg).groups())
-            assert (x, y) == pytest.approx(frame.place(t, float(schedule.gamma(t))), abs=0.06)
+            assert (x, y) == pytest.approx(frame.pixels(t, float(schedule.gamma(t))), abs=0.06)
             assert f"The marker at t = {t:.0f} is at {float(schedule.gamma(t)):.3f}".lower() in svg.lower()
         curve = numbers(svg)[which]
-        places = [frame.place(t, float(schedule.gamma(t))) for t in torch.linspace(0, 1000, len(curve)).tolist()]
-        assert [p for pair in curve for p in pair] == pytest.approx([p for pair in places for p in pair], abs=0.06)
+        positions = [frame.pixels(t, float(schedule.gamma(t))) for t in torch.linspace(0, 1000, len(curve)).tolist()]
+        assert [p for pair in curve for p in pair] == pytest.approx([p for pair in positions for p in pair], abs=0.06)
         assert "2.4" in re.findall(r"<polyline.*?>", svg)[which], "the chosen one is bold"
 
 
@@ -248,7 +249,7 @@ def test_words_of_a_stranger_are_text_and_never_markup():
     tokenizer = SimpleNamespace(
         convert_ids_to_tokens=lambda ids: [words[i] for i in ids], mask_token_id=1, pad_token_id=0
     )
-    shown = NoiseExplorer(torch.tensor([2, 2]), tokenizer, [get_schedule("linear")], points=3)._repr_mimebundle_()
+    shown = NoiseExplorer(torch.tensor([2, 2]), tokenizer, [get_schedule("linear")], points=3)._repr_mimebundle_()[0]
     assert "&lt;script&gt;" in shown["text/html"] and "<script" not in shown["text/html"]
 
 
@@ -263,10 +264,10 @@ def press(controls, name):
     found(controls, ipw.Button, description=name).click()
 
 
-def click(controls, place, mode="hide", word=""):
+def click(controls, position, mode="hide", word=""):
     found(controls, ipw.RadioButtons).value = mode
     found(controls, ipw.Text).value = word
-    word_buttons(controls)[place].click()
+    word_buttons(controls)[position].click()
 
 
 def word_buttons(controls):
@@ -311,8 +312,8 @@ def test_the_board_hides_locks_and_types_and_can_go_back():
 def test_a_locked_word_counts_as_given():
     one = board(hidden=[0, 1, 2])
     state = one.run(one.start, generator(0))
-    for place in (0, 2):
-        state = one.clicked(state, place, "lock")
+    for position in (0, 2):
+        state = one.clicked(state, position, "lock")
     canvas = one.canvas(state)
     assert canvas[[0, 2]].tolist() == [state.written[0], state.written[2]] and canvas[1] == MASK
     again = one.run(state, generator(5))
@@ -323,7 +324,7 @@ def test_a_locked_word_counts_as_given():
 
 @pytest.mark.parametrize("seed", range(4))
 def test_the_boards_numbers_are_those_of_the_language(seed):
-    """log p(missing | given) is a difference of exact log-probabilities; the columns are exact posterior and belief."""
+    """log p(missing | given) is a difference of exact log-probabilities; the columns show posterior and prediction."""
     denoise, hidden = table_denoiser(1), [0, 2]
     one = board(denoise, hidden=hidden)
     state = one.run(one.start, generator(seed))
@@ -340,17 +341,17 @@ def test_the_boards_numbers_are_those_of_the_language(seed):
         exact = (MICRO.log_prob(ids[None]) - MICRO.log_prob(canvas)).item()
         assert told == ("−∞" if exact == -math.inf else f"{exact + 0.0:.2f}")
     assert nats[1] != "−∞", "an exact draw is a story"
-    beliefs = MICRO.posterior(MICRO.seen(canvas))[1][0], PROCESS.log_probs(denoise(canvas, None), canvas).exp()[0]
-    for place in hidden:
-        row = re.search(rf'scope="row">{place + 1}</th><td>(.*?)</td><td>(.*?)</td>', state.result).groups()
-        for told, probs in zip(row[::-1], beliefs, strict=True):
-            ranked = sorted(range(V), key=lambda i: (-round(probs[place, i].item(), 4), i))[:3]  # noqa: B023
-            pairs = zip(words(ranked), (round(probs[place, i].item(), 4) for i in ranked), strict=True)
+    predictions = MICRO.posterior(MICRO.seen(canvas))[1][0], PROCESS.log_probs(denoise(canvas, None), canvas).exp()[0]
+    for position in hidden:
+        row = re.search(rf'scope="row">{position + 1}</th><td>(.*?)</td><td>(.*?)</td>', state.result).groups()
+        for told, probs in zip(row[::-1], predictions, strict=True):
+            ranked = sorted(range(V), key=lambda i: (-round(probs[position, i].item(), 4), i))[:3]  # noqa: B023
+            pairs = zip(words(ranked), (round(probs[position, i].item(), 4) for i in ranked), strict=True)
             assert told.replace("&nbsp;", " ") == ", ".join(f"{word} {p:.2f}" for word, p in pairs if p >= 0.005)
 
 
 def test_the_boards_exact_draws_follow_the_exact_conditional():
-    """Where the model is exact both columns are: the words of one place against its marginal, five deviations wide."""
+    """Where the model is exact both columns are: the words of one position against its marginal, within 5 sigma."""
     one, rng = board(hidden=[0, 1, 2]), generator(3)
     probs = MICRO.posterior(MICRO.seen(one.canvas(one.start)[None]))[1][0, 0]
     n, counts = 50, torch.zeros(2, V)
@@ -363,7 +364,7 @@ def test_the_boards_exact_draws_follow_the_exact_conditional():
 
 
 @pytest.mark.parametrize(
-    ("place", "mode", "word", "told"),
+    ("position", "mode", "word", "told"),
     [
         (0, "type", "dragon", "has no word 'dragon'; nothing was changed"),
         (0, "type", "mia", "Near it are: Mia"),
@@ -374,10 +375,10 @@ def test_the_boards_exact_draws_follow_the_exact_conditional():
         (0, "type", NASTY, "has no word '<script>alert(1)</script>'"),
     ],
 )
-def test_what_cannot_be_done_is_said_on_the_board(place, mode, word, told):
+def test_what_cannot_be_done_is_said_on_the_board(position, mode, word, told):
     controls = board(hidden=[1]).controls()
     before = shown_words(controls)
-    click(controls, place, mode, word)
+    click(controls, position, mode, word)
     alert = [part.value for part in parts_of(controls) if type(part) is ipw.HTML and 'role="alert"' in part.value]
     assert len(alert) == 1 and "<script" not in alert[0]
     assert told.replace("'", "&#x27;").replace("<", "&lt;").replace(">", "&gt;") in alert[0]
@@ -405,14 +406,14 @@ def test_words_that_no_story_holds_are_said_plainly_and_the_model_still_fills():
     click(controls, 0)
     press(controls, "Run")
     told = text_of(controls)
-    assert "no story of the language has the given words in these places" in told and "= −∞ nats" in told
+    assert "no story of the language has the given words at these positions" in told and "= −∞ nats" in told
     assert shown_words(controls)[0].startswith("✎ ") and "nan" not in told
     press(controls, "Undo")
     assert "Hide words, then press Run" in text_of(controls), "the result goes back, too"
 
 
 def test_hidden_places_must_be_words():
-    with pytest.raises(ValueError, match=r"hidden places lie in 0..1, got \[0, 2\]"):
+    with pytest.raises(ValueError, match=r"hidden positions lie in 0..1, got \[0, 2\]"):
         board(ids=TEXTS[0], hidden=[2, 0])
 
 
@@ -449,10 +450,10 @@ def test_the_dashboard_passes_records_on_and_shows_them():
     assert "1,005 tokens/s" in told and "left" not in told
     (curve,) = numbers(one.picture())
     frame = Window(0, 5, 0, 6)
-    places = [frame.place(step, loss) for step, loss in enumerate(smooth, start=1)]
-    assert [p for pair in curve for p in pair] == pytest.approx([p for pair in places for p in pair], abs=0.06)
+    positions = [frame.pixels(step, loss) for step, loss in enumerate(smooth, start=1)]
+    assert [p for pair in curve for p in pair] == pytest.approx([p for pair in positions for p in pair], abs=0.06)
     line = re.search(r'<path d="M[\d.]+ ([\d.]+)H', one.picture())[1]
-    assert float(line) == pytest.approx(frame.place(0, 0.5)[1], abs=0.06) and "exact entropy" in one.picture()
+    assert float(line) == pytest.approx(frame.pixels(0, 0.5)[1], abs=0.06) and "exact entropy" in one.picture()
 
 
 def test_the_dashboard_tells_the_time_left(monkeypatch):
@@ -543,13 +544,13 @@ def test_an_error_of_the_run_is_shown_and_raised():
 
 def test_a_dashboard_shown_during_a_run_follows_it_and_its_still_does_not_change():
     one = dashboard()
-    still = one._repr_mimebundle_()["text/html"]
+    still = one.still()
     for record in one.watch(iter(RECORDS)):
         if record.step == 2:
             late = one.controls()
             assert not found(late, ipw.Button).disabled
     assert "Finished after step 5" in text_of(late)
-    assert one._repr_mimebundle_()["text/html"] == still, "speeds and losses differ from machine to machine"
+    assert one.still() == still, "speeds and losses differ from machine to machine"
     assert "5 steps" in still and 'role="note"' in still
 
 

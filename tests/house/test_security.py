@@ -29,8 +29,11 @@ from diffkit.cli.main import main
 from diffkit.cli.settings import DataSettings, ModelSettings, default_output
 from diffkit.cli.terminal import paragraph
 from diffkit.course import plots
-from diffkit.course.widgets import InfillingBoard, NoiseExplorer, Player, SamplerLab, SideBySide, TrainingDashboard
-from diffkit.course.widgets.player import PlayerView
+from diffkit.course.widgets.board import InfillingBoard
+from diffkit.course.widgets.dashboard import TrainingDashboard
+from diffkit.course.widgets.explorer import NoiseExplorer
+from diffkit.course.widgets.player import Player, PlayerView, SideBySide
+from diffkit.course.widgets.sampler_lab import SamplerLab
 from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import load_corpus
 from diffkit.data.tokenizer import SPECIAL_TOKENS, load_tokenizer
@@ -95,7 +98,7 @@ def pages_of(language):
     lab = SamplerLab(process, language, model=exact, batch=8, batches=1)
     player = player_of(language)
     return {
-        "player": [player.strip(), SideBySide(player, player).strip()],
+        "player": [player.still(), SideBySide(player, player).still()],
         "board": board_pages(language),
         "explorer": [NoiseExplorer(TEXTS[4], language.tokenizer, [schedule], points=2).still()],
         "dashboard": [dashboard.still(), *(part.value for part in controls.children if hasattr(part, "value"))],

@@ -152,7 +152,7 @@ def test_a_story_unmasks_in_the_first_notebook(notebook):
 @in_chromium
 def test_an_exercise_is_filled_in_wrongly_and_then_rightly(notebook):
     page = notebook("00_start_here", runs=False)
-    cell_with(page, "from diffkit import exercises").locator(".cm-content").click()
+    cell_with(page, "start_here as exercises").locator(".cm-content").click()
     page.keyboard.press("ControlOrMeta+Enter")
     cell = cell_with(page, "exercises.check_hidden_tokens")
     said = cell.locator(".jp-OutputArea-output")

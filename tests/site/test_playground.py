@@ -41,7 +41,7 @@ def save(model, tokenizer, folder):
 
 @pytest.fixture(scope="module")
 def micro(tmp_path_factory):
-    """A random network of another shape: no rotation, a tied head, an odd vocabulary, more places than the language."""
+    """A random network of another shape: no rotation, a tied head, an odd vocabulary, more positions than the language."""
     language = load_language("micro")
     process = MaskedDiffusion(language.vocab_size, language.mask_id)
     size = {"hidden_size": 24, "num_layers": 3, "num_heads": 2, "intermediate_size": 40}
@@ -148,14 +148,14 @@ RUN_JS = """({ start, tables, uniforms, how }) => {
 
 
 @in_chromium
-@pytest.mark.parametrize("rule", ["random", "confidence", "left_to_right"])
+@pytest.mark.parametrize("order", ["random", "confidence", "left_to_right"])
 @pytest.mark.parametrize("temperature", [0.0, 0.7, 1.0, 2.0])
 @pytest.mark.parametrize("steps", [1, 14, 20])
 def test_equal_numbers_reveal_equal_tokens(tales_page, order, temperature, steps):
-    """The same beliefs and the same uniform numbers: the same canvas after every step, ties included."""
+    """The same predictions and the same uniform numbers: the same canvas after every step, ties included."""
     L, V, mask_id = 20, 11, 4
     rng = seeded(steps)
-    tables = torch.randn(steps, 1, L, V, generator=rng).round(decimals=1)  # rounded: equal beliefs are common
+    tables = torch.randn(steps, 1, L, V, generator=rng).round(decimals=1)  # rounded: equal predictions are common
     tables[:, :, ::3] = tables[:, :, :1]
     start = torch.where(torch.arange(L)[None] % 4 == 1, 7, mask_id)
     coming = iter(tables)
@@ -165,7 +165,7 @@ def test_equal_numbers_reveal_equal_tokens(tales_page, order, temperature, steps
     )  # fmt: skip
     expected = [frame.tokens[0].tolist() for frame in frames][1:]
     uniforms = torch.rand(2 * L * steps, generator=seeded(5), dtype=torch.float64).tolist()
-    how = {"maskId": mask_id, "temperature": temperature, "rule": order}
+    how = {"maskId": mask_id, "temperature": temperature, "order": order}
     given = {"start": start[0].tolist(), "tables": tables.flatten(1).tolist(), "uniforms": uniforms, "how": how}
     assert tales_page.evaluate(RUN_JS, given) == expected
     assert mask_id not in expected[-1]
@@ -174,14 +174,14 @@ def test_equal_numbers_reveal_equal_tokens(tales_page, order, temperature, steps
 @in_chromium
 @pytest.mark.parametrize("name", ["tales", "micro"])
 def test_the_exact_language_is_ours(request, name):
-    """log p of visible tokens, and what could stand at each place; a canvas outside the language has neither."""
+    """log p of visible tokens, and what could stand at each position; a canvas outside the language has neither."""
     page, language = request.getfixturevalue(f"{name}_page"), load_language(name)
     xt = canvases(language, n=3)
     ask = """rows => rows.map(ids => [playground.writer.language.logProb(ids),
       ids.map((_, i) => playground.writer.language.posterior(ids, i)).map(row => row && Array.from(row))])"""
     for ids, (log_p, rows) in zip(xt, page.evaluate(ask, xt.tolist()), strict=True):
         assert log_p == pytest.approx(language.log_prob(ids[None]).item(), abs=1e-9)
-        alone = ids.repeat(len(ids), 1).fill_diagonal_(language.mask_id)  # row i: place i hidden
+        alone = ids.repeat(len(ids), 1).fill_diagonal_(language.mask_id)  # row i: position i hidden
         total, probs = language.posterior(language.seen(alone))
         for i, row in enumerate(rows):
             assert (row is None) == (total[i] == -torch.inf)
@@ -194,7 +194,7 @@ def test_the_page_and_its_recipe_write_the_same_story(tales_page, capsys):
     page = tales_page
     page.locator("#steps").fill("12")
     page.locator("#temperature").fill("0.8")
-    page.locator("#rule").select_option("confidence")
+    page.locator("#order").select_option("confidence")
     page.locator("#seed").fill("7")
     page.locator("#hide-all").click()
     for _ in range(12):
@@ -253,14 +253,14 @@ def test_a_story_unmasks_pauses_and_goes_on(chromium, site):
 
 @in_chromium
 def test_words_are_hidden_locked_and_refilled(chromium, site):
-    """Only hidden places are written anew; locked ones outlive Hide all; a click on a hidden one fills it alone."""
+    """Only hidden positions are written anew; locked ones outlive Hide all; a click on a hidden one fills it alone."""
     with opened(chromium, site) as page:
         page.locator("#steps").fill("1")
         page.locator("#step").click()
         story, mask_id = canvas_of(page), 1
         tokens = page.locator(".token")
-        for place in (0, 3):
-            tokens.nth(place).click()
+        for position in (0, 3):
+            tokens.nth(position).click()
         assert [i for i, id in enumerate(canvas_of(page)) if id == mask_id] == [0, 3]
         assert page.locator("#go").inner_text() == "Refill 2"
         page.locator("#step").click()
@@ -281,7 +281,7 @@ def test_words_are_hidden_locked_and_refilled(chromium, site):
 
 @in_chromium
 def test_the_keyboard_is_enough(chromium, site):
-    """Tab reaches everything, arrows move in the canvas, Enter and Space hide, L locks, beliefs follow the focus."""
+    """Tab reaches everything, arrows move in the canvas, Enter and Space hide, L locks, predictions follow the focus."""
     with opened(chromium, site) as page:
         press = page.keyboard.press
         page.locator("#steps").focus()
@@ -295,9 +295,9 @@ def test_the_keyboard_is_enough(chromium, site):
             if page.evaluate("document.activeElement.classList.contains('token')"):
                 break
         press("ArrowRight")
-        press("ArrowDown")  # place 9 of a grid eight wide
-        page.wait_for_function("document.getElementById('belief-place').textContent.startsWith('Place 10,')")
-        assert page.locator("#belief tbody tr").count() == 5
+        press("ArrowDown")  # position 9 of a grid eight wide
+        page.wait_for_function("document.getElementById('prediction-position').textContent.startsWith('Position 10,')")
+        assert page.locator("#prediction tbody tr").count() == 5
         press("Enter")
         press("ArrowLeft")
         press("Space")
@@ -312,7 +312,7 @@ def test_the_keyboard_is_enough(chromium, site):
 
 @in_chromium
 def test_beliefs_are_the_models_and_the_exact_ones(tales_page):
-    """The percentages of the table are the model's softmax with that place hidden, and the exact posterior."""
+    """The percentages of the table are the model's softmax with that position hidden, and the exact posterior."""
     page, language, model = tales_page, load_language("tales"), load_model(SHIPPED)
     ids = language.sample(1, seeded(2))
     page.locator("#temperature").fill("1")
@@ -320,12 +320,12 @@ def test_beliefs_are_the_models_and_the_exact_ones(tales_page):
         "ids => { playground.writer.change(ids, ids.map(() => false)); playground.render(); }", ids[0].tolist()
     )
     page.locator(".token").nth(4).hover()
-    page.wait_for_function("document.getElementById('belief-place').textContent.startsWith('Place 5,')")
+    page.wait_for_function("document.getElementById('prediction-position').textContent.startsWith('Position 5,')")
     given = ids.index_fill(1, torch.tensor([4]), language.mask_id)
     with torch.no_grad():
         best = model(given, 0.0)[0, 4].softmax(-1).topk(5)
     exact = language.posterior(language.seen(given))[1][0, 4]
-    rows = [row.split() for row in page.locator("#belief tbody tr").all_inner_texts()]
+    rows = [row.split() for row in page.locator("#prediction tbody tr").all_inner_texts()]
     for (word, shown, true), p, v in zip(rows, best.values, best.indices, strict=True):
         assert word == language.tokenizer.convert_ids_to_tokens(v.item())
         for text, number in ((shown, p), (true, exact[v])):
@@ -341,7 +341,7 @@ def test_no_serious_accessibility_problem_in_light_and_dark(chromium, site):
         page.locator("#step").click()
         page.locator(".token:not(.hidden)").first.focus()
         page.keyboard.press("l")
-        page.wait_for_selector("#belief tbody tr")
+        page.wait_for_selector("#prediction tbody tr")
         for theme in ("light", "dark"):
             page.emulate_media(color_scheme=theme)
             grounds[theme] = page.evaluate("getComputedStyle(document.body).backgroundColor")

@@ -1,4 +1,4 @@
-"""How an exercise is checked: fresh random cases, and a counterexample in the learner's own terms.
+"""How an exercise is checked: fresh random cases, and a counterexample in the terms of the exercise.
 
 A check takes the learner's function and returns a Verdict, which a cell shows by ending on the call. An untouched
 stub (it returns `...` or nothing, or raises NotImplementedError) is "not attempted yet", so a notebook still runs from
@@ -28,7 +28,7 @@ class Verdict(NamedTuple):
 
 
 class Wrong(Exception):
-    """Raised inside a check with what is wrong, said to the learner."""
+    """Raised inside a check with what is wrong, for the learner."""
 
 
 class Untouched(Exception):
@@ -156,7 +156,7 @@ def not_these(mine: Tensor, slips: dict[str, Tensor]) -> None:
 
 
 def first_off(mine: Tensor, want: Tensor, by: float) -> int | None:
-    """The first place (n,) where an answer is off by more than `by`; None if there is none."""
+    """The first index of (n,) where an answer is off by more than `by`; None if there is none."""
     off = ((mine - want).abs() > by).nonzero()
     return int(off[0]) if len(off) else None
 

@@ -1,4 +1,4 @@
-"""The leaderboard: one ruler for all methods, with the trained network and with the exact denoiser in its place."""
+"""The leaderboard: all methods measured alike, with the trained network and with the exact denoiser."""
 
 from __future__ import annotations
 
@@ -35,36 +35,36 @@ TITLES = {  # every row, by the name of its file in configs/leaderboard and of i
     "plaid": "Plaid",
 }
 STEPS = (8, 16, 32, 64)  # network calls that a text may take
-BATCH = 64  # texts that are timed together
+BATCH = 64  # texts timed together
 
 
 class Likelihood(NamedTuple):
     """Where the nats go, each per token: the bound is entropy + slack + gap, up to chance."""
 
     excess: Estimate  # the network's bound above the truth, text by text
-    gap: Estimate  # the network's bound above the exact denoiser's, same texts and noise: what the model does not know
-    slack: Estimate  # the exact denoiser's bound above the truth: what the method itself costs
+    gap: Estimate  # the network's bound above the exact denoiser's, same texts and noise: the model's error
+    slack: Estimate  # the exact denoiser's bound above the truth: the method's cost
 
 
 @torch.no_grad()
 def likelihood(
     process: Process, denoise: Denoise, language: StoryLanguage, n: int, *, seed: int, draws: int = 16
 ) -> Likelihood:
-    """Judge a denoiser by its bound on n fresh stories, each corrupted `draws` times; `seed` decides both."""
+    """The bound of a denoiser on n fresh stories, each corrupted `draws` times; `seed` decides both."""
     x0 = language.sample(n, Generator().manual_seed(seed))
     own, best = (
-        sequence_bounds(process, who, x0, rng=Generator().manual_seed(seed + 1), draws=draws)
-        for who in (denoise, language.denoiser(process))
+        sequence_bounds(process, each, x0, rng=Generator().manual_seed(seed + 1), draws=draws)
+        for each in (denoise, language.denoiser(process))
     )
     truth = -language.log_prob(x0)
     return Likelihood(*(mean_of(nats) / language.length for nats in (own - truth, own - best, best - truth)))
 
 
-class Written(NamedTuple):
-    """Texts of one denoiser, judged exactly."""
+class SampleScores(NamedTuple):
+    """Scores of the texts of one denoiser and sampler."""
 
-    who: str  # "trained" or "exact"
-    way: str  # a reveal rule, a sampler of word vectors, or "ancestral": the process's own step
+    denoiser: str  # "trained" or "exact"
+    sampler: str  # an unmasking order, "ddpm" or "ddim", or "ancestral": the process's own step
     steps: int
     n: int
     valid: float  # share of texts that are stories
@@ -75,79 +75,94 @@ class Written(NamedTuple):
     plot_kl_floor: float | None  # what as many true stories show on average
 
 
-def ways_of(process: Process) -> tuple[str, ...]:
-    """How its texts can be made in a given number of calls, its paper's own way first."""
+def samplers_of(process: Process) -> tuple[str, ...]:
+    """Its samplers, the one of its paper first."""
     if isinstance(process, EmbeddingDiffusion):
         return ("ddpm", "ddim")
     return ("ancestral", "random") if process.default_order == "random" else ("ancestral",)
 
 
 def steps_of(process: Process, L: int) -> tuple[int, ...]:
-    """Numbers of calls to try; one after the other means as many calls as places."""
+    """Numbers of calls to try; left to right it is one per position."""
     return (L,) if isinstance(process, Autoregressive) else STEPS
 
 
-def texts(process: Process, denoise: Denoise, way: str, *, n: int, L: int, steps: int, rng: Generator) -> Tensor:
-    """New texts (n, L), made in this way, a batch at a time."""
+def sample_texts(
+    process: Process, denoise: Denoise, sampler: str, *, n: int, L: int, steps: int, rng: Generator
+) -> Tensor:
+    """New texts (n, L), a batch at a time."""
     known = MOVERS if isinstance(process, EmbeddingDiffusion) else ("ancestral", *UNMASKING_ORDERS)
-    if way not in known:
-        raise ValueError(f"texts: the ways of {type(process).__name__} are {sorted(known)}, got {way!r}.")
+    if sampler not in known:
+        raise ValueError(
+            f"sample_texts: the samplers of {type(process).__name__} are {sorted(known)}, got {sampler!r}."
+        )
     if isinstance(process, EmbeddingDiffusion):
         process = copy.copy(process)  # the same words and weights
-        process.sampler = way
-    order = way if way in UNMASKING_ORDERS else "ancestral"
+        process.sampler = sampler
+    order = sampler if sampler in UNMASKING_ORDERS else "ancestral"
     return sample_many(process, denoise, n=n, length=L, steps=steps, rng=rng, order=order)
 
 
-def judged(
-    who: str, process: Process, denoise: Denoise, language: StoryLanguage, *, way: str, steps: int, n: int, seed: int
-) -> Written:
-    """Make n texts and judge them; the seed decides the texts."""
+def score_samples(
+    name: str,
+    process: Process,
+    denoise: Denoise,
+    language: StoryLanguage,
+    *,
+    sampler: str,
+    steps: int,
+    n: int,
+    seed: int,
+) -> SampleScores:
+    """Sample n texts and score them; `name` is the denoiser's."""
     rng, L = Generator().manual_seed(seed), language.length
-    found = quality(language, texts(process, denoise, way, n=n, L=L, steps=steps, rng=rng))
+    found = quality(language, sample_texts(process, denoise, sampler, n=n, L=L, steps=steps, rng=rng))
     some = {name: value if math.isfinite(value) else None for name, value in found._asdict().items()}
-    return Written(who, way, steps, n, **some)  # type: ignore[arg-type]
+    return SampleScores(name, sampler, steps, n, **some)  # type: ignore[arg-type]
 
 
-def seconds_a_text(process: Process, denoise: Denoise, L: int, *, steps: int) -> float:
+def seconds_per_text(process: Process, denoise: Denoise, L: int, *, steps: int) -> float:
     """Wall time of a batch of 64 texts over 64, on this machine, now; compare only what was timed side by side."""
     rng = Generator().manual_seed(0)
     started = time.perf_counter()
     if isinstance(process, Autoregressive):
         process.write(CachedDenoiser(denoise), process.prior(BATCH, L, rng), rng)  # type: ignore[arg-type]
     else:
-        texts(process, denoise, ways_of(process)[0], n=BATCH, L=L, steps=steps, rng=rng)
+        sample_texts(process, denoise, samplers_of(process)[0], n=BATCH, L=L, steps=steps, rng=rng)
     return (time.perf_counter() - started) / BATCH
 
 
 class Row(NamedTuple):
-    """One training run of one method, judged."""
+    """One training run of one method, and its scores."""
 
     name: str  # of its config
     seed: int  # of its training
     settings: dict[str, Any]  # all of them, as trained
     parameters: int
     tokens: int  # read in training, padding included
-    minutes: float  # of training, one thread, with other work beside it
-    curve: list[tuple[int, float]]  # held-out bound on the way: (step, nats a token)
+    minutes: float  # of training on one thread of a shared machine
+    curve: list[tuple[int, float]]  # held-out bound during training: (step, nats a token)
     weights: str  # SHA-256 of model.safetensors
     likelihood: Likelihood
-    samples: list[Written]
+    samples: list[SampleScores]
     seconds: float | None = None  # per text in 16 steps, one thread; all rows timed side by side
 
     def title(self) -> str:
         """Its name in tables and figures."""
         return TITLES[self.name]
 
-    def written(self, who: str, way: str) -> list[Written]:
-        """Its texts made in one way, few steps first."""
-        return sorted((each for each in self.samples if (each.who, each.way) == (who, way)), key=lambda s: s.steps)
+    def scores(self, denoiser: str, sampler: str) -> list[SampleScores]:
+        """The scores of one denoiser and sampler, few steps first."""
+        return sorted(
+            (each for each in self.samples if (each.denoiser, each.sampler) == (denoiser, sampler)),
+            key=lambda s: s.steps,
+        )
 
 
 class Board(NamedTuple):
-    """All rows, and how they were judged."""
+    """All rows, and the settings of their evaluation."""
 
-    judging: dict[str, Any]
+    evaluation: dict[str, Any]
     rows: list[Row]
 
 
@@ -157,12 +172,12 @@ def read_board(path: Path) -> Board:
         return Board({}, [])
     stored = json.loads(path.read_text(encoding="utf-8"))
     rows = [_row(each) for each in stored["rows"]]
-    return Board(stored["judging"], sorted(rows, key=lambda row: ([*TITLES].index(row.name), row.seed)))
+    return Board(stored["evaluation"], sorted(rows, key=lambda row: ([*TITLES].index(row.name), row.seed)))
 
 
 def _row(stored: dict[str, Any]) -> Row:
     found = Likelihood(**{name: Estimate(**value) for name, value in stored["likelihood"].items()})
-    samples = [Written(**each) for each in stored["samples"]]
+    samples = [SampleScores(**each) for each in stored["samples"]]
     curve = [(step, nats) for step, nats in stored["curve"]]
     return Row(**stored | {"likelihood": found, "samples": samples, "curve": curve})
 
@@ -175,7 +190,7 @@ def as_json(board: Board) -> str:
         | {"samples": [each._asdict() for each in row.samples]}
         for row in board.rows
     ]
-    return json.dumps({"judging": board.judging, "rows": rows}, indent=1) + "\n"
+    return json.dumps({"evaluation": board.evaluation, "rows": rows}, indent=1) + "\n"
 
 
 def columns(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
@@ -189,23 +204,23 @@ def columns(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
 
 
 def by_likelihood(rows: Sequence[Row]) -> str:
-    """The board by nats per token above the entropy, the nearest to the truth first."""
+    """The board by nats per token above the entropy, the best first."""
     nearest = sorted(rows, key=lambda row: row.likelihood.excess.mean)
     lines = [[row.title(), f"{row.parameters:,}", *map(str, row.likelihood)] for row in nearest]
     return columns(["nats a token", "parameters", "above the entropy", "model", "method"], lines)
 
 
 def by_samples(rows: Sequence[Row], what: str = "valid") -> str:
-    """What texts show in 8, 16, 32, 64 calls (the twin: one a place), trained and exact: "valid" or "plot_kl"."""
+    """Scores with 8, 16, 32, 64 calls (left to right: one per position), trained and exact: "valid" or "plot_kl"."""
     if what not in ("valid", "plot_kl"):
         raise ValueError(f"by_samples: what must be 'valid' or 'plot_kl', got {what!r}.")
     lines = []
     for row in rows:
-        for way in dict.fromkeys(each.way for each in row.samples):
-            for who in ("trained", "exact"):
-                found = {each.steps: getattr(each, what) for each in row.written(who, way)}
+        for sampler in dict.fromkeys(each.sampler for each in row.samples):
+            for denoiser in ("trained", "exact"):
+                found = {each.steps: getattr(each, what) for each in row.scores(denoiser, sampler)}
                 found = found if len(found) > 1 else dict.fromkeys(STEPS[-1:], next(iter(found.values()), None))
-                lines.append([f"{row.title()}, {way}", who, *(_cell(found.get(n), what) for n in STEPS)])
+                lines.append([f"{row.title()}, {sampler}", denoiser, *(_cell(found.get(n), what) for n in STEPS)])
     return columns([what, "", *(f"{n} steps" for n in STEPS)], lines)
 
 

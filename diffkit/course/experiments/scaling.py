@@ -1,4 +1,4 @@
-"""Scaling: one training run as a point, judged against the known entropy, and a power law through many points."""
+"""Scaling: one training run as a point, its gap to the known entropy, and a power law through many points."""
 
 from __future__ import annotations
 
@@ -25,7 +25,7 @@ from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training.config import Curriculum, TrainConfig
 
-BATCH, JUDGED, DRAWS = 64, 512, 8  # stories in a batch; fresh stories a point is judged on; maskings of each
+BATCH, EVALUATED, DRAWS = 64, 512, 8  # stories in a batch; fresh stories of an evaluation; maskings of each
 
 
 class Point(NamedTuple):
@@ -44,7 +44,7 @@ class Point(NamedTuple):
 
 
 class Prefixes:
-    """Fresh stories without end, or the same finite set again and again, cut to their first tokens."""
+    """Endless fresh stories, or the same finite set again and again, cut to their first tokens."""
 
     def __init__(self, language: StoryLanguage, point: Point, seed: int):
         self.language, self.length, self.seed, self.position = language, point.length, seed, 0
@@ -65,11 +65,11 @@ class Prefixes:
         return self.language.sample(BATCH, rng)[:, : self.length]
 
     def state_dict(self) -> dict[str, Any]:
-        """Where it stands."""
+        """The position in the data."""
         return {"position": self.position, "finite": self.finite and self.finite.state_dict()}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Go on from there."""
+        """Go on from that position."""
         self.position = state["position"]
         if self.finite is not None:
             self.finite.load_state_dict(state["finite"])
@@ -81,9 +81,9 @@ def check_process(point: Point, where: str) -> None:
         raise ValueError(f"{where}: process must be 'mdlm' or 'autoregressive', got {point.process!r}.")
 
 
-def recipe(point: Point) -> TrainConfig:
-    """The same recipe for every point of a process: the shipped models', in shorter runs."""
-    check_process(point, "recipe")
+def train_config(point: Point) -> TrainConfig:
+    """The same settings for every point of a process: the shipped models', in shorter runs."""
+    check_process(point, "train_config")
     common = TrainConfig(
         steps=point.steps, optimizer="muon", lr=0.003, muon_lr=0.01, warmup=50, decay=0.5, ema=0.99, save_every=200
     )
@@ -115,9 +115,9 @@ def exact_on_prefixes(language: StoryLanguage, model: DiffusionModel, length: in
     return denoise
 
 
-def judge_point(model: DiffusionModel, point: Point, language: StoryLanguage) -> tuple[Estimate, float]:
+def evaluate_point(model: DiffusionModel, point: Point, language: StoryLanguage) -> tuple[Estimate, float]:
     """The gap to the exact denoiser and the exact loss, both in nats per token."""
-    x0 = language.sample(JUDGED, Generator().manual_seed(777))
+    x0 = language.sample(EVALUATED, Generator().manual_seed(777))
     prefix = x0[:, : point.length]
     exact = exact_on_prefixes(language, model, point.length)
     gap = paired_gap(
@@ -128,8 +128,8 @@ def judge_point(model: DiffusionModel, point: Point, language: StoryLanguage) ->
     return gap / point.length, -language.log_prob(hidden).mean().item() / point.length
 
 
-def size_of(model: DiffusionModel) -> tuple[int, int]:
-    """Trained numbers of a model: all of them, and those between the tables of words and the head."""
+def parameter_counts(model: DiffusionModel) -> tuple[int, int]:
+    """Parameters of a model: all of them, and those between the embeddings and the head."""
     network = model.denoiser
     parts = [network.token_embedding.weight, network.position_embedding.weight, network.head_bias]
     parts += [] if network.head is None else [network.head.weight]
@@ -168,7 +168,7 @@ def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
 
 
 def frontier(compute: Sequence[float], gap: Sequence[float]) -> list[int]:
-    """Which runs no cheaper run beats, in order of compute: places in the lists."""
+    """Indices of the runs that no cheaper run beats, in order of compute."""
     if len(compute) != len(gap):
         raise ValueError(f"frontier: needs a gap for each run, got {len(compute)} of compute and {len(gap)} gaps.")
     order, best = sorted(range(len(compute)), key=lambda i: (compute[i], gap[i])), math.inf

@@ -1,16 +1,8 @@
-"""Things to play with in a notebook: few, and quiet until touched."""
+"""Interactive displays for notebooks."""
 
-try:
-    from diffkit.course.widgets.board import InfillingBoard
-    from diffkit.course.widgets.dashboard import TrainingDashboard
-    from diffkit.course.widgets.explorer import NoiseExplorer
-    from diffkit.course.widgets.player import Player, SideBySide
-    from diffkit.course.widgets.sampler_lab import SamplerLab
-    from diffkit.course.widgets.source import Source, show_source
-except ModuleNotFoundError as missing:
-    raise ModuleNotFoundError(
-        f"diffkit.course.widgets needs {missing.name}: pip install 'diffkit[notebooks]'.", name=missing.name
-    ) from missing
+from importlib.util import find_spec
 
-__all__ = ["InfillingBoard", "NoiseExplorer", "Player", "SamplerLab", "SideBySide", "Source", "TrainingDashboard"]
-__all__ += ["show_source"]
+for _needed in ("anywidget", "ipywidgets"):
+    if find_spec(_needed) is None:
+        message = f"diffkit.course.widgets needs {_needed}: pip install 'diffkit[notebooks]'."
+        raise ModuleNotFoundError(message, name=_needed)

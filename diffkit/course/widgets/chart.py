@@ -1,4 +1,4 @@
-"""Small line charts as inline SVG: sharp, light and dark, no library, and a text for those who cannot see them."""
+"""Small line charts as inline SVG for the live widgets: the page's own colours, and redrawn in under a millisecond."""
 
 from __future__ import annotations
 
@@ -23,7 +23,7 @@ class Window(NamedTuple):
     y_low: float
     y_high: float
 
-    def place(self, x: float, y: float) -> tuple[float, float]:
+    def pixels(self, x: float, y: float) -> tuple[float, float]:
         """Pixels of a point; what lies outside goes to the edge."""
         across = min(1.0, max(0.0, (x - self.x_low) / (self.x_high - self.x_low or 1)))
         up = min(1.0, max(0.0, (y - self.y_low) / (self.y_high - self.y_low or 1)))
@@ -37,14 +37,14 @@ def chart(
     title: str,
     x_label: str,
     y_label: str,
-    told: str,
+    alt: str,
     bold: str = "",
     level: tuple[str, float] | None = None,
     marker: tuple[float, float] | None = None,
 ) -> str:
     """A line chart as one <svg> element, the same text for the same numbers.
 
-    Args: lines: name -> points; told: what the picture shows, for screen readers and on hovering; bold: the line that
+    Args: lines: name -> points; alt: what the picture shows, for screen readers and on hovering; bold: the line that
           matters; level: a named horizontal line; marker: a point with a ring around it.
     """
     inner = _axes(frame, x_label, y_label)
@@ -52,15 +52,15 @@ def chart(
     for points, look in zip(lines.values(), looks, strict=True):
         inner += _path(points, frame, *look)
     if level:
-        (x, y), (end, _) = frame.place(frame.x_low, level[1]), frame.place(frame.x_high, level[1])
+        (x, y), (end, _) = frame.pixels(frame.x_low, level[1]), frame.pixels(frame.x_high, level[1])
         inner += f'<path d="M{x:.1f} {y:.1f}H{end:.1f}" stroke="currentColor" stroke-dasharray="4 3"/>'
         inner += f'<text x="{end:.1f}" y="{y - 3:.1f}" text-anchor="end">{html.escape(level[0])}</text>'
     if marker:
-        x, y = frame.place(*marker)
+        x, y = frame.pixels(*marker)
         inner += f'<path d="M{x:.1f} {y:.1f}V{HEIGHT - BOTTOM}" stroke="currentColor" stroke-dasharray="2 2"/>'
         inner += f'<circle cx="{x:.1f}" cy="{y:.1f}" r="5" fill="{LOOKS[1][0]}" stroke="currentColor"/>'
     inner += _legend(list(lines), looks)
-    words = html.escape(f"{title}. {told}")
+    words = html.escape(f"{title}. {alt}")
     return (
         f'<svg class="dk-chart" role="img" aria-label="{words}" viewBox="0 0 {WIDTH} {HEIGHT}" '
         f'style="max-width:{WIDTH}px;width:100%" fill="none" font-family="sans-serif" font-size="11">'
@@ -72,8 +72,8 @@ def chart(
 def _path(points: Line, frame: Window, colour: str, dashes: str, width: float) -> str:
     every = math.ceil(len(points) / MAX_POINTS) or 1
     kept = [*points[::every], *([] if (len(points) - 1) % every == 0 else points[-1:])]
-    told = " ".join("{:.1f},{:.1f}".format(*frame.place(x, y)) for x, y in kept)
-    return f'<polyline points="{told}" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes}"/>'
+    corners = " ".join("{:.1f},{:.1f}".format(*frame.pixels(x, y)) for x, y in kept)
+    return f'<polyline points="{corners}" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes}"/>'
 
 
 def _axes(frame: Window, x_label: str, y_label: str) -> str:
@@ -82,7 +82,7 @@ def _axes(frame: Window, x_label: str, y_label: str) -> str:
     for share in (0, 0.5, 1):
         x = frame.x_low + share * (frame.x_high - frame.x_low)
         y = frame.y_low + share * (frame.y_high - frame.y_low)
-        left, top = frame.place(x, y)
+        left, top = frame.pixels(x, y)
         anchor = "middle" if share < 1 else "end"
         inner += f'<text x="{left:.1f}" y="{bottom + 13}" text-anchor="{anchor}">{x:g}</text>'
         inner += f'<text x="{LEFT - 5}" y="{top + 4:.1f}" text-anchor="end">{y:.3g}</text>'
@@ -93,7 +93,7 @@ def _axes(frame: Window, x_label: str, y_label: str) -> str:
 
 
 def _legend(names: list[str], looks: list[tuple[str, str, float]]) -> str:
-    """Names of the lines, in a row above them, each beside a piece of its line."""
+    """Names of the lines, in a row above them, each next to a piece of its line."""
     inner, x = "", LEFT
     for name, (colour, dashes, width) in zip(names, looks, strict=True):
         inner += f'<path d="M{x} 10h24" stroke="{colour}" stroke-width="{width}" stroke-dasharray="{dashes}"/>'

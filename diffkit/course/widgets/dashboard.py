@@ -1,4 +1,4 @@
-"""The training dashboard: the records of a run as a live curve beside the exact entropy, and a stop button."""
+"""The training dashboard: the records of a run as a live curve with the exact entropy, and a stop button."""
 
 from __future__ import annotations
 
@@ -11,10 +11,9 @@ from time import perf_counter
 from typing import Any
 
 import ipywidgets as ipw
-from IPython.display import DisplayObject
 
 from diffkit.course.widgets.chart import Window, chart
-from diffkit.course.widgets.panel import LOOK, OPEN_AT_ONCE, Displays, alert_html, heard_while_busy, panel_html
+from diffkit.course.widgets.panel import LOOK, OPEN_AT_ONCE, Display, alert_html, deliver_while_busy, panel_html
 from diffkit.training.trainer import Record
 
 REDRAW_SECONDS = 0.5
@@ -22,15 +21,15 @@ SAMPLES_SHOWN = 5
 RECENT = 50  # steps whose mean time tells how much is left
 
 
-class TrainingDashboard(DisplayObject):
-    """Watch a run: display this, then loop over `dashboard.watch(fit(...))` in place of `fit(...)`.
+class TrainingDashboard(Display):
+    """Watch a run: display this, then loop over `dashboard.watch(fit(...))` instead of `fit(...)`.
 
-    Curve (smoothed as `plot.smoothed` does), texts, tokens per second and time left follow the records; the stop button
+    Curve (smoothed by `plots.smoothed`), texts, tokens per second and time left follow the records; the stop button
     ends the run after the current step, as leaving the loop does, so a checkpoint is written and a resumed run goes on
     bit for bit. Where a page's buttons cannot reach a busy kernel, interrupting the kernel stops as cleanly.
 
-    Args: steps: of the whole run; entropy: exact, nats per token, for the line to stand beside; samples: asked every
-          `every` steps for a text to show, with the record; keep: how slowly the smoothing forgets, per step.
+    Args: steps: of the whole run; entropy: exact, nats per token, drawn as a line; samples: called every
+          `every` steps with the record for a text to show; keep: decay of the smoothing per step.
     """
 
     def __init__(
@@ -49,7 +48,7 @@ class TrainingDashboard(DisplayObject):
             )
         self.steps, self.entropy, self.samples, self.every = steps, entropy, samples, every
         self.keep, self.title = keep, title
-        self.displays, self._views = Displays(), deque[_View](maxlen=OPEN_AT_ONCE)
+        self._views = deque[_View](maxlen=OPEN_AT_ONCE)
         self._stop, self._is_running = threading.Event(), False
         self._reset()
 
@@ -65,7 +64,7 @@ class TrainingDashboard(DisplayObject):
     def watch(self, records: Iterable[Record]) -> Iterator[Record]:
         """The same records, shown as they pass; ends early where the stop button was pressed.
 
-        An error of the run is shown in the dashboard and raised again: whoever loops has to know.
+        An error of the run is shown in the dashboard and raised again: the caller has to know.
         """
         self._reset()
         self._run(True)
@@ -142,11 +141,11 @@ class TrainingDashboard(DisplayObject):
         """The curve so far as SVG."""
         losses = [loss for _, loss in self._curve]
         finite = [loss for loss in [*losses, self.entropy or 0.0, 1.0] if math.isfinite(loss)]
-        told = f"After {len(losses)} steps: {losses[-1]:.2f} nats per token." if losses else "No step yet."
+        alt = f"After {len(losses)} steps: {losses[-1]:.2f} nats per token." if losses else "No step yet."
         return LOOK + chart(
             {"training loss, smoothed": self._curve},
             Window(0, self.steps, 0, math.ceil(max(finite))),
-            title=self.title, x_label="step", y_label="nats per token", told=told, bold="training loss, smoothed",
+            title=self.title, x_label="step", y_label="nats per token", alt=alt, bold="training loss, smoothed",
             level=None if self.entropy is None else ("exact entropy per token", self.entropy),
         )  # fmt: skip
 
@@ -161,7 +160,7 @@ class TrainingDashboard(DisplayObject):
         view = _View(self)
         self._views.append(view)
         self._draw()
-        return self.displays.add(view.box)
+        return self.opened(view.box)
 
     def still(self) -> str:
         """What a page without a kernel shows: the frame and the line, and nothing that differs between two runs."""
@@ -171,9 +170,6 @@ class TrainingDashboard(DisplayObject):
 
     def __repr__(self) -> str:
         return f"TrainingDashboard: {self.title}, {self.steps:,} steps"
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return self.controls()._repr_mimebundle_() | {"text/plain": repr(self), "text/html": self.still()}
 
 
 class _View:
@@ -189,4 +185,4 @@ class _View:
         """Listen to the button while there is a run to stop, and not longer."""
         self.button.on_click(dashboard.stop, remove=not dashboard._is_running)
         self.button.disabled = not dashboard._is_running
-        heard_while_busy(self.button)
+        deliver_while_busy(self.button)

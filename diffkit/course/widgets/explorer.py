@@ -1,19 +1,17 @@
-"""The noise explorer: a sentence under a slider over t and a choice of schedules, beside the curve of gamma."""
+"""The noise explorer: a sentence under a slider over t and a choice of schedules, with the curve of gamma."""
 
 from __future__ import annotations
 
 import html
 from collections.abc import Sequence
-from typing import Any
 
 import ipywidgets as ipw
 import torch
-from IPython.display import DisplayObject
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.course.widgets.chart import Window, chart
-from diffkit.course.widgets.panel import Displays
+from diffkit.course.widgets.panel import Display
 from diffkit.course.widgets.text import STYLE, token_html, words_of
 from diffkit.processes.masked import corrupt
 from diffkit.processes.schedules import Schedule
@@ -21,7 +19,7 @@ from diffkit.processes.schedules import Schedule
 CURVE_POINTS = 33
 
 
-class NoiseExplorer(DisplayObject):
+class NoiseExplorer(Display):
     """A sentence under a slider over t and a choice of schedules: how much is hidden, expected and in fact.
 
     Every page is made beforehand, and linked to slider and choice in the browser: nothing waits for the kernel.
@@ -39,7 +37,7 @@ class NoiseExplorer(DisplayObject):
         seed: int = 0,
         points: int = 21,
     ):
-        self.schedules, self.displays = list(schedules), Displays()
+        self.schedules = list(schedules)
         if points < 2 or len({schedule.T for schedule in self.schedules}) != 1:
             axes = [f"{schedule.name}: T={schedule.T}" for schedule in self.schedules]
             raise ValueError(
@@ -65,7 +63,7 @@ class NoiseExplorer(DisplayObject):
         return f'<div role="status"><p>{" ".join(spans)}</p><small>{note}</small></div>'
 
     def _curve(self, schedule: Schedule, t: float) -> str:
-        """gamma over time with a marker at t; the other schedules thin beside it."""
+        """gamma over time with a marker at t; the other schedules as thin lines."""
         T, gamma = schedule.T, float(schedule.gamma(t))
         times = torch.linspace(0, T, CURVE_POINTS, dtype=torch.float64)
         return chart(
@@ -74,7 +72,7 @@ class NoiseExplorer(DisplayObject):
             title=f"Masking rate of the {schedule.name} schedule",
             x_label="time t (steps)",
             y_label="gamma(t)",
-            told=f"It rises from 0 at t = 0 to 1 at t = {T}; the marker at t = {t:.0f} is at {gamma:.3f}.",
+            alt=f"It rises from 0 at t = 0 to 1 at t = {T}; the marker at t = {t:.0f} is at {gamma:.3f}.",
             bold=schedule.name,
             marker=(t, gamma),
         )
@@ -93,7 +91,7 @@ class NoiseExplorer(DisplayObject):
         links = [ipw.jslink((slider, "index"), (stack, "selected_index")) for stack in stacks]
         links.append(ipw.jslink((choice, "index"), (chosen, "selected_index")))
         row = ipw.HBox([choice, slider], layout=ipw.Layout(flex_flow="row wrap"))
-        return self.displays.add(ipw.VBox([row, chosen]), links)
+        return self.opened(ipw.VBox([row, chosen]), links)
 
     def still(self) -> str:
         """Half way under every schedule, and one picture: what a page without a kernel shows."""
@@ -102,9 +100,6 @@ class NoiseExplorer(DisplayObject):
 
     def __repr__(self) -> str:
         return f"NoiseExplorer: {', '.join(schedule.name for schedule in self.schedules)}; {len(self.times)} times"
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return self.controls()._repr_mimebundle_() | {"text/plain": repr(self), "text/html": self.still()}
 
 
 def _page(text: str, curve: str) -> str:

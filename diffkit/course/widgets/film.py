@@ -1,11 +1,11 @@
-"""A run of frames as small JSON: what changes from frame to frame, and what was believed about each place.
+"""A run of frames as small JSON: what changes from frame to frame, and the predictions for each position.
 
 Keys: words: every word shown, as text; hidden, pad: which of them are MASK and PAD, -1 where none is shown; spaces: do
-words bring the space before them; start: the words of the first frame; moves: of each later frame, "place word" for
-each place that changes; given: places that were given; shows: what the numbers of a table are; tables: of each, "word
-chance chance"; beliefs: of each place, "frame table" wherever another table holds from then on; asked: the last frame
-whose state a belief is about, -1 for none; far: of each frame, the tenths of the distance between each point and its
-word.
+words bring the space before them; start: the words of the first frame; moves: of each later frame, "position word" for
+each position that changes; given: positions that were given; shows: what the numbers of a table are; tables: of each,
+"word chance chance"; predictions: of each position, "frame table" wherever another table holds from then on; asked: the
+last frame from whose state something was predicted, -1 for none; far: of each frame, the tenths of the distance between
+each point and its word.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from diffkit.processes.base import Denoise, Process
 from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 from diffkit.sampling.sampler import Frame
 
-CANDIDATES = 5  # words shown for a place, beside the one that came
+CANDIDATES = 5  # words shown for a position, besides the one that came
 Table = tuple[int, ...]  # for each candidate: its number in `words`, then its chances in thousandths
 
 
@@ -46,7 +46,7 @@ def film(
     check(frames, fixed, row, process, exact)
     tokens = torch.stack([frame.tokens[row] for frame in frames]).cpu()  # (N, L)
     is_hidden = tokens == tokenizer.mask_token_id
-    numbers: dict[int, int] = {}  # token id -> place in `words`, in order of appearance
+    numbers: dict[int, int] = {}  # token id -> index in `words`, in order of appearance
 
     def number(token: int) -> int:
         return numbers.setdefault(token, len(numbers))
@@ -55,18 +55,18 @@ def film(
     model, posterior = state_probs(frames, row), None
     if exact is not None and process is not None:
         posterior = exact_probs(frames, row, process, exact, model)
-        model = {i: belief for i, belief in model.items() if i in posterior}
-    came = tokens if frames[0].probs is not None else torch.cat([tokens[1:], tokens[-1:]])  # by each state's belief
+        model = {i: probs for i, probs in model.items() if i in posterior}
+    came = tokens if frames[0].probs is not None else torch.cat([tokens[1:], tokens[-1:]])  # by each state's prediction
     is_open = (is_hidden if is_hidden.any() else torch.ones_like(is_hidden)) & ~fixed.cpu()
-    if frames[0].probs is not None:  # the belief that revealed a word came with the frame that shows it
+    if frames[0].probs is not None:  # the prediction that revealed a word came with the frame that shows it
         is_open[1:] |= (tokens[1:] != tokens[:-1]) & ~is_hidden[1:]
-    tables, beliefs = timelines(model, posterior, is_open, came, number)
+    tables, predictions = timelines(model, posterior, is_open, came, number)
     ids = torch.tensor(list(numbers))
     data: dict[str, Any] = {
         "words": words_of(ids, tokenizer), "hidden": numbers[tokenizer.mask_token_id] if is_hidden.any() else -1,
         "pad": numbers.get(tokenizer.pad_token_id, -1), "start": joined(start), "moves": rows(moves),
-        "given": joined(fixed.nonzero().flatten().tolist()), "tables": rows(tables), "beliefs": rows(beliefs),
-        "shows": [name for name, some in (("belief", model), ("exact", posterior)) if some],
+        "given": joined(fixed.nonzero().flatten().tolist()), "tables": rows(tables), "predictions": rows(predictions),
+        "shows": [name for name, some in (("prediction", model), ("exact", posterior)) if some],
         "asked": max([-1, *model, *(posterior or {})]),
     }  # fmt: skip
     data["spaces"] = any(word.startswith(" ") for word in data["words"])
@@ -85,7 +85,7 @@ def check(frames: Sequence[Frame], fixed: Tensor, row: int, process: Process | N
         raise ValueError(f"Player: row must be one of the {B} texts in a frame, 0..{B - 1}, got {row}.")
     if tuple(fixed.shape) != (L,) or fixed.dtype != torch.bool:
         raise ValueError(
-            f"Player: fixed says of each of {L} tokens whether it was given, ({L},) bool; got {tuple(fixed.shape)} "
+            f"Player: fixed marks which of {L} tokens were given, ({L},) bool; got {tuple(fixed.shape)} "
             f"{fixed.dtype}. For a canvas of one row: fixed=canvas[0] != mask_id."
         )
     if exact is None:
@@ -94,25 +94,25 @@ def check(frames: Sequence[Frame], fixed: Tensor, row: int, process: Process | N
         raise ValueError("Player: exact needs the process too: Player(..., process=p, exact=language.denoiser(p)).")
     if not process.predicts_tokens:
         raise ValueError(
-            f"Player: the network of {type(process).__name__} gives points in space and no beliefs about words, so "
-            "there is no exact belief to set beside; leave exact out."
+            f"Player: the network of {type(process).__name__} predicts points, not words, so there is no "
+            "exact prediction to compare with; leave exact out."
         )
 
 
 def deltas(tokens: Tensor, number: Callable[[int], int]) -> tuple[list[int], list[list[int]]]:
-    """The first of (N, L) texts, and for each later one [place, word, place, word, ...] where it changes."""
+    """The first of (N, L) texts, and for each later one [position, word, position, word, ...] where it changes."""
     start = [number(token) for token in tokens[0].tolist()]
     moves = []
     for before, after in zip(tokens[:-1], tokens[1:], strict=True):
-        places = (before != after).nonzero().flatten().tolist()
-        moves.append([n for i in places for n in (i, number(int(after[i])))])
+        positions = (before != after).nonzero().flatten().tolist()
+        moves.append([n for i in positions for n in (i, number(int(after[i])))])
     return start, moves
 
 
 def state_probs(frames: Sequence[Frame], row: int) -> dict[int, Tensor]:
-    """Frame number -> the belief about its state, (L, V).
+    """Frame number -> the prediction from its state, (L, V).
 
-    A sampler hands a belief out with the frame that it led to; where the first frame has one, each is about its own.
+    A sampler yields a prediction with the frame that it led to; where the first frame has one, each belongs to its own.
     """
     shift = 0 if frames[0].probs is not None else 1
     return {i - shift: frame.probs[row].cpu() for i, frame in enumerate(frames) if frame.probs is not None}
@@ -122,10 +122,9 @@ def state_probs(frames: Sequence[Frame], row: int) -> dict[int, Tensor]:
 def exact_probs(
     frames: Sequence[Frame], row: int, process: Process, exact: Denoise, model: dict[int, Tensor]
 ) -> dict[int, Tensor]:
-    """The same with the exact denoiser, at the states the model was asked about, or at all if it never was.
+    """The same with the exact denoiser, at the states the model predicted from, or at all if there are none.
 
-    Not at t = 0, from where no step leads. A step of the process says what its denoiser believes, whatever the process;
-    the step itself is thrown away.
+    Not at t = 0, from where no step leads.
     """
     asked = [i for i in sorted(model or range(len(frames))) if frames[i].t > 0]
     if not asked:
@@ -143,26 +142,25 @@ def timelines(
     came: Tensor,
     number: Callable[[int], int],
 ) -> tuple[list[Table], list[list[int]]]:
-    """Different tables, each once; and for each place [frame, table, frame, table, ...] where another table begins."""
+    """Different tables, each once; and for each position [frame, table, ...] where another table begins."""
     pool: dict[Table, int] = {}
     lines: list[list[int]] = [[] for _ in range(is_open.shape[1])]
     for i in sorted({*model, *(exact or {})}):
         shown = [some for some in (model.get(i), exact.get(i) if exact else None) if some is not None]
-        places = is_open[i].nonzero().flatten().tolist()
-        made = top_tables([some[places] for some in shown], came[i, places], number)
-        for place, table in zip(places, made, strict=True):
+        positions = is_open[i].nonzero().flatten().tolist()
+        made = top_tables([some[positions] for some in shown], came[i, positions], number)
+        for position, table in zip(positions, made, strict=True):
             n = pool.setdefault(table, len(pool))
-            if lines[place][-1:] != [n]:
-                lines[place] += [i, n]
+            if lines[position][-1:] != [n]:
+                lines[position] += [i, n]
     return list(pool), lines
 
 
 def top_tables(shown: list[Tensor], came: Tensor, number: Callable[[int], int]) -> list[Table]:
-    """The likeliest words by the first of some beliefs, each (n, V), and the words (n,) that came, with the thousandths
-    of all beliefs; zeros left out."""
+    """The likeliest words by the first prediction, (n, V), and the words (n,) that came; thousandths, without zeros."""
     _, ids = shown[0].topk(min(CANDIDATES, shown[0].shape[-1]), dim=-1)
     ids = torch.cat([ids, came[:, None]], -1)
-    chances = torch.stack([(some.gather(-1, ids) * 1000).round().int() for some in shown], -1)  # (n, 6, beliefs)
+    chances = torch.stack([(some.gather(-1, ids) * 1000).round().int() for some in shown], -1)  # (n, 6, predictions)
     made = []
     for tokens, values in zip(ids.tolist(), chances.tolist(), strict=True):
         ranked = sorted(dict(zip(tokens, values, strict=True)).items(), key=lambda pair: (-pair[1][0], pair[0]))

@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import html
+import weakref
 from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
-from typing import ClassVar
+from typing import Any, ClassVar
 
 import ipywidgets as ipw
+from IPython.display import DisplayObject
 
 OPEN_AT_ONCE = 3  # how many displays of one object stay alive
 OPEN_IN_ALL = 24  # and of all objects: a notebook has five at most, and cells are run again
@@ -31,53 +33,71 @@ def panel_html(inner: str, role: str = "status") -> str:
 
 
 def alert_html(sentence: str) -> str:
-    """A problem, said in a plain sentence inside the widget."""
+    """A problem as one sentence inside the widget."""
     return f'{LOOK}<div class="dk-panel dk-alert" role="alert">⚠ <b>Problem:</b> {html.escape(sentence)}</div>'
 
 
 @contextmanager
-def guarded(place: ipw.HTML) -> Iterator[None]:
-    """Show an error of the block inside the widget, at `place`, where a callback would leave a traceback in the log.
+def guarded(output: ipw.HTML) -> Iterator[None]:
+    """Show an error of the block in `output`, where a callback would leave a traceback in the log.
 
-    What `place` said before is cleared. A ValueError of the package is a sentence already; others get their kind.
+    The last error is cleared. A ValueError of the package is a sentence already; others get their type.
     """
-    place.value = ""
+    output.value = ""
     try:
         yield
     except Exception as error:
-        told = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
-        place.value = alert_html(told)
+        message = str(error) if isinstance(error, ValueError) else f"{type(error).__name__}: {error}"
+        output.value = alert_html(message)
 
 
-def heard_while_busy(widget: ipw.Widget) -> None:
+def deliver_while_busy(widget: ipw.Widget) -> None:
     """Let clicks on a widget reach Python while a cell runs; call after everything that is sent to the widget.
 
-    JupyterLab sends what widgets say to a second loop of the kernel (a subshell). ipykernel 7.4 hands it over to the
-    loop that wrote to the widget last, which is the busy one; without that note it goes where JupyterLab sent it.
+    JupyterLab sends widget messages to a second loop of the kernel (a subshell). ipykernel 7.4 hands it over to the
+    loop that wrote to the widget last, which is the busy one; without that note it stays where JupyterLab sent it.
     """
     if widget.comm is not None:
         vars(widget.comm).pop("_reply_subshell_id", None)
 
 
-class Displays:
-    """The controls that are open for one object: fresh ones for every display, the oldest closed when there are many.
+class Display(DisplayObject):
+    """A widget of the course: fresh controls for every display, and HTML for a page without a kernel.
 
-    ipywidgets keeps every open widget alive, its callbacks and all that they hold, until someone closes it.
+    ipywidgets keeps every open widget alive, with its callbacks and all that they hold, until someone closes it. So the
+    oldest controls are closed where there are many.
     """
 
-    _open: ClassVar[list[tuple[Displays, ipw.Widget, tuple[ipw.Widget, ...]]]] = []  # of all objects, oldest first
+    _open: ClassVar[list[tuple[weakref.ref[Display], ipw.Widget, tuple[ipw.Widget, ...]]]] = []  # oldest first
 
-    def add(self, controls: ipw.Widget, links: Iterable[ipw.Widget] = ()) -> ipw.Widget:
+    def controls(self) -> ipw.Widget:
+        """Fresh controls, noted as open."""
+        raise NotImplementedError
+
+    def still(self) -> str:
+        """What a page without a kernel shows, as HTML."""
+        raise NotImplementedError
+
+    def metadata(self) -> dict[str, Any]:
+        """What a notebook stores with the output."""
+        return {}
+
+    def opened(self, controls: ipw.Widget, links: Iterable[ipw.Widget] = ()) -> ipw.Widget:
         """Note controls that are about to be shown, and the links between their parts; returns the controls."""
-        mine = [shown for shown in self._open if shown[0] is self]
+        mine = [shown for shown in self._open if shown[0]() is self]
         for shown, most in ((mine, OPEN_AT_ONCE), (self._open, OPEN_IN_ALL)):
             if len(shown) >= most:
                 oldest = shown[0]
                 self._open.remove(oldest)
                 close(*oldest[1:])
                 break
-        self._open.append((self, controls, tuple(links)))
+        self._open.append((weakref.ref(self), controls, tuple(links)))
         return controls
+
+    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> tuple[dict[str, Any], dict[str, Any]]:
+        live = self.controls()._repr_mimebundle_() or {}
+        live = live[0] if isinstance(live, tuple) else live  # anywidget adds metadata
+        return live | {"text/plain": repr(self), "text/html": self.still()}, self.metadata()
 
 
 def close(controls: ipw.Widget, links: Iterable[ipw.Widget] = ()) -> None:

@@ -46,62 +46,63 @@ function framesOf(data) {
 function filmOf(data) {
   const frames = framesOf(data);
   const given = new Set(numbersOf(data.given));
-  const beliefs = rowsOf(data.beliefs);
+  const predictions = rowsOf(data.predictions);
   const tables = rowsOf(data.tables);
   const far = data.far ? rowsOf(data.far) : null;
   const farthest = far ? far.flat().reduce((most, one) => Math.max(most, one), 1) : 1;
   const textOf = (word) => data.words[word].trim() || "␣";
 
-  /** kind: a class of player.css; told: the same in words; text: what the page shows, null for nothing. */
-  function token(i, place) {
-    const word = frames[i].words[place];
-    const isNew = i > 0 && frames[i].since[place] === i;
-    const wasHidden = isNew && frames[i].before[place] === data.hidden;
+  /** kind: a class of player.css; label: the same in words; text: what the page shows, null for nothing. */
+  function token(i, position) {
+    const word = frames[i].words[position];
+    const isNew = i > 0 && frames[i].since[position] === i;
+    const wasHidden = isNew && frames[i].before[position] === data.hidden;
     if (word === data.hidden) {
-      return { text: HIDDEN, kind: isNew ? "hidden dk-again" : "hidden", told: isNew ? "just hidden" : "hidden" };
+      return { text: HIDDEN, kind: isNew ? "hidden dk-again" : "hidden", label: isNew ? "just hidden" : "hidden" };
     }
-    const text = word !== data.pad ? textOf(word) : isNew && !given.has(place) ? "·" : null;
-    if (given.has(place)) return { text, kind: "given", told: "given" };
-    if (isNew) return { text, kind: "new", told: wasHidden ? "just revealed" : "just changed" };
-    return { text, kind: "old", told: "" };
+    const text = word !== data.pad ? textOf(word) : isNew && !given.has(position) ? "·" : null;
+    if (given.has(position)) return { text, kind: "given", label: "given" };
+    if (isNew) return { text, kind: "new", label: wasHidden ? "just revealed" : "just changed" };
+    return { text, kind: "old", label: "" };
   }
 
-  const isGlued = (i, place) => {
-    const word = frames[i].words[place];
+  const isGlued = (i, position) => {
+    const word = frames[i].words[position];
     return data.spaces && word !== data.hidden && word !== data.pad && !data.words[word].startsWith(" ");
   };
 
-  /** The candidates of a place as [word, chance, ...], and since when and of when they are, in words. */
-  function candidates(i, place) {
-    const line = beliefs[place] || [];
+  /** The candidates of a position as [word, chance, ...], and since when and of when they are, in words. */
+  function candidates(i, position) {
+    const line = predictions[position] || [];
     let table = -1;
     for (let k = 0; k < line.length && line[k] <= i; k += 2) table = line[k + 1];
     const found = table < 0 ? [] : tables[table];
     const width = 1 + data.shows.length;
     const list = [];
     for (let k = 0; k < found.length; k += width) list.push([textOf(found[k]), ...found.slice(k + 1, k + width)]);
-    const isOpen = data.hidden < 0 || frames[i].words[place] === data.hidden;
+    const isOpen = data.hidden < 0 || frames[i].words[position] === data.hidden;
     const then = isOpen ? (i > data.asked ? "one step before" : "now") : "when it was revealed";
     return { list, then };
   }
 
-  /** One line about a place. */
-  function story(i, place) {
-    const { told } = token(i, place);
-    const word = frames[i].words[place];
-    const since = frames[i].since[place];
-    const whence = told || (since ? `here since step ${since}` : "here from the start");
-    const distance = far ? `, at distance ${(far[i][place] / 10).toFixed(1)} from its word` : "";
-    return { name: word === data.hidden ? HIDDEN : textOf(word), told: `place ${place + 1}: ${whence}${distance}` };
+  /** One line about a position. */
+  function story(i, position) {
+    const { label } = token(i, position);
+    const word = frames[i].words[position];
+    const since = frames[i].since[position];
+    const whence = label || (since ? `here since step ${since}` : "here from the start");
+    const distance = far ? `, at distance ${(far[i][position] / 10).toFixed(1)} from its word` : "";
+    const name = word === data.hidden ? HIDDEN : textOf(word);
+    return { name, label: `position ${position + 1}: ${whence}${distance}` };
   }
 
   return {
-    data, token, isGlued, candidates, story, last: frames.length - 1, places: frames[0].words.length,
-    share: (i, place) => (far ? far[i][place] / farthest : 0),
+    data, token, isGlued, candidates, story, last: frames.length - 1, positions: frames[0].words.length,
+    share: (i, position) => (far ? far[i][position] / farthest : 0),
   };
 }
 
-/** The candidates of a place as a table of words, bars and numbers. */
+/** The candidates of a position as a table of words, bars and numbers. */
 function tableOf(film, { list, then }) {
   const heads = film.data.shows.map((name) => make("th", { scope: "col" }, name));
   const body = list.map(([word, ...chances]) => {
@@ -124,15 +125,15 @@ function board(data, showsTitle) {
   const details = make("div", { class: "dk-details", id });
   const text = make("div", { class: "dk-text", role: "listbox", "aria-orientation": "horizontal",
     "aria-label": `${data.title}: its tokens; the arrow keys go from one to the next` });
-  const tokens = Array.from({ length: film.places }, () => make("span", { role: "option", tabindex: "-1" }));
+  const tokens = Array.from({ length: film.positions }, () => make("span", { role: "option", tabindex: "-1" }));
   const gaps = tokens.map(() => document.createTextNode(" "));
-  tokens.forEach((token, place) => text.append(gaps[place], token));
-  let [frame, active, touched] = [0, 0, data.shows.length > 0]; // where there are beliefs the first token's stand below
+  tokens.forEach((token, position) => text.append(gaps[position], token));
+  let [frame, active, touched] = [0, 0, data.shows.length > 0]; // predictions of the first token are shown below
 
-  const isShown = (place) => !tokens[place].hidden;
-  const nearest = (place) => {
+  const isShown = (position) => !tokens[position].hidden;
+  const nearest = (position) => {
     const shown = tokens.map((_, n) => n).filter(isShown);
-    return shown.reduce((best, n) => (Math.abs(n - place) < Math.abs(best - place) ? n : best), shown[0] ?? 0);
+    return shown.reduce((best, n) => (Math.abs(n - position) < Math.abs(best - position) ? n : best), shown[0] ?? 0);
   };
 
   function detail() {
@@ -146,31 +147,31 @@ function board(data, showsTitle) {
       details.replaceChildren(make("p", {}, "Point at a token, or reach it with the arrow keys, to see more."));
       return;
     }
-    const { name, told } = film.story(frame, active);
+    const { name, label } = film.story(frame, active);
     const found = film.candidates(frame, active);
-    const line = make("p", {}, make("strong", {}, name), ` ${told}`);
-    const none = film.data.shows.length && !told.endsWith("given") ? "No belief about this place." : "";
+    const line = make("p", {}, make("strong", {}, name), ` ${label}`);
+    const none = film.data.shows.length && !label.endsWith("given") ? "No prediction for this position." : "";
     details.replaceChildren(line, found.list.length ? tableOf(film, found) : make("p", {}, none));
   }
 
-  function select(place, focuses) {
-    [active, touched] = [place, true];
+  function select(position, focuses) {
+    [active, touched] = [position, true];
     detail();
-    if (focuses) tokens[place].focus();
+    if (focuses) tokens[position].focus();
   }
 
   function show(i, quietly) {
     const hadFocus = tokens[active] === document.activeElement;
     frame = i;
-    tokens.forEach((token, place) => {
-      const { text: shown, kind, told } = film.token(i, place);
+    tokens.forEach((token, position) => {
+      const { text: shown, kind, label } = film.token(i, position);
       token.className = `dk-token dk-${kind}`;
       token.hidden = shown === null;
       token.textContent = shown ?? "";
-      const name = kind.startsWith("hidden") ? "" : film.story(i, place).name;
-      token.setAttribute("aria-label", [name, told].filter(Boolean).join(", "));
-      token.style.setProperty("--dk-far", `${Math.round(100 * film.share(i, place))}%`);
-      gaps[place].data = film.isGlued(i, place) ? "" : " ";
+      const name = kind.startsWith("hidden") ? "" : film.story(i, position).name;
+      token.setAttribute("aria-label", [name, label].filter(Boolean).join(", "));
+      token.style.setProperty("--dk-far", `${Math.round(100 * film.share(i, position))}%`);
+      gaps[position].data = film.isGlued(i, position) ? "" : " ";
     });
     text.style.minHeight = `${Math.max(text.offsetHeight, parseFloat(text.style.minHeight) || 0)}px`; // nothing jumps
     caption.setAttribute("aria-live", quietly ? "off" : "polite"); // while playing, not every frame is read out
@@ -189,7 +190,7 @@ function board(data, showsTitle) {
     const to = { ArrowRight: here + 1, ArrowDown: here + 1, ArrowLeft: here - 1, ArrowUp: here - 1, Home: 0,
       End: shown.length - 1 }[key];
     return to === undefined ? to : shown[Math.min(Math.max(to, 0), shown.length - 1)];
-  }, (place) => select(place, true));
+  }, (position) => select(position, true));
 
   const title = showsTitle ? [make("p", { class: "dk-title" }, data.title)] : [];
   if (data.far) text.classList.add("dk-points");
@@ -255,7 +256,7 @@ function controls(last, interval, show) {
   return { element, go, stop };
 }
 
-/** Build a player, or several on one clock (`data.players`), in place of what the element holds; returns its stop. */
+/** Build a player, or several on one clock (`data.players`), instead of what the element holds; returns its stop. */
 function mount(el, data) {
   try {
     const players = data.players || [data];

@@ -10,17 +10,14 @@ from typing import Any
 import anywidget
 import torch
 import traitlets
-from IPython.display import DisplayObject
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.course.widgets.film import film
-from diffkit.course.widgets.panel import Displays
+from diffkit.course.widgets.panel import Display
 from diffkit.course.widgets.text import STYLE, frame_html
 from diffkit.processes.base import Denoise, Process
 from diffkit.sampling.sampler import Frame
-
-Bundle = tuple[dict[str, Any], dict[str, Any]]  # what a notebook stores of an output: data, metadata
 
 
 class PlayerView(anywidget.AnyWidget):
@@ -34,22 +31,28 @@ class PlayerView(anywidget.AnyWidget):
     data = traitlets.Dict().tag(sync=True)
 
 
-def bundle_of(player: Player | SideBySide) -> Bundle:
-    """What every kind of viewer needs: a line of text, a film strip, a live view, and the data for a static page."""
-    live, _ = player.displays.add(player.view())._repr_mimebundle_() or ({}, {})
-    return live | {"text/plain": repr(player), "text/html": player.strip()}, {"diffkit": {"player": player.data}}
+class _Playable(Display):
+    data: dict[str, Any]  # what player.js shows, and a static page too
+
+    def controls(self) -> PlayerView:
+        """A fresh live view."""
+        return self.opened(PlayerView(data=self.data))
+
+    def metadata(self) -> dict[str, Any]:
+        """The data, for a static page."""
+        return {"diffkit": {"player": self.data}}
 
 
-class Player(DisplayObject):
-    """Play, step and scrub through frames made beforehand; a token shows the words that were likely at its place.
+class Player(_Playable):
+    """Play, step and scrub through frames made beforehand; a token shows what was likely at its position.
 
     Works without a kernel once the page is open. Where no script runs, a strip of four frames shows instead.
 
     Args:   frames: from `denoise_frames` or the like; fixed: (L,) bool, tokens that were given; row: which text of the
-            batch; interval_ms: time of a frame at normal speed; captions: one line for each frame, in place of its
+            batch; interval_ms: time of a frame at normal speed; captions: one line for each frame, instead of its
             step, time and count of hidden (or, where nothing is ever hidden, changed) tokens.
-            process: of the frames; where they are points, it shows how far each is from its word.
-            exact: `language.denoiser(process)`, to set the exact posterior beside every belief.
+            process: of the frames; where they are points, show how far each is from its word.
+            exact: `language.denoiser(process)`, to show the exact posterior next to every prediction.
     Raises: ValueError if there are no frames, or an argument does not fit them.
     """
 
@@ -75,24 +78,24 @@ class Player(DisplayObject):
             raise ValueError(f"Player: interval_ms is the time of a frame, at least 1 millisecond, got {interval_ms}.")
         L = self.frames[0].tokens.shape[1]
         self.fixed = torch.zeros(L, dtype=torch.bool) if fixed is None else fixed
-        told = film(self.frames, tokenizer, fixed=self.fixed, row=row, process=process, exact=exact)
+        content = film(self.frames, tokenizer, fixed=self.fixed, row=row, process=process, exact=exact)
         shown = [frame.tokens[row] for frame in self.frames]
         self.changed = [int((now != shown[max(0, i - 1)]).sum()) for i, now in enumerate(shown)]
         self.hidden = [int((now == tokenizer.mask_token_id).sum()) for now in shown]
-        self.captions, self.displays = captions, Displays()
+        self.captions = captions
         lines = [self.caption(i) for i in range(len(self.frames))]
-        self.data: dict[str, Any] = {"title": title, "interval": interval_ms, "captions": lines} | told
+        self.data: dict[str, Any] = {"title": title, "interval": interval_ms, "captions": lines} | content
         self._pages = [self._page(i) for i in range(len(self.frames))]
-        # A notebook remembers every output, and beliefs are most of it: (B, L, V) a frame.
+        # A notebook remembers every output, and predictions are most of it: (B, L, V) a frame.
         self.frames = [frame._replace(probs=None) for frame in self.frames]
 
     def caption(self, i: int) -> str:
-        """What a screen reader and the line below the text say."""
+        """The line below the text, read out by screen readers."""
         if self.captions is not None:
             return self.captions[i]
         count, what = (self.hidden[i], "hidden") if any(self.hidden) else (self.changed[i], "changed")
-        told = f"{count} token{'' if count == 1 else 's'} {what}"
-        return f"Step {i} of {len(self.frames) - 1}, t = {self.frames[i].t:.0f}, {told}"
+        counted = f"{count} token{'' if count == 1 else 's'} {what}"
+        return f"Step {i} of {len(self.frames) - 1}, t = {self.frames[i].t:.0f}, {counted}"
 
     def page(self, i: int) -> str:
         """Frame i as HTML, its caption above."""
@@ -103,28 +106,21 @@ class Player(DisplayObject):
         text = frame_html(self.frames[i], before, self.fixed, self.tokenizer, self.row)
         return f"<small>{html.escape(self.caption(i))}</small>{text}"
 
-    def strip(self, pictures: int = 4) -> str:
+    def still(self, pictures: int = 4) -> str:
         """A few frames one below the other: what a printed page or a viewer without scripts shows."""
         last = len(self.frames) - 1
         picked = sorted({round(last * j / (pictures - 1)) for j in range(pictures)})
         pages = "".join(map(self.page, picked))
         return f'{STYLE}<div class="dk"><p><strong>{html.escape(self.title)}</strong></p>{pages}</div>'
 
-    def view(self) -> PlayerView:
-        """A fresh live view."""
-        return PlayerView(data=self.data)
-
     def __repr__(self) -> str:
         return f"Player: {self.title}, {len(self.frames)} frames"
 
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
-        return bundle_of(self)
 
-
-class SideBySide(DisplayObject):
+class SideBySide(_Playable):
     """Players side by side on one clock, to compare two samplers or methods; below each other on a narrow screen.
 
-    Runs of different lengths start and end together: each shows the frame that lies at the same share of its way.
+    Runs of different lengths start and end together: each shows the frame that lies at the same share of its run.
 
     Args:   players: two or more.
     Raises: ValueError for fewer.
@@ -133,19 +129,12 @@ class SideBySide(DisplayObject):
     def __init__(self, *players: Player):
         if len(players) < 2:
             raise ValueError(f"SideBySide: give two or more players to compare, got {len(players)}.")
-        self.players, self.displays = players, Displays()
+        self.players = players
         self.data: dict[str, Any] = {"players": [player.data for player in players]}
 
-    def strip(self) -> str:
+    def still(self) -> str:
         """The film strips of all, one below the other."""
-        return "".join(player.strip() for player in self.players)
-
-    def view(self) -> PlayerView:
-        """A fresh live view."""
-        return PlayerView(data=self.data)
+        return "".join(player.still() for player in self.players)
 
     def __repr__(self) -> str:
         return "SideBySide: " + " | ".join(f"{p.title}, {len(p.frames)} frames" for p in self.players)
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> Bundle:
-        return bundle_of(self)

@@ -1,4 +1,4 @@
-"""The sampler lab: turn every knob of sampling, and see validity and KL settle beside their exact values."""
+"""The sampler lab: turn every knob of sampling, and see validity and KL settle next to their exact values."""
 
 from __future__ import annotations
 
@@ -11,11 +11,10 @@ from typing import Any, NamedTuple
 
 import ipywidgets as ipw
 import torch
-from IPython.display import DisplayObject
 from torch import Generator, Tensor
 
 from diffkit.course.widgets.chart import Window, chart
-from diffkit.course.widgets.panel import Displays, guarded, panel_html
+from diffkit.course.widgets.panel import Display, guarded, panel_html
 from diffkit.evaluation.samples import plots_of
 from diffkit.evaluation.statistics import Estimate, kl_floor, kl_of_counts, mean_of, wilson
 from diffkit.languages.story_language import StoryLanguage
@@ -61,7 +60,7 @@ class Tried(NamedTuple):
     low: float  # 95 % interval (Wilson)
     high: float
     log_prob: Estimate | None  # mean exact log p of the valid ones, and its standard error; None below two
-    kl: dict[str, tuple[float, float]]  # "plots" and "endings": KL to the exact law, and a perfect sampler's
+    kl: dict[str, tuple[float, float]]  # "plots" and "endings": KL to the exact distribution, and a perfect sampler's
     obeyed: float | None  # share of valid stories with the ending asked for
     latest: Tensor  # (b, L) the last stories drawn
 
@@ -74,13 +73,13 @@ def _kl(counts: Tensor, probs: Tensor) -> tuple[float, float]:
     return kl_of_counts(counts[possible], probs[possible]), kl_floor(probs[possible], n)
 
 
-class SamplerLab(DisplayObject):
-    """Choose a denoiser, a rule, steps, filters and an ending; draw; every batch brings the numbers nearer the truth.
+class SamplerLab(Display):
+    """Choose a denoiser, an order, steps, filters and an ending, then draw; the numbers settle batch by batch.
 
-    With an ending the law to compare with is the exact one given that ending, and only stories that end so are counted.
+    With an ending, the reference is the exact distribution given that ending, and only stories that end so are counted.
 
-    Args: model: a trained denoiser beside the exact one; conditional: a model with labels, for guidance (the exact
-          denoiser is guided by its own two posteriors); batch, batches: stories at a time, and how often; seed: of
+    Args: model: a trained denoiser to compare; conditional: a model with labels, for guidance (the exact denoiser
+          is guided by its own two posteriors); batch, batches: stories at a time, and how often; seed: of
           every draw, so that two settings differ by nothing else.
     """
 
@@ -104,10 +103,9 @@ class SamplerLab(DisplayObject):
         self.endings = [ANY, *language.labels] if conditional is not None else [ANY]
         self.batch, self.batches, self.seed = batch, batches, seed
         self.tried: list[Tried] = []
-        self.displays = Displays()
 
     def denoiser(self, settings: Settings) -> Denoise:
-        """Who answers under these settings, guidance included; filters come later, in `sample`."""
+        """The denoiser of these settings, guidance included; filters come later, in `sample`."""
         if settings.ending == ANY:
             return self.denoisers[settings.denoiser]
         label = self.language.label_id(settings.ending)
@@ -132,7 +130,7 @@ class SamplerLab(DisplayObject):
             yield self.judge(settings, torch.cat(drawn), drawn[-1])
 
     def judge(self, settings: Settings, ids: Tensor, latest: Tensor) -> Tried:
-        """Hold stories (n, L) against the exact law of plots and endings."""
+        """Compare stories (n, L) with the exact distribution of plots and endings."""
         language, plots = self.language, plots_of(self.language, ids)
         valid = plots >= 0
         hits, probs, kept = int(valid.sum()), language.template_probs, valid
@@ -151,7 +149,7 @@ class SamplerLab(DisplayObject):
         return Tried(settings, len(ids), hits / len(ids), *wilson(hits, len(ids)), log_prob, kl, obeyed, latest)
 
     def stories(self, tried: Tried) -> str:
-        """A few of the last stories as HTML; a sign and a word say whether each is one."""
+        """A few of the last stories as HTML; marked valid or not."""
         shown = tried.latest[:STORIES]
         is_story = (self.language.log_prob(shown) > -math.inf).tolist()
         rows = [
@@ -164,15 +162,15 @@ class SamplerLab(DisplayObject):
         """What was tried, the newest first, above what a perfect sampler shows."""
         names = ("settings", "stories", "valid (95 %)", "KL of plots (floor)", "KL of endings (floor)", "mean log p")
         head = "".join(f'<th scope="col">{name}</th>' for name in names)
-        told = "".join(_row(tried) for tried in rows[: -ROWS - 1 : -1])
+        body = "".join(_row(tried) for tried in rows[: -ROWS - 1 : -1])
         perfect = ("a perfect sampler", "", "100.0%", "its floor", "its floor", f"{-self.language.entropy():.2f}")
         last = "".join(f"<td>{cell}</td>" for cell in perfect[1:])
         last = f'<tr><th scope="row">{perfect[0]}</th>{last}</tr>'
-        return f"<table><caption>Settings tried, in nats</caption><tr>{head}</tr>{told}{last}</table>"
+        return f"<table><caption>Settings tried, in nats</caption><tr>{head}</tr>{body}{last}</table>"
 
     def controls(self) -> ipw.Widget:
         """Fresh widgets; the table goes on."""
-        return self.displays.add(_Panel(self).box)
+        return self.opened(_Panel(self).box)
 
     def still(self) -> str:
         """One batch of the exact denoiser as HTML: what a page without a kernel shows."""
@@ -181,9 +179,6 @@ class SamplerLab(DisplayObject):
 
     def __repr__(self) -> str:
         return f"SamplerLab: {' and '.join(self.denoisers)} denoiser, {self.batches} batches of {self.batch} stories"
-
-    def _repr_mimebundle_(self, include: Any = None, exclude: Any = None) -> dict[str, Any]:
-        return self.controls()._repr_mimebundle_() | {"text/plain": repr(self), "text/html": self.still()}
 
 
 def _row(tried: Tried) -> str:
@@ -220,7 +215,7 @@ def _knobs(lab: SamplerLab) -> dict[str, ipw.Widget]:
 
 
 class _Panel:
-    """The controls of one display. Drawing has its own thread, so that the stop button is heard."""
+    """The controls of one display. Drawing has its own thread, so that the stop button works."""
 
     def __init__(self, lab: SamplerLab):
         self.lab, self.knobs, self.thread = lab, _knobs(lab), threading.Thread()
@@ -238,7 +233,7 @@ class _Panel:
         self.show("Nothing drawn yet. Choose, guess, then press Draw.")
 
     def settings(self) -> Settings:
-        """What the controls say."""
+        """The values of the controls."""
         return Settings(**{name: knob.value for name, knob in self.knobs.items()})
 
     def stop(self, _: Any) -> None:
@@ -276,15 +271,17 @@ class _Panel:
         """The state in words, the numbers, the curve and the last stories."""
         running = [tried for tried in self.curve[-1:] if all(tried is not noted for noted in self.lab.tried)]
         rows = self.lab.tried + running
-        told = f"<p><b>{html.escape(state)}</b></p>"
-        self.page.value = panel_html(told + (self.lab.table(rows) if rows else "") + self.picture() + self.last(rows))
+        heading = f"<p><b>{html.escape(state)}</b></p>"
+        self.page.value = panel_html(
+            heading + (self.lab.table(rows) if rows else "") + self.picture() + self.last(rows)
+        )
 
     def last(self, rows: list[Tried]) -> str:
         """The stories of the newest row."""
         return self.lab.stories(rows[-1]) if rows else ""
 
     def picture(self) -> str:
-        """KL of plots against stories drawn, beside the floor of a perfect sampler."""
+        """KL of plots against stories drawn, with the floor of a perfect sampler."""
         points = [(tried.n, *tried.kl["plots"]) for tried in self.curve if math.isfinite(tried.kl["plots"][0])]
         if not points:
             return ""
@@ -292,7 +289,7 @@ class _Panel:
         return chart(
             {"these stories": [(n, kl) for n, kl, _ in points], "floor": [(n, floor) for n, _, floor in points]},
             Window(0, self.lab.batch * self.lab.batches, 0, top),
-            title="KL of plots to the exact law", x_label="stories drawn", y_label="nats", bold="these stories",
+            title="KL of plots", x_label="stories drawn", y_label="nats", bold="these stories",
             marker=points[-1][:2],
-            told=f"After {points[-1][0]} stories {points[-1][1]:.3f}; a perfect sampler shows {points[-1][2]:.3f}.",
+            alt=f"After {points[-1][0]} stories {points[-1][1]:.3f}; a perfect sampler shows {points[-1][2]:.3f}.",
         )  # fmt: skip

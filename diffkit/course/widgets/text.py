@@ -1,4 +1,4 @@
-"""Tokens as HTML: hidden, just revealed, given and old ones told apart by glyph and weight, not by colour alone."""
+"""Tokens as HTML: hidden, just revealed, given and old ones differ by glyph and weight, not by colour alone."""
 
 from __future__ import annotations
 

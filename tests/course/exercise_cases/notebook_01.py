@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.foundations import data as exercises
 
 
 def entropy(probs):

@@ -2,7 +2,7 @@
 
 import math
 
-from diffkit.course import exercises
+from diffkit.course.exercises.foundations import objective as exercises
 
 
 def weight(gamma_t, gamma_s, T):

@@ -3,7 +3,7 @@
 import torch
 from torch.nn import functional as F
 
-from diffkit.course import exercises
+from diffkit.course.exercises.foundations import model as exercises
 
 
 def block_parameters(D, heads, inner):

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.foundations import training as exercises
 
 
 def stratified(u, T):

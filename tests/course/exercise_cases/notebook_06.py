@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.foundations import sampling as exercises
 
 
 def counts(masked, steps):
@@ -67,6 +67,6 @@ WRONG = [
     (exercises.check_agree, lambda q, k: q.max() ** k, "likeliest word alone"),
     (exercises.check_agree, lambda q, k: torch.tensor(1 / len(q)) ** (k - 1), "equally likely"),
     (exercises.check_agree, lambda q, k: 1 - (q**k).sum(), "do not all agree"),
-    (exercises.check_agree, lambda q, k: (q**2).sum(), "two places"),
+    (exercises.check_agree, lambda q, k: (q**2).sum(), "two positions"),
     (exercises.check_agree, lambda q, k: q**k, "shape"),
 ]

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import variable_length as exercises
 
 
 def length(ids, eos):
@@ -49,10 +49,10 @@ WRONG = [
     (exercises.check_length_probs, coins, "coin tosses"),
     (exercises.check_length_probs, lambda p, eos: p[:, 0] / p[:, 0].sum(), "should have"),
     (exercises.check_length_probs, lambda p, eos: p, "shape"),
-    (exercises.check_sees, lambda L, b: sees(L, b).T, "turned round"),
+    (exercises.check_sees, lambda L, b: sees(L, b).T, "transposed"),
     (exercises.check_sees, lambda L, b: torch.ones(L, L).tril(), "whole block"),
     (exercises.check_sees, lambda L, b: sees(L, b) & sees(L, b).T, "not only its own"),
     (exercises.check_sees, lambda L, b: ~sees(L, b).T, "own block as well"),
     (exercises.check_sees, lambda L, b: torch.ones(L, L), "later blocks"),
-    (exercises.check_sees, lambda L, b: sees(L, b + 1), "does place"),
+    (exercises.check_sees, lambda L, b: sees(L, b + 1), "does position"),
 ]  # fmt: skip

@@ -2,7 +2,7 @@
 
 import math
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import speed as exercises
 
 
 def calls(steps, L):

@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import capstone
+from diffkit.course.exercises.methods import scaling as exercises
 from diffkit.course.experiments.scaling import frontier
 from diffkit.sampling.unmasking import UNMASKING_ORDERS, rounded
 
@@ -51,7 +52,7 @@ SOLUTIONS = {
     exercises.check_exponent: [exponent],
     exercises.check_compute: [compute],
     exercises.check_frontier: [records, frontier],
-    exercises.check_unmasking_order: [one_open_question, lambda probs, rng: one_open_question(probs, rng) / 2 + 3],
+    capstone.check_unmasking_order: [one_open_question, lambda probs, rng: one_open_question(probs, rng) / 2 + 3],
 }
 
 
@@ -65,27 +66,27 @@ WRONG = [
     (exercises.check_compute, lambda n, d: 4 * n * d, "forward pass comes on top"),
     (exercises.check_compute, lambda n, d: 6 * n, "multiply the two"),
     (exercises.check_compute, lambda n, d: 6 * (n + d), "do not add"),
-    (exercises.check_compute, lambda n, d: 5 * n * d, "yours says"),
+    (exercises.check_compute, lambda n, d: 5 * n * d, "yours is"),
     (exercises.check_frontier, lambda c, g: range(len(c)), "does not belong"),
-    (exercises.check_frontier, lambda c, g: sorted(records(c, g)), "cheap to dear"),
+    (exercises.check_frontier, lambda c, g: sorted(records(c, g)), "cheap to expensive"),
     (exercises.check_frontier, lambda c, g: records(c, g)[:1], "on the frontier"),
     (exercises.check_frontier, lambda c, g: [c[i] for i in records(c, g)], "not what they cost"),
     (exercises.check_frontier, lambda c, g: [i + 1 for i in records(c, g)], "one too high"),
     (exercises.check_frontier, lambda c, g: [min(range(len(g)), key=lambda i: g[i])], "on the frontier"),
-    (exercises.check_unmasking_order, UNMASKING_ORDERS["confidence"], "`confidence`"),
-    (exercises.check_unmasking_order, lambda probs, rng: torch.zeros(probs.shape[:2]), "`left_to_right`"),
-    (exercises.check_unmasking_order, UNMASKING_ORDERS["random"], "`random`"),
-    (exercises.check_unmasking_order, lambda probs, rng: doubt_of(probs), "may show"),
-    (exercises.check_unmasking_order, two_open_questions, "drawn apart"),
-    (exercises.check_unmasking_order, lambda probs, rng: -one_open_question(probs, rng), "the best so far"),
+    (capstone.check_unmasking_order, UNMASKING_ORDERS["confidence"], "`confidence`"),
+    (capstone.check_unmasking_order, lambda probs, rng: torch.zeros(probs.shape[:2]), "`left_to_right`"),
+    (capstone.check_unmasking_order, UNMASKING_ORDERS["random"], "`random`"),
+    (capstone.check_unmasking_order, lambda probs, rng: doubt_of(probs), "may show"),
+    (capstone.check_unmasking_order, two_open_questions, "drawn independently"),
+    (capstone.check_unmasking_order, lambda probs, rng: -one_open_question(probs, rng), "the best so far"),
     (
-        exercises.check_unmasking_order,
+        capstone.check_unmasking_order,
         lambda probs, rng: -UNMASKING_ORDERS["left_to_right"](probs, rng),
         "nats a story",
     ),
-    (exercises.check_unmasking_order, across_the_batch, "other stories"),
-    (exercises.check_unmasking_order, lambda probs, rng: (probs * probs.log()).sum(-1), "NaN"),
-    (exercises.check_unmasking_order, lambda probs, rng: probs.log().amin(-1), "never be revealed"),
-    (exercises.check_unmasking_order, lambda probs, rng: doubt_of(probs).argmax(1), "one number for every position"),
-    (exercises.check_unmasking_order, lambda probs, rng: doubt_of(probs).tolist(), "yours is list"),
+    (capstone.check_unmasking_order, across_the_batch, "other stories"),
+    (capstone.check_unmasking_order, lambda probs, rng: (probs * probs.log()).sum(-1), "NaN"),
+    (capstone.check_unmasking_order, lambda probs, rng: probs.log().amin(-1), "never be revealed"),
+    (capstone.check_unmasking_order, lambda probs, rng: doubt_of(probs).argmax(1), "one number for every position"),
+    (capstone.check_unmasking_order, lambda probs, rng: doubt_of(probs).tolist(), "yours is list"),
 ]

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import d3pm as exercises
 
 
 def kept(betas):
@@ -31,7 +31,7 @@ WRONG = [
     (exercises.check_kept, lambda betas: 1 - sum(betas), "do not add up"),
     (exercises.check_kept, lambda betas: 1 - betas[-1], "yours is"),
     (exercises.check_transition, lambda V, a: a * torch.eye(V) + (1 - a) / (V - 1) * (1 - torch.eye(V)), "its share"),
-    (exercises.check_transition, lambda V, a: transition(V, 1 - a), "changed places"),
+    (exercises.check_transition, lambda V, a: transition(V, 1 - a), "are swapped"),
     (exercises.check_transition, lambda V, a: torch.eye(V) + (1 - a) / V, "sum to one"),
     (exercises.check_transition, lambda V, a: torch.eye(V), "entry"),
     (exercises.check_transition, lambda V, a: torch.full((V,), 1 / V), "shape"),

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import sedd as exercises
 
 
 def score(p, x):
@@ -29,7 +29,7 @@ WRONG = [
     (exercises.check_score, lambda p, x: torch.where(torch.arange(len(p)) == x, 0, score(p, x)), "score of x itself"),
     (exercises.check_score, lambda p, x: p / p.max(), "should be"),
     (exercises.check_score_entropy, lambda s, r: s - r * s.log(), "no bound"),
-    (exercises.check_score_entropy, lambda s, r: score_entropy(r, s), "changed places"),
+    (exercises.check_score_entropy, lambda s, r: score_entropy(r, s), "are swapped"),
     (exercises.check_score_entropy, lambda s, r: (s - r) ** 2, "squared error"),
     (exercises.check_score_entropy, lambda s, r: s - r * s.log() + r * r.log(), "not r log r"),
     (exercises.check_score_entropy, lambda s, r: s + r, "should be"),

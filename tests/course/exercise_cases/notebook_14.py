@@ -1,6 +1,6 @@
 """Exercises of notebook 14: worked solutions, and likely mistakes with what is said of them."""
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import diffusion_lm as exercises
 
 
 def signal(tau):

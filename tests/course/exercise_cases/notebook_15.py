@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import plaid as exercises
 
 
 def alpha_sigma(g):
@@ -28,7 +28,7 @@ SOLUTIONS = {
 
 WRONG = [
     (exercises.check_alpha_sigma, lambda g: (torch.sigmoid(-g), torch.sigmoid(g)), "take roots"),
-    (exercises.check_alpha_sigma, lambda g: alpha_sigma(-g), "changed places"),
+    (exercises.check_alpha_sigma, lambda g: alpha_sigma(-g), "are swapped"),
     (exercises.check_alpha_sigma, lambda g: alpha_sigma(2 * g), "its square"),
     (exercises.check_alpha_sigma, lambda g: alpha_sigma(g)[0], "two tensors"),
     (exercises.check_alpha_sigma, lambda g: (alpha_sigma(g)[0], 1 - alpha_sigma(g)[0]), "sigma should be"),

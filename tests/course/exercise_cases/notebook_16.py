@@ -4,7 +4,8 @@ import math
 
 import torch
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import capstone
+from diffkit.course.exercises.methods import leaderboard as exercises
 from diffkit.evaluation.parallel_cost import shipped_plans
 
 
@@ -97,7 +98,7 @@ SOLUTIONS = {
     exercises.check_apart: [apart],
     exercises.check_least_valid: [least_valid],
     exercises.check_order_nats: [order_nats],
-    exercises.check_reveal_plan: [two_far_apart, strangers],
+    capstone.check_reveal_plan: [two_far_apart, strangers],
 }
 
 
@@ -119,19 +120,19 @@ WRONG = [
     (exercises.check_order_nats, lambda *given: order_nats(*given) / 5, "do not average"),
     (exercises.check_order_nats, lambda *given: 2 * order_nats(*given), "should be"),
     (exercises.check_order_nats, spoils, "changes its argument"),
-    (exercises.check_reveal_plan, sure_and(1), "`one open question`"),
-    (exercises.check_reveal_plan, sure_and(2, far=False), "drawn apart"),
-    (exercises.check_reveal_plan, sure_and(9), "the best so far"),
-    (exercises.check_reveal_plan, as_many_as_are_due, "may show"),
-    (exercises.check_reveal_plan, shipped_plans()["margin"], "`margin`"),
-    (exercises.check_reveal_plan, lambda probs, is_masked, left: is_masked, "nats a story"),
-    (exercises.check_reveal_plan, wait, "wasted"),
-    (exercises.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1) > 0.9, "revealed twice"),
+    (capstone.check_reveal_plan, sure_and(1), "`one open question`"),
+    (capstone.check_reveal_plan, sure_and(2, far=False), "drawn independently"),
+    (capstone.check_reveal_plan, sure_and(9), "the best so far"),
+    (capstone.check_reveal_plan, as_many_as_are_due, "may show"),
+    (capstone.check_reveal_plan, shipped_plans()["margin"], "`margin`"),
+    (capstone.check_reveal_plan, lambda probs, is_masked, left: is_masked, "nats a story"),
+    (capstone.check_reveal_plan, wait, "wasted"),
+    (capstone.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1) > 0.9, "revealed twice"),
     (
-        exercises.check_reveal_plan,
+        capstone.check_reveal_plan,
         lambda probs, is_masked, left: is_masked & (probs > 0.9).any(2).any(0),
         "other stories",
     ),
-    (exercises.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1) * is_masked, "a bool tensor"),
-    (exercises.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1).topk(3).indices, "yes or no for every"),
+    (capstone.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1) * is_masked, "a bool tensor"),
+    (capstone.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1).topk(3).indices, "yes or no for every"),
 ]

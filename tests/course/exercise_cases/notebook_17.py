@@ -2,7 +2,7 @@
 
 import math
 
-from diffkit.course import exercises
+from diffkit.course.exercises.methods import tinystories as exercises
 
 
 def bits(nats, tokens, characters):

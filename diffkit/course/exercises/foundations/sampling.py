@@ -69,7 +69,7 @@ def check_nucleus(nucleus: Callable[[Tensor, float], Any]) -> str:
         short = probs * torch.zeros(8).bool().scatter(0, order[: max(1, size - 1)], True)
         slips = {
             "the right tokens are kept, but they do not add up to 1": want,
-            "you return the tokens sorted; put each back in its own place (scatter, or compare with the last kept "
+            "you return the tokens sorted; put each back at its own index (scatter, or compare with the last kept "
             "probability)": (want / want.sum()).sort(descending=True).values,
             "the token that crosses the line is missing. Keep it: the kept mass must reach p": short / short.sum(),
             "that keeps tokens whose own probability reaches p; it is their running sum that counts": (
@@ -88,19 +88,19 @@ def check_nucleus(nucleus: Callable[[Tensor, float], Any]) -> str:
 
 @exercise
 def check_agree(agree: Callable[[Tensor, int], Any]) -> str:
-    """agree(probs, places) -> chance that `places` independent draws from probs (V,) all show the same word."""
-    for seed, places in ((8, 2), (9, 3), (10, 1)):
+    """agree(probs, positions) -> chance that `positions` independent draws from probs (V,) are all the same token."""
+    for seed, positions in ((8, 2), (9, 3), (10, 1)):
         probs = (2 * torch.randn(5, generator=Generator().manual_seed(seed), dtype=torch.float64)).softmax(0)
-        mine = tensor_of(agree, probs, places, shape=(), called="the chance").double()
-        want = (probs**places).sum()
+        mine = tensor_of(agree, probs, positions, shape=(), called="the chance").double()
+        want = (probs**positions).sum()
         slips = {
-            "that holds only if all words are equally likely": torch.tensor(1 / 5).double() ** (places - 1),
-            "that is the chance for the likeliest word alone; any common word will do": probs.max() ** places,
+            "that holds only if all words are equally likely": torch.tensor(1 / 5).double() ** (positions - 1),
+            "that is the chance for the likeliest word alone; any common word will do": probs.max() ** positions,
             "that is the chance that they do not all agree": 1 - want,
-            "that is the answer for two places, whatever their number": (probs**2).sum(),
+            "that is the answer for two positions, whatever their number": (probs**2).sum(),
         }
         not_these(mine, {why: slip for why, slip in slips.items() if abs(float(slip - want)) > 1e-4})
         if abs(float(mine - want)) > 1e-5:
-            raise Wrong(f"{places} draws from {[round(float(q), 3) for q in probs]} agree with {want:.4f}, "
-                        f"yours says {float(mine):.4f}.")  # fmt: skip
-    return "Each word v wins p(v) to the power of the number of places; the words exclude each other, so add."
+            raise Wrong(f"{positions} draws from {[round(float(q), 3) for q in probs]} agree with {want:.4f}, "
+                        f"yours is {float(mine):.4f}.")  # fmt: skip
+    return "Each word v wins p(v) to the power of the number of positions; the tokens exclude each other, so add."

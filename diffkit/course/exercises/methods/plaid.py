@@ -13,7 +13,7 @@ from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not
 
 @exercise
 def check_alpha_sigma(alpha_sigma: Callable[[Tensor], Any]) -> str:
-    """strengths(g) -> alpha and sigma for g = -log(alpha^2 / sigma^2), alpha^2 + sigma^2 = 1."""
+    """alpha_sigma(g) -> alpha and sigma for g = -log(alpha^2 / sigma^2), alpha^2 + sigma^2 = 1."""
     g = torch.tensor([-4.0, -0.5, 0.3, 2.0, 9.0], dtype=torch.float64)
     both = alpha_sigma(g)
     if not isinstance(both, (tuple, list)) or len(both) != 2:
@@ -26,14 +26,14 @@ def check_alpha_sigma(alpha_sigma: Callable[[Tensor], Any]) -> str:
         alpha,
         {
             "these are the squares; take roots": right[0].square(),
-            "alpha and sigma have changed places: alpha is near one where there is little noise": right[1],
+            "alpha and sigma are swapped: alpha is near one where there is little noise": right[1],
             "alpha^2 / sigma^2 must be exp(-g), yours is its square": (-2 * g).sigmoid().sqrt(),
         },
     )
     cases = [f"g = {value:g}" for value in g]
     counterexample(alpha, right[0], cases, "alpha")
     counterexample(sigma, right[1], cases, "sigma")
-    return "One number says all about the noise, and it may be any real number."
+    return "One number, any real number, describes the noise."
 
 
 @exercise
@@ -73,5 +73,5 @@ def check_own_evidence(own_evidence: Callable[[Tensor, Tensor, float, float], An
             "these are products alone; how sure they are depends on the noise": product,
         }
         not_these(mine, slips)
-        counterexample(mine, want, [f"alpha = {alpha}, word {w}" for w in range(6)], "the evidence less its mean")
+        counterexample(mine, want, [f"alpha = {alpha}, word {w}" for w in range(6)], "the log-likelihood less its mean")
     return "Exact, and it costs one matrix product. The network need not learn it."

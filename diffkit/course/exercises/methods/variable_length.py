@@ -37,45 +37,45 @@ def check_length(length: Callable[[Tensor, int], Any]) -> str:
 
 
 @exercise
-def check_length_probs(belief: Callable[[Tensor, int], Any]) -> str:
-    """belief(probs, eos) -> p(length), from beliefs (L, V) about every place of one canvas: (L,), summing to 1."""
+def check_length_probs(length_probs: Callable[[Tensor, int], Any]) -> str:
+    """length_probs(probs, eos) -> p(length), (L,), summing to 1, from the predictions (L, V) for one canvas."""
     for seed in (1, 2):
         probs = torch.randn(6, 5, generator=Generator().manual_seed(seed), dtype=torch.float64).softmax(-1)
-        mine = tensor_of(belief, probs, 3, shape=(6,), called="p(length)").double()
+        mine = tensor_of(length_probs, probs, 3, shape=(6,), called="p(length)").double()
         column = probs[:, 3]
         survival = torch.cat([torch.ones(1).double(), (1 - column).cumprod(0)[:-1]])
         slips = {
             "that is the right column, but it does not sum to 1; normalise it": column,
             "a softmax of probabilities; divide by their sum": column.softmax(0),
-            "that treats places as independent coin tosses, one after the other. They are not: the belief at a place "
-            "already knows that there is one EOS": survival * column / (survival * column).sum(),
+            "that treats positions as independent coin tosses, one after the other. They are not: the prediction at "
+            "each position accounts for there being one EOS": survival * column / (survival * column).sum(),
         }
         not_these(mine, slips)
         if (mine - column / column.sum()).abs().max() > 1e-6:
             i = int((mine - column / column.sum()).abs().argmax())
             raise Wrong(f"length {i} should have {column[i] / column.sum():.4f}, yours has {mine[i]:.4f}.")
-    return "EOS stands at place n exactly if the text has n tokens: the column is the answer."
+    return "EOS is at position n exactly if the text has n tokens: the column is the answer."
 
 
 @exercise
 def check_sees(sees: Callable[[int, int], Any]) -> str:
-    """sees(L, block) -> who sees whom in a network with blocks, (L, L) bool: row i sees column j."""
+    """sees(L, block) -> which positions attend to which in a network with blocks, (L, L) bool: row i sees column j."""
     for L, block in ((6, 2), (7, 3), (4, 1), (5, 5)):
         mine = tensor_of(sees, L, block, shape=(L, L), called="the mask").bool()
         want = block_causal_mask(L, 0, block)
         number = torch.arange(L) // block
         slips = {
-            "that is turned round: a place sees the blocks before it, not those behind": want.T,
-            "a place must see its whole block, also what stands to the right of it there": torch.ones(L, L)
-            .tril()
-            .bool(),
-            "a place sees the earlier blocks too, not only its own": number[:, None] == number,
-            "a place must see its own block as well": number[:, None] > number,
-            "nobody may look into later blocks": torch.ones(L, L).bool(),
+            "that is transposed: a position sees the blocks before it, not those behind": want.T,
+            "a position must see its whole block, tokens to its right included": torch.ones(L, L).tril().bool(),
+            "a position sees the earlier blocks too, not only its own": number[:, None] == number,
+            "a position must see its own block as well": number[:, None] > number,
+            "no position may see later blocks": torch.ones(L, L).bool(),
         }
         slips = {why: slip for why, slip in slips.items() if not torch.equal(slip, want)}
         not_these(mine, slips)
         if not torch.equal(mine, want):
             i, j = (mine != want).nonzero()[0].tolist()
-            raise Wrong(f"with L = {L} and blocks of {block}, does place {i} see place {j}? It should be {want[i, j]}.")
-    return "One's own block and all before it: blocks of one are causal, a single block sees everything."
+            raise Wrong(
+                f"with L = {L} and blocks of {block}, does position {i} see position {j}? It should be {want[i, j]}."
+            )
+    return "Its own block and all before it: blocks of one are causal, a single block sees everything."

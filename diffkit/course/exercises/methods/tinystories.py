@@ -51,7 +51,7 @@ def _windows(text: list[int], n: int) -> list[tuple[int, ...]]:
 
 @exercise
 def check_copied(copied: Callable[[list[int], list[int], int], Any]) -> str:
-    """copied(text, training, n) -> share of the windows of n neighbours in a text that stand in the training text."""
+    """copied(text, training, n) -> share of the n-token windows of a text that occur in the training text."""
     rng = torch.Generator().manual_seed(1)
     cases = []
     for n in (1, 2, 3, 2, 3):
@@ -76,11 +76,11 @@ def check_copied(copied: Callable[[list[int], list[int], int], Any]) -> str:
             "a window that comes three times counts three times": shares(
                 lambda text, n: set(_windows(text, n)), lambda text, n: len(set(_windows(text, n)))
             ),
-            "windows overlap: there is one at every place, not one every n": shares(
+            "windows overlap: there is one at every position, not one every n": shares(
                 lambda text, n: _windows(text, n)[::n], lambda text, n: len(_windows(text, n)[::n])
             ),
             "that is the share of *new* windows": 1 - want,
-            "single tokens that were seen are no copy: all n neighbours must stand there in a row": _numbers(
+            "single tokens that were seen are no copy: all n must occur there in a row": _numbers(
                 [
                     sum(set(w) <= set(training) for w in _windows(text, n)) / len(_windows(text, n))
                     for text, training, n in cases
@@ -100,23 +100,23 @@ def check_own_loss(own_loss: Callable[[float, int, float], Any]) -> str:
         totals = (10 * torch.rand(processes, generator=rng, dtype=torch.float64)).tolist()
         counts = torch.randint(1, 40, (processes,), generator=rng).tolist()
         mean_count = sum(counts) / processes
-        told = [(total, count, mean_count) for total, count in zip(totals, counts, strict=True)]
-        mine = _numbers([number_of(own_loss, *each, called="the loss") for each in told])
+        given = [(total, count, mean_count) for total, count in zip(totals, counts, strict=True)]
+        mine = _numbers([number_of(own_loss, *each, called="the loss") for each in given])
         want = sum(totals) / sum(counts)
         not_these(
             mine.mean()[None],
             {
                 "a process with few hidden tokens then counts as much as one with many: the mean of ratios is not the "
-                "ratio of the sums": _numbers([sum(t / c for t, c, _ in told) / processes]),
+                "ratio of the sums": _numbers([sum(t / c for t, c, _ in given) / processes]),
                 "those are sums; the mean over processes is then nats of a process, not of a token": _numbers(
                     [sum(totals) / processes]
                 ),
                 "the mean count is that of one process; dividing by the number of processes again makes it too small": (
                     _numbers([want / processes])
                 ),
-                "upside down: nats over tokens": _numbers([sum(m / t for t, _, m in told) / processes]),
+                "upside down: nats over tokens": _numbers([sum(m / t for t, _, m in given) / processes]),
             },
         )
-        said = ", ".join(f"{t:.2f} nats of {c}" for t, c, _ in told)
-        counterexample(mine.mean()[None], _numbers([want]), [f"processes with {said}"], "the mean of what they return")
-    return "Gradients are linear, so their mean over the processes is right as well: `objectives.pooled` does this."
+        shown = ", ".join(f"{t:.2f} nats of {c}" for t, c, _ in given)
+        counterexample(mine.mean()[None], _numbers([want]), [f"processes with {shown}"], "the mean of what they return")
+    return "Gradients are linear, so their mean over the processes is right as well: `losses.pooled` does this."

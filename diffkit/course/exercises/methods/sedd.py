@@ -42,7 +42,7 @@ def check_score_entropy(score_entropy: Callable[[Tensor, Tensor], Any]) -> str:
         mine,
         {
             "without r (log r - 1) it is no longer zero at s = r: fine for a gradient, but no bound": s - r * s.log(),
-            "s and r have changed places": r - s * r.log() + s * (s.log() - 1),
+            "s and r are swapped": r - s * r.log() + s * (s.log() - 1),
             "that is the squared error; it lets s fall to zero and below": (s - r).square(),
             "the last part is r (log r - 1), not r log r": s - r * s.log() + r * r.log(),
         },

@@ -52,7 +52,7 @@ def check_transition(transition: Callable[[int, float], Any]) -> str:
                 {
                     "drawn anew means from all words, the old one too: the diagonal gets its share": alpha * identity
                     + other,
-                    "alpha and 1 - alpha have changed places": (1 - alpha) * identity + alpha / V * ones,
+                    "alpha and 1 - alpha are swapped": (1 - alpha) * identity + alpha / V * ones,
                 },
             )
         sums = mine.sum(1)
@@ -70,12 +70,12 @@ def check_posterior(posterior: Callable[[Tensor, Tensor, int, int], Any]) -> str
         first, second = _matrices(V, seed)
         for a, c in ((0, 1), (V - 1, 0), (1, 1)):
             mine = tensor_of(posterior, first, second, a, c, shape=(V,), called="posterior(...)").double()
-            ways = first[a] * second[:, c]
-            want = ways / ways.sum()
+            joint = first[a] * second[:, c]
+            want = joint / joint.sum()
             not_these(
                 mine,
                 {
-                    "these are the chances of a, then b, then c; divide them by their sum": ways,
+                    "these are the chances of a, then b, then c; divide them by their sum": joint,
                     "you took row c of `second`; what leads to c is its column": first[a]
                     * second[c]
                     / (first[a] @ second[c]),  # noqa: E501  # fmt: skip

@@ -57,8 +57,7 @@ def check_witten_bell(blend: Callable[[Tensor, Tensor], Any]) -> str:
             slips = {
                 "words that were never seen after h get nothing, and one of them would cost infinitely much": counts
                 / counts.sum(),
-                "that adds one to every count; N(h) p(v | h') takes the place of the one": (counts + 1)
-                / (counts.sum() + 8),
+                "that adds one to every count; the pseudo-count is N(h) p(v | h')": (counts + 1) / (counts.sum() + 8),
                 "the denominator is c(h) + N(h), with N(h) the number of DIFFERENT words seen": (
                     counts + counts.sum() * shorter
                 )
@@ -68,9 +67,9 @@ def check_witten_bell(blend: Callable[[Tensor, Tensor], Any]) -> str:
         if not torch.allclose(mine, want, atol=1e-6):
             raise Wrong(
                 f"for counts {counts.int().tolist()} word 0 should have {want[0]:.4f}, yours has {float(mine[0]):.4f}. "
-                + ("Nothing was seen: only the shorter history speaks." if not seen else "")
+                + ("Nothing was seen, so only the shorter history counts." if not seen else "")
             )
-    return "What was seen often speaks for itself, the rest is asked of the shorter history."
+    return "Frequent histories rely on their own counts, rare ones on the shorter history."
 
 
 @exercise
@@ -79,7 +78,7 @@ def check_distinct(distinct: Callable[[list[list[int]], int], Any]) -> str:
     dice = random.Random(3)
     for n in (1, 2, 3):
         texts = [[dice.randrange(4) for _ in range(dice.randrange(1, 9))] for _ in range(12)]
-        texts.append(texts[0])  # a text said twice
+        texts.append(texts[0])  # a repeated text
         grams = [tuple(text[i : i + n]) for text in texts for i in range(len(text) - n + 1)]
         mine = number_of(distinct, texts, n, called="the share")
         want = len(set(grams)) / len(grams)
@@ -92,7 +91,7 @@ def check_distinct(distinct: Callable[[list[list[int]], int], Any]) -> str:
         average = sum(len(set(one)) / len(one) for one in per_text) / len(per_text)
         across = [tuple(joined[i : i + n]) for i in range(len(joined) - n + 1)]
         if math.isclose(mine, average, rel_tol=1e-6) and not math.isclose(average, want, rel_tol=1e-6):
-            raise Wrong("that averages over texts, so a generator that says one text over and over passes. Pool first.")
+            raise Wrong("that averages over texts, so a generator that repeats one text passes. Pool first.")
         if n > 1 and math.isclose(mine, len(set(across)) / len(across), rel_tol=1e-6):
             raise Wrong("some of those n-grams reach from the end of one text into the next.")
         if not math.isclose(mine, want, rel_tol=1e-6):
@@ -111,7 +110,7 @@ def check_variation(variation: Callable[[Tensor, Tensor], Any]) -> str:
         mine = tensor_of(variation, counts, probs, shape=(), called="the total variation").double()
         off = counts / counts.sum() - probs
         slips = {
-            "that is twice the total variation: what is too much in one place is missing in another": off.abs().sum(),
+            "that is twice the total variation: what one outcome has too much, another lacks": off.abs().sum(),
             "that is the largest single difference; total variation adds up all that is too much": off.abs().max(),
             "differences that are not made positive cancel": off.sum(),
             "counts must become shares first": (counts - probs).abs().sum() / 2,

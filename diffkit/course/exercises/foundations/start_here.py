@@ -44,8 +44,8 @@ def check_story_length(length: Callable[[Tensor, int], Tensor]) -> str:
     for eos_id, L in ((2, 8), (5, 12)):
         want = torch.tensor([3, L - 1, 1, L // 2])
         ids = torch.randint(6, 20, (4, L), generator=rng)
-        place = torch.arange(L)
-        ids = ids.where(place < want[:, None], 0).where(place != want[:, None], eos_id)
+        position = torch.arange(L)
+        ids = ids.where(position < want[:, None], 0).where(position != want[:, None], eos_id)
         mine = tensor_of(length, ids, eos_id, shape=(4,), called="the lengths")
         not_these(
             mine,
@@ -57,25 +57,27 @@ def check_story_length(length: Callable[[Tensor, int], Tensor]) -> str:
             },
         )
         counterexample(mine, want, [f"{row} with eos_id = {eos_id}" for row in ids.tolist()], "the length")
-    return "Positions count from 0, so the place of EOS is the number of tokens before it."
+    return "Positions count from 0, so the index of EOS is the number of tokens before it."
 
 
 @exercise
 def check_guess_cost(cost: Callable[[int, int], float]) -> str:
-    """cost(places, words) -> nats paid for guessing `places` tokens, each evenly among `words`."""
+    """cost(positions, words) -> nats paid for guessing `positions` tokens, each evenly among `words`."""
     cases = [(1, 2), (1, 100), (7, 10), (5, 166), (3, 1)]
     mine = torch.stack([tensor_of(cost, *case, shape=(), called="the cost").double() for case in cases])
-    places, words = torch.tensor(cases, dtype=torch.float64).T
+    positions, words = torch.tensor(cases, dtype=torch.float64).T
     not_these(
         mine,
         {
-            "the cost is minus the log of the probability, and so never negative": -places * words.log(),
-            "that is in bits; nats take the natural logarithm, math.log": places * words.log2(),
+            "the cost is minus the log of the probability, and so never negative": -positions * words.log(),
+            "that is in bits; nats take the natural logarithm, math.log": positions * words.log2(),
             "that is the cost of one token; the costs of independent guesses add up": words.log(),
-            "that is a number of texts; its logarithm is the cost": words**places,
-            "you use a logarithm to base 10; nats take the natural one, math.log": places * words.log10(),
-            "that is log(places x words); the probability is (1 / words) to the power places": (places * words).log(),
+            "that is a number of texts; its logarithm is the cost": words**positions,
+            "you use a logarithm to base 10; nats take the natural one, math.log": positions * words.log10(),
+            "that is log(positions x words); the probability is (1 / words) to the power positions": (
+                positions * words
+            ).log(),
         },
     )
-    counterexample(mine, places * words.log(), [f"{p} places and {w} words" for p, w in cases], "the cost")
-    return "Probabilities multiply, so costs in nats add: places x ln(words)."
+    counterexample(mine, positions * words.log(), [f"{p} positions and {w} words" for p, w in cases], "the cost")
+    return "Probabilities multiply, so costs in nats add: positions x ln(words)."

@@ -75,7 +75,7 @@ def check_average(average: Callable[[Tensor, float], Any]) -> str:
 
 @exercise
 def check_lr_scale(lr_scale: Callable[[int, int, int, float], Any]) -> str:
-    """warmth(step, steps, warmup, decay) -> share of the full learning rate; step counts from 0."""
+    """lr_scale(step, steps, warmup, decay) -> share of the full learning rate; step counts from 0."""
     for steps, warmup, decay in ((100, 10, 0.4), (240, 20, 0.25)):
         for step in (0, warmup // 2, warmup - 1, steps // 2, steps - steps // 10, steps - 1):
             left = (steps - step) / (decay * steps)
@@ -116,7 +116,7 @@ def check_reach(reach: Callable[[float, float, float, float], Any]) -> str:
                 "ramp is how long the widening takes, not where it ends": (
                     start + (1 - start) * (progress - hold) / (ramp - hold) if ramp != hold else math.nan, True,
                 ),
-                "yours adds a whole 1 on the way; only 1 - start is left to climb": (start + climbed, True),
+                "yours adds a whole 1; only 1 - start is left to climb": (start + climbed, True),
                 "yours jumps to the full range; it should widen little by little": (1.0, progress > hold),
             }  # fmt: skip
             for why, (slip, possible) in slips.items():

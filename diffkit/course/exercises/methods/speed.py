@@ -29,7 +29,7 @@ def check_calls(calls: Callable[[int, int], Any]) -> str:
         }
         not_these(mine, {why: slip.double() for why, slip in slips.items() if abs(float(slip - want)) > 1e-4})
         if abs(float(mine - want)) > 1e-6 * float(want):
-            raise Wrong(f"{L} tokens in {steps} steps keep {want:.3f} of the steps busy, yours says {float(mine):.3f}.")
+            raise Wrong(f"{L} tokens in {steps} steps keep {want:.3f} of the steps busy, yours is {float(mine):.3f}.")
     return "Every step is quiet with chance (1 - 1/N)^L, and there are N of them."
 
 
@@ -54,12 +54,12 @@ def check_next_time(next_time: Callable[[Tensor, Tensor, Tensor], Any]) -> str:
     if (mine - want).abs().max() > 1e-3:
         i = int((mine - want).abs().argmax())
         raise Wrong(f"t = {t[i]:.1f}, n = {n[i]}, u = {u[i]:.3f}: next {want[i]:.2f}, yours {mine[i]:.2f}.")
-    return "The largest of n uniform times below t has the law of t u^(1/n)."
+    return "The largest of n uniform times below t is distributed as t u^(1/n)."
 
 
 @exercise
 def check_how_many(how_many: Callable[[Tensor, float], Any]) -> str:
-    """how_many(entropies, bound) -> how many of the most certain places to reveal at once; (n,) nats in any order."""
+    """how_many(entropies, bound) -> how many of the most certain positions to reveal at once; (n,) nats, unsorted."""
     cases = (
         ([0.5, 0.4], 0.0), ([0.2, 0.2, 0.2, 0.2], 0.25), ([0.3, 0.0, 0.1, 0.9, 0.2], 0.25), ([0.2, 0.0, 0.0], 0.0),
         ([0.1, 0.1, 0.1, 2.0], 0.3), ([1.5], 0.2), ([0.6, 0.7, 0.8], 0.5), ([0.05, 0.3, 0.4, 0.45, 3.0], 1.0),
@@ -73,8 +73,8 @@ def check_how_many(how_many: Callable[[Tensor, float], Any]) -> str:
             "the largest of the set costs nothing (alone it is drawn exactly): subtract it before you compare": (
                 ranked.cumsum(0) <= bound + 1e-9
             ),
-            "each place fits the bound by itself; it is their sum that counts": ranked <= bound + 1e-9,
-            "start with the most certain places: sort first": entropies.cumsum(0) - entropies <= bound + 1e-9,
+            "each position fits the bound by itself; it is their sum that counts": ranked <= bound + 1e-9,
+            "start with the most certain positions: sort first": entropies.cumsum(0) - entropies <= bound + 1e-9,
         }
         want = float(fits.pop("want").sum())
         if float(mine) == 0:
@@ -82,7 +82,7 @@ def check_how_many(how_many: Callable[[Tensor, float], Any]) -> str:
         counts = {why: fit.sum().double() for why, fit in fits.items()}
         not_these(mine, {why: count for why, count in counts.items() if float(count) != want})
         if float(mine) != want:
-            raise Wrong(f"of {values} nats, {want:.0f} can be revealed within {bound}, yours says {float(mine):.0f}.")
+            raise Wrong(f"of {values} nats, {want:.0f} can be revealed within {bound}, yours is {float(mine):.0f}.")
     return "Sorted, summed, the largest left out: what is left bounds the price of drawing them independently."
 
 

@@ -37,24 +37,24 @@ def check_compute(compute: Callable[[int, int], Any]) -> str:
     for parameters, tokens in ((1000, 50), (148_960, 6_144_000), (7, 11)):
         mine, want = number_of(compute, parameters, tokens, called="the cost"), 6 * parameters * tokens
         if _close(mine, want / 3):
-            raise Wrong("that is the forward pass alone; the way back costs twice as much again.")
+            raise Wrong("that is the forward pass alone; the backward pass costs twice as much again.")
         if _close(mine, want / 6) or _close(mine, want / 2):
             raise Wrong("count two operations for each number and token forward, a multiplication and an addition, and "
-                        "four on the way back.")  # fmt: skip
+                        "four backward.")  # fmt: skip
         if _close(mine, 2 * want / 3):
-            raise Wrong("that is the way back alone; the forward pass comes on top.")
+            raise Wrong("that is the backward pass alone; the forward pass comes on top.")
         if _close(mine, 6 * parameters) or _close(mine, 6 * tokens):
             raise Wrong("every parameter works on every token: multiply the two.")
         if _close(mine, 6 * (parameters + tokens)):
             raise Wrong("every parameter works on every token: multiply them, do not add.")
         if not _close(mine, want):
-            raise Wrong(f"{parameters} parameters and {tokens} tokens cost {want:.4g}, yours says {float(mine):.4g}.")
-    return "Two operations for each number and token forward, four on the way back."
+            raise Wrong(f"{parameters} parameters and {tokens} tokens cost {want:.4g}, yours is {float(mine):.4g}.")
+    return "Two operations for each number and token forward, four backward."
 
 
 @exercise
 def check_frontier(frontier: Callable[[Sequence[float], Sequence[float]], Any]) -> str:
-    """frontier(compute, gap) -> places of the runs that no cheaper run beats, in order of compute."""
+    """frontier(compute, gap) -> indices of the runs that no cheaper run beats, in order of compute."""
     cases = [
         ([10, 20, 30, 40], [5, 6, 3, 4], [0, 2]), ([40, 10, 30, 20], [1, 9, 8, 7], [1, 3, 0]), ([20, 10], [3, 3], [1]),
         ([50, 10, 20], [1, 2, 3], [1, 0]),
@@ -65,14 +65,14 @@ def check_frontier(frontier: Callable[[Sequence[float], Sequence[float]], Any]) 
         mine = rows_of([answer], "the frontier")[0]
         where = f"compute {compute}, gap {gap}"
         if sorted(mine) == sorted(want) and mine != want:
-            raise Wrong(f"{where}: the right runs; list them from cheap to dear, {want}.")
+            raise Wrong(f"{where}: the right runs; list them from cheap to expensive, {want}.")
         if len(mine) == len(want) and {compute[i] for i in want} == set(mine):
-            raise Wrong(f"{where}: return the places of the runs, not what they cost.")
+            raise Wrong(f"{where}: return the indices of the runs, not what they cost.")
         if [i - 1 for i in mine] == want:
-            raise Wrong(f"{where}: every place is one too high. Places count from 0.")
+            raise Wrong(f"{where}: every index is one too high. Indices count from 0.")
         if set(mine) - set(want):
             i = min(set(mine) - set(want))
             raise Wrong(f"{where}: run {i} does not belong: a cheaper run has a gap that is no larger.")
         if mine != want:
             raise Wrong(f"{where}: {want} are on the frontier, yours are {mine}.")
-    return "Walk from cheap to dear and keep whoever sets a record."
+    return "Go from cheap to expensive and keep each run that sets a record."

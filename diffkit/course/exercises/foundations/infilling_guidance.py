@@ -34,17 +34,18 @@ def check_filling(log_p_filling: Callable[[Tensor, Tensor], Any]) -> str:
 
 @exercise
 def check_guided(guided: Callable[[Tensor, Tensor, float], Any]) -> str:
-    """guided(told, untold, w) -> guided probabilities, from log-probabilities with and without the label, (V,) each."""
+    """guided(conditional, unconditional, w) -> guided probabilities (V,), from the log-probabilities (V,) of both."""
     for seed, w in ((1, 1.0), (2, 0.5), (3, 3.0), (4, 0.0)):
         rng = Generator().manual_seed(seed)
-        told, untold = (torch.randn(6, generator=rng, dtype=torch.float64).log_softmax(0) for _ in range(2))
-        mine = tensor_of(guided, told, untold, w, shape=(6,), called="the guided distribution").double()
-        push = (1 + w) * told - w * untold
+        with_label, without = (torch.randn(6, generator=rng, dtype=torch.float64).log_softmax(0) for _ in range(2))
+        mine = tensor_of(guided, with_label, without, w, shape=(6,), called="the guided distribution").double()
+        push = (1 + w) * with_label - w * without
         slips = {
-            "w multiplies the wrong belief: that pushes away from the label": (1 + w) * untold - w * told,
-            "that mixes the two beliefs; guidance goes beyond the told one, away from the untold": told + w * untold,
+            "w multiplies the wrong prediction: that pushes away from the label": (1 + w) * without - w * with_label,
+            "that mixes the two predictions; guidance extrapolates beyond the conditional one": with_label
+            + w * without,
             "that counts from one: at w = 0 the label would be ignored. Here w = 0 follows the label as it was "
-            "learned": w * told + (1 - w) * untold,
+            "learned": w * with_label + (1 - w) * without,
         }
         slips = {why: slip.softmax(0) for why, slip in slips.items()}
         slips["the powers are right, but they do not add up to 1; normalise again"] = push.exp()
@@ -54,30 +55,29 @@ def check_guided(guided: Callable[[Tensor, Tensor, float], Any]) -> str:
         if (mine - want).abs().max() > 1e-5:
             i = int((mine - want).abs().argmax())
             raise Wrong(f"at w = {w} word {i} should have probability {want[i]:.4f}, yours has {mine[i]:.4f}.")
-    return "Told to the power 1 + w, over untold to the power w, normalised again."
+    return "Conditional to the power 1 + w, over unconditional to the power w, normalised again."
 
 
 @exercise
 def check_bayes(posterior: Callable[[Tensor, Tensor], Any]) -> str:
-    """posterior(belief, opinion) -> p(word | text, label), from p(word | text) and p(label | text, word), (V,) each."""
+    """posterior(prior, likelihood) -> p(word | text, label), from p(word | text) and p(label | text, word), (V,)."""
     for seed in (1, 2, 3):
         rng = Generator().manual_seed(seed)
-        belief, opinion = torch.rand(5, generator=rng).double().softmax(0), torch.rand(5, generator=rng).double()
-        opinion[seed] = 0
-        mine = tensor_of(posterior, belief, opinion, shape=(5,), called="the posterior").double()
-        want = belief * opinion / (belief * opinion).sum()
+        prior, likelihood = torch.rand(5, generator=rng).double().softmax(0), torch.rand(5, generator=rng).double()
+        likelihood[seed] = 0
+        mine = tensor_of(posterior, prior, likelihood, shape=(5,), called="the posterior").double()
+        want = prior * likelihood / (prior * likelihood).sum()
         slips = {
-            "the product is right; divide by its sum, which is p(label | text)": belief * opinion,
-            "that adds an opinion to a belief; chances that must hold together are multiplied": (belief + opinion)
-            / (belief + opinion).sum(),
-            "the belief is lost: that is the opinion alone": opinion / opinion.sum(),
-            "a softmax of probabilities; multiply and normalise": (belief * opinion).softmax(0),
+            "the product is right; divide by its sum, which is p(label | text)": prior * likelihood,
+            "prior and likelihood are multiplied, not added": (prior + likelihood) / (prior + likelihood).sum(),
+            "p(word | text) is missing: that is the likelihood alone": likelihood / likelihood.sum(),
+            "a softmax of probabilities; multiply and normalise": (prior * likelihood).softmax(0),
         }
         not_these(mine, slips)
         if (mine - want).abs().max() > 1e-5:
             i = int((mine - want).abs().argmax())
             raise Wrong(
-                f"word {i} with belief {belief[i]:.3f} and opinion {opinion[i]:.3f} should get {want[i]:.4f}, yours "
-                f"gets {mine[i]:.4f}."
+                f"word {i} with prior {prior[i]:.3f} and likelihood {likelihood[i]:.3f} should get {want[i]:.4f}, "
+                f"yours gets {mine[i]:.4f}."
             )
     return "Bayes' rule; a word that excludes the label gets nothing."

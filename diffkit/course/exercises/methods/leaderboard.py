@@ -29,7 +29,7 @@ def check_apart(apart: Callable[[Estimate, Estimate], Any]) -> str:
     mine = [apart(a, b) for a, b in PAIRS]
     if not all(str(each) in ("True", "False") for each in mine):
         raise Wrong(f"return True or False, yours is {mine[0]!r}.")
-    said = [bool(each) for each in mine]
+    found = [bool(each) for each in mine]
     slips = {
         "the sign: a row may be better or worse": [
             a.mean - b.mean > 2 * math.hypot(a.standard_error, b.standard_error) for a, b in PAIRS
@@ -42,11 +42,11 @@ def check_apart(apart: Callable[[Estimate, Estimate], Any]) -> str:
         ],
     }  # fmt: skip
     for why, slip in slips.items():
-        if said == slip != wants:
+        if found == slip != wants:
             raise Wrong(f"{why}.")
-    for (a, b), each, want in zip(PAIRS, said, wants, strict=True):
+    for (a, b), each, want in zip(PAIRS, found, wants, strict=True):
         if each != want:
-            raise Wrong(f"{a} and {b} are {'apart' if want else 'not apart'} by this rule, you say {each}.")
+            raise Wrong(f"{a} and {b} are {'apart' if want else 'not apart'} by this rule, yours is {each}.")
     return "And for rows judged on the same stories pair them first, as in notebook 07: the error is then smaller."
 
 
@@ -77,7 +77,7 @@ def check_least_valid(least_valid: Callable[[float, int], Any]) -> str:
 
 @exercise
 def check_order_nats(order_nats: Callable[..., Any]) -> str:
-    """order_nats(log_prob, x0, order, mask_id) -> nats of a text (L,) whose places are revealed in this order."""
+    """order_nats(log_prob, x0, order, mask_id) -> nats of a text (L,) whose positions are revealed in this order."""
     L, V, mask_id = 5, 4, 4
     powers = (V + 1) ** torch.arange(L)
     for seed in range(3):
@@ -95,11 +95,11 @@ def check_order_nats(order_nats: Callable[..., Any]) -> str:
         blind = [-log_prob(hidden[0])[i, x0[i]] for i in range(L)]
         mine = tensor_of(order_nats, log_prob, x0, order, mask_id, shape=(), called="order_nats(...)").double()
         slips = {
-            "the word that is asked for must still be hidden when it is asked for": sum(seen),
-            "take the places in the given order, not from left to right": sum(natural),
-            "each word is asked for with the earlier ones in view; yours sees an empty canvas every time": sum(blind),
+            "a token must still be hidden when it is predicted": sum(seen),
+            "take the positions in the given order, not from left to right": sum(natural),
+            "each token is predicted given the earlier ones; yours sees an empty canvas every time": sum(blind),
             "nats are minus the logarithm; the sign is wrong": -sum(nats),
-            "add the nats of all places; do not average": sum(nats) / L,
+            "add the nats of all positions; do not average": sum(nats) / L,
         }
         not_these(mine, {why: torch.as_tensor(slip) for why, slip in slips.items()})
         counterexample(mine[None], torch.stack(nats).sum()[None], [f"order {order.tolist()}"], "the sum of nats")

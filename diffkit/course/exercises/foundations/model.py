@@ -60,8 +60,8 @@ def check_turn(turn: Callable[[Tensor, Tensor], Tensor]) -> str:
     for i, j in ((5, 2), (8, 5), (2, 6)):
         if not torch.isclose(scores[i, j], scores[i - 2, j - 2], atol=1e-6):
             raise Wrong(
-                f"the score of a query at {i} and a key at {j} is {scores[i, j]:.3f}, but the same pair two places to "
-                f"the left scores {scores[i - 2, j - 2]:.3f}. It should depend on the distance only."
+                f"the score of a query at {i} and a key at {j} is {scores[i, j]:.3f}, but the same pair two "
+                f"positions to the left scores {scores[i - 2, j - 2]:.3f}. It should depend on the distance only."
             )
     still = [i for i in range(K) if torch.allclose(q[:, i], query[:, i], atol=1e-6)]
     if still:
@@ -70,7 +70,7 @@ def check_turn(turn: Callable[[Tensor, Tensor], Tensor]) -> str:
 
 
 class _Watched:
-    """A denoiser that notes what it was asked."""
+    """A denoiser that records its inputs."""
 
     def __init__(self, model: Denoiser):
         self.model, self.config, self.calls = model, model.config, []  # type: ignore[var-annotated]
@@ -100,7 +100,7 @@ def check_masked_nll(masked_nll: Callable[[Any, Tensor, Tensor], Tensor]) -> str
             raise Wrong("your function never calls the model.")
         shown, where = watched.calls[-1]
         if torch.equal(shown, x0):
-            raise Wrong("the model was shown x0 itself, with every answer on it. Hide the tokens first.")
+            raise Wrong("the model was given x0 itself, the answers included. Hide the tokens first.")
         if not torch.equal(shown, xt):
             raise Wrong("the model should see MASK where is_masked is True, and the true token elsewhere.")
         if torch.allclose(mine, -want, atol=1e-4):
@@ -114,4 +114,4 @@ def check_masked_nll(masked_nll: Callable[[Any, Tensor, Tensor], Tensor]) -> str
             raise Wrong(
                 f"the numbers are right, but the head ran at {B * L} positions for the sake of {N}: pass where."
             )
-    return "Same numbers as with all positions, and no work for those that nobody asked about."
+    return "Same numbers as with all positions, and no work for the others."

@@ -1,0 +1,1 @@
+"""Exercises of notebooks 00 to 08: masked diffusion."""
