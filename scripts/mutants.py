@@ -16,7 +16,6 @@ import shutil
 import subprocess
 import sys
 import tempfile
-import time
 from collections.abc import Iterator
 from pathlib import Path
 from typing import NamedTuple
@@ -200,18 +199,20 @@ def passes(folder: Path, tests: str, loud: bool = False) -> bool:
     return done.returncode == 0
 
 
-def survivors(mutants: list[Mutant], folder: Path) -> Iterator[Mutant]:
-    """Try them one by one in a copy; yield those that no test notices."""
-    for i, mutant in enumerate(mutants, 1):
-        path, start = folder / "diffkit" / mutant.file, time.perf_counter()
+def verdicts(mutants: list[Mutant], folder: Path) -> Iterator[tuple[Mutant, str]]:
+    """Try them one by one in a copy. Tests that fail without a mutant could kill none: each set is run once before."""
+    sound: dict[str, bool] = {}
+    for mutant in mutants:
+        if mutant.tests not in sound:
+            sound[mutant.tests] = passes(folder, mutant.tests, loud=True)
+        if not sound[mutant.tests]:
+            yield mutant, "not tried"
+            continue
+        path = folder / "diffkit" / mutant.file
         right = path.read_text(encoding="utf-8")
         path.write_text(right.replace(mutant.old, mutant.new), encoding="utf-8")
-        survived = passes(folder, mutant.tests)
+        yield mutant, "SURVIVED" if passes(folder, mutant.tests) else "killed"
         path.write_text(right, encoding="utf-8")
-        verdict = "SURVIVED" if survived else "killed"
-        print(f"{i:3}/{len(mutants)}  {verdict:8}  {time.perf_counter() - start:4.0f} s  {mutant.name}", flush=True)
-        if survived:
-            yield mutant
 
 
 def main() -> int:
@@ -226,15 +227,14 @@ def main() -> int:
     print(f"{len(chosen)} mutants")
     if args.list:
         return 0
+    not_killed = []
     with tempfile.TemporaryDirectory() as place:
-        folder = copied(Path(place))
-        files = " ".join(dict.fromkeys(" ".join(one.tests for one in chosen).split()))
-        if not passes(folder, files, loud=True):
-            sys.exit("mutants: these tests fail without any mutant, so they could kill none.")
-        survived = list(survivors(chosen, folder))
-    for one in survived:
-        print(f"survived: {one.name}\n  {one.file}: {one.old}\n  -> {one.new}\n  tests/{one.tests}")
-    return 1 if survived else 0
+        for number, (one, verdict) in enumerate(verdicts(chosen, copied(Path(place))), 1):
+            print(f"{number:3}/{len(chosen)}  {verdict:9}  {one.name}", flush=True)
+            not_killed += [(verdict, one)] if verdict != "killed" else []
+    for verdict, one in not_killed:
+        print(f"{verdict}: {one.name}\n  {one.file}: {one.old}\n  -> {one.new}\n  tests: {one.tests}")
+    return 1 if not_killed else 0
 
 
 if __name__ == "__main__":
