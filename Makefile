@@ -25,7 +25,7 @@ ifneq ($(shell cat $(READY) 2>/dev/null),$(shell pwd))
 $(READY): always
 endif
 
-.PHONY: help lab test site demo quickstart notebooks sweep leaderboard bench check lint types size wheel clean lock audit always
+.PHONY: help lab test site demo quickstart notebooks sweep leaderboard mutants bench check lint types size wheel clean lock audit always
 
 help: ## list these commands
 	@grep -hE '^[a-z]+:.*## ' Makefile | sed -E 's/^([a-z]+):.*## (.*)/  make \1\t\2/' | expand -t 20
@@ -63,6 +63,7 @@ lint: $(READY)
 	@echo "== format and lint"
 	@$(PY) -m ruff format --check .
 	@$(PY) -m ruff check .
+	@$(VENV)/bin/lint-imports --no-cache
 
 types: $(READY)
 	@echo "== types"
@@ -97,6 +98,9 @@ sweep: $(READY) ## train the points of the scaling notebook that are not in its 
 
 leaderboard: $(READY) ## train and judge the rows of notebook 16 that are not in its table yet (hours on a CPU; resumes)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/leaderboard.py
+
+mutants: $(READY) ## break the mathematics in forty places, one at a time: do the tests notice? (half an hour)
+	@OMP_NUM_THREADS=1 $(PY) scripts/mutants.py
 
 bench: $(READY) ## measure speed and memory against BERT's and against the machine's own peak (about five minutes)
 	@for name in training utilisation data gpu; do echo "== $$name"; $(PY) benchmarks/$$name.py; done

@@ -245,7 +245,7 @@ def race(setup: Setup, batches: list[Batch], rounds: int) -> list[dict[str, Any]
 def machine() -> dict[str, Any]:
     """What ran it: kind of processor, threads and versions, no names."""
     info = Path("/proc/cpuinfo")
-    lines = info.read_text().splitlines() if info.exists() else []
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
     names = [line.split(":")[1].strip() for line in lines if line.startswith("model name")] or [platform.processor()]
     return {
         "cpu": names[0], "cores": os.cpu_count(), "threads": torch.get_num_threads(),

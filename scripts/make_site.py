@@ -21,7 +21,7 @@ from pathlib import Path
 
 import nbformat
 from check_site import check_site
-from make_architecture import ROOMS
+from make_architecture import rooms
 from make_playground import write_playground
 from nbformat import NotebookNode
 from sphinx.cmd.build import main as sphinx_build
@@ -117,13 +117,12 @@ def classic_script(module: str) -> str:
 
 
 def module_page(path: Path) -> str:
-    """The page of a module, or of a folder of modules, for autodoc."""
-    name = f"diffkit.{path.stem}"
-    page = f"{path.stem}\n{'=' * len(path.stem)}\n\n{automodule(name, path)}"
-    for part in sorted(path.glob("*.py")):
+    """The page of a module, or of a folder with all modules in it, for autodoc."""
+    page = f"{path.stem}\n{'=' * len(path.stem)}\n\n{automodule(f'diffkit.{path.stem}', path)}"
+    for part in sorted(path.rglob("*.py")):
         if not part.stem.startswith("_"):
-            title = f"{path.stem}.{part.stem}"
-            page += f"\n{title}\n{'-' * len(title)}\n\n{automodule(f'{name}.{part.stem}', part)}"
+            title = ".".join(part.relative_to(ROOT / "diffkit").with_suffix("").parts)
+            page += f"\n{title}\n{'-' * len(title)}\n\n{automodule(f'diffkit.{title}', part)}"
     return page
 
 
@@ -143,9 +142,10 @@ def parsed(path: Path) -> ast.Module:
 
 
 def modules() -> dict[str, Path]:
-    """Every module and folder of the package by name."""
-    found = [path for path in sorted((ROOT / "diffkit").iterdir()) if not path.stem.startswith("_")]
-    return {path.stem: path for path in found if path.suffix == ".py" or (path / "__init__.py").is_file()}
+    """Every folder and module in the root of the package by name, in the order in which data flows."""
+    folder = ROOT / "diffkit"
+    names = [name for room in rooms() for name in room]
+    return {name: folder / name if (folder / name).is_dir() else folder / f"{name}.py" for name in names}
 
 
 def first_line(path: Path) -> str:
@@ -153,17 +153,10 @@ def first_line(path: Path) -> str:
 
 
 def api_index(paths: dict[str, Path]) -> str:
-    """The front page of the API: modules by room, each with the first line of its docstring."""
-    rooms = {room: [name for name in names.split() if name in paths] for room, names in ROOMS.items()}
-    page = (
-        "# The package\n\nData flows one way, from the language to the command line, and so does this list. "
-        "Every name links to its source.\n"
-    )
-    for room, names in rooms.items():
-        lines = [f"- [`diffkit.{name}`](api/{name}.rst): {first_line(paths[name])}" for name in names]
-        page += f"\n## {room}\n\n" + "\n".join(lines) + "\n"
-    listed = [name for names in rooms.values() for name in names]
-    return page + "\n```{toctree}\n:hidden:\n\n" + "\n".join(f"api/{name}" for name in listed) + "\n```\n"
+    """The front page of the API: folders and modules, each with the first line of its docstring."""
+    page = "# The package\n\nData flows one way, and so does this list. Every name links to its source.\n\n"
+    page += "\n".join(f"- [`diffkit.{name}`](api/{name}.rst): {first_line(path)}" for name, path in paths.items())
+    return page + "\n\n```{toctree}\n:hidden:\n\n" + "\n".join(f"api/{name}" for name in paths) + "\n```\n"
 
 
 # ------------------------------------------------------------------------------------------------------ source and site
@@ -185,12 +178,12 @@ def sources() -> dict[str, bytes]:
         files[f"notebooks/{path.name}"] = nbformat.writes(notebook).encode()
     files["api.md"] = api_index(modules()).encode()
     files |= {f"api/{name}.rst": module_page(path).encode() for name, path in modules().items()}
-    return files | player_files(ROOT / "diffkit" / "widgets")
+    return files | player_files(ROOT / "diffkit" / "course" / "widgets")
 
 
 def to_api(page: bytes) -> bytes:
     """Links to files of the package lead to their pages in the API, which show the source."""
-    return re.sub(rb"\]\(\.\./diffkit/(\w+)(\.py|/\w*\.py)\)", rb"](../api/\1.rst)", page)
+    return re.sub(rb"\]\(\.\./diffkit/(\w+)(\.py|/[\w/]*\.py|/)\)", rb"](../api/\1.rst)", page)
 
 
 def tree(folder: Path, place: str) -> dict[str, bytes]:

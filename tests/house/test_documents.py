@@ -1,4 +1,4 @@
-"""Pages and notebooks: every link within the project resolves, other hosts are named soundly, what is said to be in a
+"""Pages and notebooks: every link within the project resolves, other hosts are named soundly, what a page says is in a
 file is in it."""
 
 import ast
@@ -17,8 +17,6 @@ ROOT = Path(__file__).resolve().parents[2]
 PAGES = [*ROOT.glob("*.md"), *ROOT.glob("docs/*.md"), *ROOT.glob("notebooks/*.md"), *ROOT.glob("data/**/*.md")]
 PAGES = sorted([*PAGES, *ROOT.glob("notebooks/[0-9]*.ipynb")])
 PAGES.remove(ROOT / "docs" / "index.md")  # the front page of the site, where it lies one folder higher
-
-each_page = pytest.mark.parametrize("page", PAGES, ids=lambda page: page.relative_to(ROOT).as_posix())
 
 
 def prose(page):
@@ -42,27 +40,24 @@ def anchors(page):
     return {re.sub(r"[^\w\- ]", "", heading.lower()).replace(" ", "-") for heading in headings}
 
 
-@each_page
-def test_links_within_the_project_resolve(page):
-    for _, link in links(page):
+def test_links_within_the_project_resolve():
+    for page, (_, link) in ((one, link) for one in PAGES for link in links(one)):
         file, _, anchor = link.partition("#")
         if ":" not in file and not file.startswith("//"):
             target = page.parent / file if file else page
-            assert not file.startswith("/") and target.exists(), f"links to {link}, which is not there"
-            assert not anchor or anchor in anchors(target), f"links to {link}, but there is no such heading"
+            assert not file.startswith("/") and target.exists(), f"{page.name} links to {link}, which is not there"
+            assert not anchor or anchor in anchors(target), f"{page.name} links to {link}: there is no such heading"
             on_site = target.suffix in (".md", ".ipynb", ".svg") or (ROOT / "diffkit") in target.resolve().parents
-            assert page.parent != ROOT / "docs" or on_site, f"links to {link}, which the site has not"
+            assert page.parent != ROOT / "docs" or on_site, f"{page.name} links to {link}, which the site has not"
 
 
-@each_page
-def test_links_to_other_hosts_are_plain_and_secure(page):
-    for address in re.findall(r"(?<![\w/])\w+://[^\s)>\]`\"']+", prose(page)):
-        assert re.match(r"https://[\w.-]+\.[a-z]{2,}(/|$)", address), (
-            f"{address} is not https, or a path of one machine"
-        )
-        assert not re.search(r"[.,;]$|utm_", address), f"{address}: cut what does not belong to it"
-        if "arxiv.org" in address:
-            assert re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{4,5}", address), f"{address}: link to the abstract"
+def test_links_to_other_hosts_are_plain_and_secure():
+    for page in PAGES:
+        for address in re.findall(r"(?<![\w/])\w+://[^\s)>\]`\"']+", prose(page)):
+            assert re.match(r"https://[\w.-]+\.[a-z]{2,}(/|$)", address), f"{page.name}: {address}"
+            assert not re.search(r"[.,;]$|utm_", address), f"{page.name}: {address}"
+            is_abstract = re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{4,5}", address)
+            assert "arxiv.org" not in address or is_abstract, f"{page.name}: {address}: link to the abstract"
 
 
 def names_in(path):
@@ -76,12 +71,11 @@ def names_in(path):
         yield from (target.id for target in targets if isinstance(target, ast.Name))
 
 
-@each_page
-def test_a_name_that_links_to_a_file_is_defined_there(page):
-    for words, link in links(page):
+def test_a_name_that_links_to_a_file_is_defined_there():
+    for page, (words, link) in ((one, link) for one in PAGES for link in links(one)):
         if link.endswith(".py") and re.fullmatch(r"`[\w.]+`", words):
             path, name = page.parent / link, words.strip("`")
-            assert name == path.name or name in names_in(path), f"{link} does not define {name}"
+            assert name == path.name or name in names_in(path), f"{page.name}: {link} does not define {name}"
 
 
 def blocks(page, kind):
@@ -92,17 +86,17 @@ def blocks(page, kind):
 SECTIONS = {"data": DataSettings, "model": ModelSettings, "train": TrainConfig}
 
 
-@each_page
-def test_settings_on_a_page_are_settings(page, tmp_path):
+def test_settings_on_a_page_are_settings(tmp_path):
     """Options of the command line, files in configs/, and whole files of settings."""
-    text = page.read_text(encoding="utf-8")
-    for section, name in re.findall(r"--(data|model|train)\.([\w-]+)", text):
-        assert name.replace("-", "_") in [each.name for each in fields(SECTIONS[section])], f"--{section}.{name}"
-    for name in re.findall(r"configs/[\w/-]+\.yaml", text):
-        assert (ROOT / name).is_file(), f"{name} is not there"
-    for block in blocks(page, "yaml") if page.suffix == ".md" else []:
-        (tmp_path / "block.yaml").write_text(block, encoding="utf-8")
-        assert read_config(tmp_path / "block.yaml").train.steps > 0
+    for page in PAGES:
+        text = page.read_text(encoding="utf-8")
+        for section, name in re.findall(r"--(data|model|train)\.([\w-]+)", text):
+            assert name.replace("-", "_") in [each.name for each in fields(SECTIONS[section])], f"{page.name}: {name}"
+        for name in re.findall(r"configs/[\w/-]+\.yaml", text):
+            assert (ROOT / name).is_file(), f"{page.name}: {name} is not there"
+        for block in blocks(page, "yaml") if page.suffix == ".md" else []:
+            (tmp_path / "block.yaml").write_text(block, encoding="utf-8")
+            assert read_config(tmp_path / "block.yaml").train.steps > 0
 
 
 @pytest.mark.parametrize("name", ["README.md", "docs/coming-from.md"])

@@ -32,76 +32,48 @@ def code_cells(notebook):
     return [cell for cell in notebook.cells if cell.cell_type == "code"]
 
 
-def python_of(cell):
-    """The cell without magics and shell lines, which are not Python."""
-    return "\n".join(line for line in cell.source.splitlines() if not re.match(r"\s*[%!?]", line))
-
-
 @each_notebook
-def test_committed_executed_in_order_from_one_run(path):
-    cells = code_cells(read(path))
-    assert all(cell.source.strip() for cell in cells), "an empty code cell"
-    counts = [cell.execution_count for cell in cells]
-    assert counts == list(range(1, len(cells) + 1)), f"not one run from top to bottom: {counts}. Run `make notebooks`."
-    assert any(cell.outputs for cell in cells), "no outputs at all: stripped?"
+def test_stored_as_one_run_from_top_to_bottom(path):
+    """Executed in order, without errors, small, and normalised by `make notebooks`."""
+    notebook, cells = read(path), code_cells(read(path))
+    assert all(cell.source.strip() for cell in cells) and any(cell.outputs for cell in cells), "empty, or stripped"
+    assert [cell.execution_count for cell in cells] == list(range(1, len(cells) + 1)), "run `make notebooks`"
     errors = [output for cell in cells for output in cell.outputs if output.output_type == "error"]
-    assert not errors, f"{path.name} stores an error: {errors[0].ename}: {errors[0].evalue}"
-
-
-@each_notebook
-def test_stored_small_and_normalised(path):
-    notebook = read(path)
-    assert path.stat().st_size < MAX_BYTES, f"{path.name} has {path.stat().st_size} bytes with its outputs"
-    assert "widgets" not in notebook.metadata, "stored widget state: run `make notebooks`"
-    assert notebook.metadata.kernelspec.name == "python3"
-    assert not [cell.id for cell in notebook.cells if "execution" in cell.metadata], (
-        "stored times: run `make notebooks`"
-    )
+    assert not errors, f"{errors[0].ename}: {errors[0].evalue}"
+    assert path.stat().st_size < MAX_BYTES and notebook.metadata.kernelspec.name == "python3"
+    times = [cell.id for cell in notebook.cells if "execution" in cell.metadata]
+    assert "widgets" not in notebook.metadata and not times, "run `make notebooks`"
 
 
 @each_notebook
 def test_few_outputs_are_exempt_and_each_says_why(path):
     notebook = read(path)
     exempt = [cell for cell in notebook.cells if IGNORED in cell.metadata.get("tags", [])]
-    assert len(exempt) * CELLS_PER_IGNORED <= len(notebook.cells), (
-        f"{len(exempt)} of {len(notebook.cells)} cells exempt"
-    )
+    assert len(exempt) * CELLS_PER_IGNORED <= len(notebook.cells), f"{len(exempt)} cells are exempt"
     for cell in exempt:
         assert re.search(r"^\s*#|\s{2}# ", cell.source, re.M), f"say in a comment why this differs:\n{cell.source}"
 
 
 @each_notebook
-def test_cells_are_short_and_hold_no_machinery(path):
-    for cell in code_cells(read(path)):
-        assert len(cell.source.splitlines()) <= MAX_CELL_LINES, f"a cell of over {MAX_CELL_LINES} lines:\n{cell.source}"
-        classes = [node.name for node in ast.walk(ast.parse(python_of(cell))) if isinstance(node, ast.ClassDef)]
-        assert not classes, f"classes live in diffkit, not in a notebook: {classes}"
-
-
-@each_notebook
 def test_has_the_shape_of_a_lesson(path):
-    """As CONTRIBUTING.md has it, with some room: cells, lines, words, figures and something to play."""
+    """As CONTRIBUTING.md has it, with some room: cells, lines, words, figures, exercises, something to play with."""
     notebook = read(path)
-    lines = sorted(len(cell.source.splitlines()) for cell in code_cells(notebook))
+    sources = [cell.source for cell in code_cells(notebook)]
+    lines = sorted(len(source.splitlines()) for source in sources)
+    trees = [ast.parse(re.sub(r"^\s*[%!?].*$", "", source, flags=re.M)) for source in sources]
+    assert not [node.name for tree in trees for node in ast.walk(tree) if isinstance(node, ast.ClassDef)], "no classes"
     prose = "\n".join(cell.source for cell in notebook.cells if cell.cell_type == "markdown")
     words = len(re.sub(r"```.*?```", "", prose, flags=re.S).split())
     shown = [output.get("data", {}) for cell in code_cells(notebook) for output in cell.outputs]
-    figures = sum("image/png" in data for data in shown)
-    assert 20 <= len(notebook.cells) <= 50 and sum(lines) <= 270 and lines[len(lines) // 2] <= 14
-    assert 800 <= words <= 3000 and 2 <= figures <= 6
+    assert 20 <= len(notebook.cells) <= 50 and sum(lines) <= 270
+    assert lines[len(lines) // 2] <= 14 and lines[-1] <= MAX_CELL_LINES
+    assert 800 <= words <= 3000 and 2 <= sum("image/png" in data for data in shown) <= 6
     assert any("application/vnd.jupyter.widget-view+json" in data for data in shown), "nothing to play with"
+    assert any("check_" in source for source in sources), "no exercise with a check"
     for part in ("ake away", "Where this breaks", "Hint</summary>"):
         assert part in prose, f"{path.name} has no {part!r}"
-
-
-@each_notebook
-def test_says_its_minutes_is_listed_and_leads_on(path):
-    prose = "\n".join(cell.source for cell in read(path).cells if cell.cell_type == "markdown")
-    assert run_times.OPENING.search(prose), (
-        f"{path.name} does not say how long it takes, as {run_times.OPENING.pattern}"
-    )
     readme = (FOLDER.parent / "README.md").read_text(encoding="utf-8")
-    assert f"](notebooks/{path.name})" in readme, f"README.md does not list {path.name}"
+    assert run_times.OPENING.search(prose) and f"](notebooks/{path.name})" in readme
     after = PATHS[PATHS.index(path) + 1 :]
     assert not after or f"]({after[0].name})" in prose.split("**Next:**")[-1], f"{path.name} does not link to the next"
 
@@ -113,12 +85,6 @@ def test_a_notebook_that_takes_far_too_long_is_named(tmp_path):
     assert not [*run_times.too_long({"a.ipynb": limit, "b.py": 9e9}, tmp_path)]
     (sentence,) = run_times.too_long({"a.ipynb": limit + 1}, tmp_path)
     assert "a.ipynb took" in sentence and "says 30 s" in sentence
-
-
-@each_notebook
-def test_has_an_exercise_that_checks_itself(path):
-    source = "\n".join(cell.source for cell in code_cells(read(path)))
-    assert "exercises.check_" in source, f"{path.name} has no exercise with a check"
 
 
 def glossary_anchors():

@@ -38,24 +38,18 @@ LOCK = {canonicalize_name(pin.name): pin for pin in map(Requirement, lock_lines(
 OLDEST = {canonicalize_name(pin.name): pin for pin in map(Requirement, lock_lines("requirements-oldest.lock"))}
 
 
-@pytest.mark.parametrize("line", EVERYTHING)
-def test_every_dependency_has_a_lower_and_an_upper_bound(line):
-    operators = {specifier.operator for specifier in Requirement(line).specifier}
-    assert ">=" in operators and "<" in operators, f"{line}: say from which version, and below which"
+def test_every_dependency_has_a_lower_and_an_upper_bound():
+    for line in EVERYTHING:
+        assert {">=", "<"} <= {specifier.operator for specifier in Requirement(line).specifier}, line
 
 
-@pytest.mark.parametrize("line", LOCKED_GROUPS)
-def test_lock_lies_within_every_range(line):
-    wanted = Requirement(line)
-    pin = LOCK.get(canonicalize_name(wanted.name))
-    assert pin is not None, f"{wanted.name} is not in requirements.lock; run `make lock`"
-    assert wanted.specifier.contains(version_of(pin)), f"requirements.lock has {pin}, pyproject.toml wants {line}"
-
-
-@pytest.mark.parametrize("line", LOCKED_GROUPS)
-def test_oldest_lock_holds_the_lower_bounds(line):
-    (lowest,) = [Version(one.version) for one in Requirement(line).specifier if one.operator == ">="]
-    assert version_of(OLDEST[canonicalize_name(Requirement(line).name)]) == lowest, f"{line}: run `make lock`"
+def test_locks_hold_the_newest_and_the_oldest_of_every_range():
+    """Run `make lock` after a change of the ranges."""
+    for wanted in map(Requirement, LOCKED_GROUPS):
+        name = canonicalize_name(wanted.name)
+        (lowest,) = [Version(one.version) for one in wanted.specifier if one.operator == ">="]
+        assert wanted.specifier.contains(version_of(LOCK[name])), f"requirements.lock has {LOCK[name]}"
+        assert version_of(OLDEST[name]) == lowest, f"requirements-oldest.lock has {OLDEST[name]}"
 
 
 def version_of(pin):
@@ -70,10 +64,7 @@ def test_lock_holds_exact_portable_pins_only():
     for name, pin in [*LOCK.items(), *OLDEST.items()]:
         assert version_of(pin).local is None, f"{pin}: a local version cannot be installed elsewhere"
         assert pin.url is None and not name.startswith(("nvidia-", "triton", "cuda-")), f"{pin} is not portable"
-    assert str(LOCK["torch"]) == "torch==2.13.0"
-    assert "setuptools" in LOCK and "setuptools" in OLDEST, (
-        "the package is installed without build isolation, so the lock brings setuptools"
-    )
+    assert "setuptools" in LOCK and "setuptools" in OLDEST, "the package is installed without build isolation"
     assert not {"diffkit", "pip"} & {*LOCK, *OLDEST}
 
 
@@ -86,9 +77,9 @@ def test_conda_environment_equals_pyproject():
 
 def test_package_imports_only_what_it_declares():
     declared = {canonicalize_name(Requirement(line).name) for line in [*PROJECT["dependencies"], *EXTRAS["notebooks"]]}
-    declared |= {"ipython", "diffkit"}  # IPython comes with ipykernel
+    declared |= {"ipython", "traitlets", "diffkit"}  # the first two come with ipykernel and ipywidgets
     owners = packages_distributions()
-    for path in (ROOT / "diffkit").glob("*.py"):
+    for path in (ROOT / "diffkit").rglob("*.py"):
         for node in ast.walk(ast.parse(path.read_text(encoding="utf-8"))):
             names = [alias.name for alias in node.names] if isinstance(node, ast.Import) else []
             if isinstance(node, ast.ImportFrom) and node.module and not node.level:
@@ -109,25 +100,14 @@ def targets():
     return set(re.findall(r"^([a-z]+):", makefile, re.M)), set(re.findall(r"^([a-z]+):.*## ", makefile, re.M))
 
 
-@pytest.mark.parametrize("name", ["README.md", "CONTRIBUTING.md"])
-def test_documents_name_only_commands_that_exist(name):
-    every, _ = targets()
-    text = (ROOT / name).read_text(encoding="utf-8")
-    quoted = " ".join(re.findall(r"`([^`]+)`", text)) + "".join(re.findall(r"```\w*\n(.*?)```", text, re.S))
-    assert set(re.findall(r"\bmake ([a-z]+)", quoted)) <= every
-
-
-def test_readme_names_every_command_that_help_lists():
-    _, documented = targets()
-    text = (ROOT / "README.md").read_text(encoding="utf-8")
-    missing = [target for target in sorted(documented) if f"make {target}" not in text]
-    assert not missing, f"README.md does not mention: {missing}"
-    assert {"help", "lab", "test", "demo", "notebooks", "check", "clean"} <= documented
-
-
-@pytest.mark.parametrize("name", ["README.md", "LICENSE", "CHANGELOG.md", "CONTRIBUTING.md", "data/README.md"])
-def test_documents_exist(name):
-    assert len((ROOT / name).read_text(encoding="utf-8")) > 200
+def test_documents_name_the_commands_that_there_are():
+    """Only those, and the README all that `make help` lists."""
+    every, listed = targets()
+    for name in ("README.md", "CONTRIBUTING.md"):
+        text = (ROOT / name).read_text(encoding="utf-8")
+        assert set(re.findall(r"(?:`|^)make ([a-z]+)", text, re.M)) <= every
+        assert name != "README.md" or not [target for target in listed if f"make {target}" not in text]
+    assert {"help", "lab", "test", "demo", "notebooks", "check", "clean"} <= listed
 
 
 def test_no_tracked_file_is_large():
@@ -155,9 +135,9 @@ RUN_WHEEL = """
 import sys
 sys.modules |= dict.fromkeys(("anywidget", "IPython", "ipywidgets", "jupyterlab"))  # a base install has none of them
 import diffkit
-from diffkit import cli
+from diffkit.cli.main import main
 print(diffkit.__file__)
-sys.exit(cli.main(["demo"]) or cli.main(["train", "--model.size=pico", "--train.steps=1", "--data.batch_size=8"]))
+sys.exit(main(["demo"]) or main(["train", "--model.size=pico", "--train.steps=1", "--data.batch_size=8"]))
 """
 
 
@@ -255,7 +235,5 @@ def test_python_versions_are_the_same_everywhere():
     assert minors == [*range(minors[0], minors[-1] + 1)]
     assert job_of(ROOT / ".github/workflows/ci.yml")["strategy"]["matrix"]["python"] == listed
     named = f"{', '.join(listed[:-1])} or {listed[-1]}"
-    for name in ("README.md", "Makefile", "diffkit/doctor.py"):
-        assert f"Python {named}" in " ".join((ROOT / name).read_text(encoding="utf-8").split()), (
-            f"{name}: Python {named}?"
-        )
+    for name in ("README.md", "Makefile", "diffkit/cli/doctor.py"):
+        assert f"Python {named}" in " ".join((ROOT / name).read_text(encoding="utf-8").split()), name

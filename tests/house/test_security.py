@@ -69,6 +69,15 @@ def hostile():
     return language
 
 
+def player_of(language):
+    process = masked_diffusion()
+    frames = list(
+        denoise_frames(process, MICRO.denoiser(process), shape=(1, L), steps=L, rng=generator(0), keep_probs=True)
+    )
+    captions = (NASTY * 2)[: len(frames)]
+    return Player(frames, language.tokenizer, title=NASTY[0], captions=captions, fixed=torch.arange(L) == 0)
+
+
 def board_pages(language):
     """A board as it starts and after a run, with its error."""
     board = InfillingBoard(masked_diffusion(), MICRO.denoiser(masked_diffusion()), language, TEXTS[4], hidden=(0, 1))
@@ -81,22 +90,14 @@ def board_pages(language):
     return [*found, page.value, alert.value, board.still()]
 
 
-def player_of(language):
-    process = masked_diffusion()
-    frames = list(denoise_frames(process, MICRO.denoiser(process), shape=(1, L), steps=L, rng=generator(0)))
-    captions = (NASTY * 2)[: len(frames)]
-    return Player(frames, language.tokenizer, title=NASTY[0], captions=captions, fixed=torch.arange(L) == 0)
-
-
 def pages_of(language):
     """All HTML that the viewers make of a language: name -> pages."""
-    process, exact = masked_diffusion(), MICRO.denoiser(masked_diffusion())
+    process, player = masked_diffusion(), player_of(language)
     schedule = replace(get_schedule("linear"), name=NASTY[1])
     dashboard = TrainingDashboard(3, samples=lambda _: " ".join(NASTY), every=1, title=NASTY[0])
     controls = dashboard.controls()
     list(dashboard.watch([Record(1, 1.0, 1.0, 1.0, 1.0)]))
-    lab = SamplerLab(process, language, model=exact, batch=8, batches=1)
-    player = player_of(language)
+    lab = SamplerLab(process, language, model=MICRO.denoiser(process), batch=8, batches=1)
     return {
         "player": [player.still(), SideBySide(player, player).still()],
         "board": board_pages(language),
@@ -137,12 +138,6 @@ def test_hostile_tokens_show_as_what_they_are_in_every_viewer(hostile):
             assert not [a for a in reader.attributes if a.startswith("on") or a in ("src", "href")], name
             seen += reader.text
         assert any(word in seen for word in NASTY if "<" in word), f"{name} shows none of the tokens"
-
-
-def test_a_reader_sees_what_is_not_escaped():
-    """The checker itself."""
-    assert "script" in Reader("<p><script>window.pwned=1</script></p>").tags
-    assert "onerror" in Reader("<img src=x onerror=a>").attributes
 
 
 @in_chromium
@@ -191,20 +186,18 @@ def test_hostile_tokens_move_no_terminal(hostile, tmp_path, capsys):
     weights = load_file(folder / "model.safetensors")
     save_file(weights | {"\x1b[2J": torch.zeros(1)}, folder / "model.safetensors", metadata={"format": "pt"})
     assert main(["sample", "--model", str(folder)]) == 2
-    said = capsys.readouterr().err
-    assert "�[2J" in said and "\x1b" not in said and said.count("\n") == 1
+    line = capsys.readouterr().err
+    assert "�[2J" in line and "\x1b" not in line and line.count("\n") == 1
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
 @pytest.mark.parametrize("word", ["$$", "$\\frac$", "$x$", "a$b", "\x1b[31m", "\u202e", "<b>"])
 def test_hostile_tokens_are_words_in_a_figure(word):
     """A dollar starts no formula, which might be none; no figure stays open."""
-    how = {"title": word, "alt": word}
+    how, both = {"title": word, "alt": word}, {word: [1, 2], "b": [2, 1]}
     for picture in (
         plots.bars({word: 1.0, "b": 2.0}, x_label=word, **how),
-        plots.lines(
-            [1, 2], {word: [1, 2], "b": [2, 1]}, x_label="x", y_label="y", level=(word, 1.0), log_x=True, **how
-        ),
+        plots.lines([1, 2], both, x_label="x", y_label="y", level=(word, 1.0), log_x=True, **how),
         plots.word_map(torch.eye(3), [word, "b", "c"], {word: [word, "b"]}, **how),
         plots.attention_map(torch.eye(2), [word, "b"], **how),
     ):
@@ -261,18 +254,23 @@ def pickle_alone(folder, marker):
     (folder / "model.safetensors").unlink()
 
 
+def index_of(folder, weights):
+    """The index of shards says that all weights are in one file."""
+    names = dict.fromkeys(load_file(folder / "model.safetensors"), weights)
+    index = json.dumps({"metadata": {}, "weight_map": names})
+    (folder / "model.safetensors.index.json").write_text(index, encoding="utf-8")
+
+
 def pickle_in_the_index(folder, marker):
     """Safetensors lie there too, but the index of shards names a pickle."""
     (folder / "part.bin").write_bytes(pickle.dumps(Bomb(marker)))
+    index_of(folder, "part.bin")
     (folder / "model.safetensors").rename(folder / "part.safetensors")
-    index = {"metadata": {}, "weight_map": dict.fromkeys(load_file(folder / "part.safetensors"), "part.bin")}
-    (folder / "model.safetensors.index.json").write_text(json.dumps(index), encoding="utf-8")
 
 
 def index_leads_away(folder, marker):
+    index_of(folder, "../away.safetensors")
     (folder / "model.safetensors").rename(folder.parent / "away.safetensors")
-    weights = dict.fromkeys(load_file(folder.parent / "away.safetensors"), "../away.safetensors")
-    (folder / "model.safetensors.index.json").write_text(json.dumps({"metadata": {}, "weight_map": weights}))
     (folder / "other.safetensors").touch()
 
 
@@ -295,11 +293,7 @@ def library_of_quantisation(folder, marker):
 
 
 LOADED = (own_code, pickle_beside, pickle_in_the_config, kernel_from_the_hub, library_of_quantisation)
-REFUSED = {
-    own_type: "holds a 'own' model", pickle_alone: "pickled weights are never loaded",
-    pickle_in_the_index: "pickled weights are never loaded", index_leads_away: "pickled weights are never loaded",
-    kernel_within: "attn_implementation",
-}  # fmt: skip
+REFUSED = (own_type, pickle_alone, pickle_in_the_index, index_leads_away, kernel_within)
 
 
 @pytest.fixture
@@ -324,7 +318,7 @@ def test_a_model_is_loaded_without_what_comes_with_it(visited, spoil):
 @pytest.mark.parametrize("spoil", REFUSED, ids=lambda spoil: spoil.__name__)
 def test_a_model_that_needs_more_than_safetensors_is_refused(visited, spoil):
     spoil(*visited)
-    with pytest.raises(ValueError, match=REFUSED[spoil]):
+    with pytest.raises(ValueError):
         load_model(visited[0])
 
 
@@ -343,7 +337,7 @@ def test_a_config_makes_no_object(tmp_path, capsys, text):
     assert capsys.readouterr().err.count("\n") == 1 and not (tmp_path / "marker").exists()
 
 
-# Called by none of our programs. `subprocess` is for tests; `load` of torch and numpy are in test_layout.py.
+# Called by none of our programs; `subprocess` is for tests, and for the script that runs them on broken code.
 NEVER = set(
     "eval exec compile __import__ os.system os.popen os.execv os.execl os.spawnv pickle.load pickle.loads torch.load "
     "numpy.load joblib.load marshal.loads shelve.open yaml.load yaml.unsafe_load yaml.full_load runpy.run_path "
@@ -378,9 +372,10 @@ def dangers(tree):
                 yield node.lineno, f"{name} by a shell"
 
 
-@pytest.mark.parametrize("path", PROGRAMS, ids=lambda path: str(path.relative_to(ROOT)))
-def test_no_program_of_ours_runs_text(path):
-    assert not list(dangers(ast.parse(path.read_text(encoding="utf-8"))))
+def test_no_program_of_ours_runs_text():
+    found = {str(path.relative_to(ROOT)): [*dangers(ast.parse(path.read_text(encoding="utf-8")))] for path in PROGRAMS}
+    assert {what for _, what in found.pop("scripts/mutants.py")} == {"subprocess.run"}
+    assert not {path: calls for path, calls in found.items() if calls}
 
 
 @pytest.mark.parametrize(
@@ -400,7 +395,7 @@ def test_a_danger_is_seen(source):
 # -------------------------------------------------------------------------------------------------- names stay names
 
 
-def test_a_name_of_a_model_does_not_climb(tmp_path, monkeypatch):
+def test_a_name_of_a_model_does_not_climb():
     """Only a plain name is looked up among the shipped models; anything else is the path that it says."""
     assert model_folder("pico-mdlm") == PRETRAINED / "pico-mdlm"
     for name in ("../pretrained/pico-mdlm", "..", "pico-mdlm/..", "/etc", "nowhere/pico-mdlm"):
@@ -449,29 +444,19 @@ def test_a_file_is_not_written_through_a_link(tmp_path):
 
 # ------------------------------------------------------------------------------------------------------- JupyterLab
 
-OPEN_DOORS = (
+OPEN = (
     r"(token|password)\s*=\s*(''|\"\"|$|\s--)", r"allow_origin(_pat)?\s*=\s*\S*[*]", r"disable_check_xsrf",
     r"allow_remote_access", r"allow_unauthenticated_access", r"trust_all",
 )  # fmt: skip
 
 
 def test_the_lab_is_for_this_machine_and_keeps_its_token():
-    said = subprocess.run(
-        ["make", "-n", "lab", "READY=.nobody"], cwd=ROOT, capture_output=True, text=True, check=True
-    ).stdout
-    assert "--ServerApp.ip=127.0.0.1" in said and "token" not in said and "password" not in said
+    dry = ["make", "-n", "lab", "READY=.nobody"]
+    line = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert "--ServerApp.ip=127.0.0.1" in line and "token" not in line and "password" not in line
     configs = [path for path in (ROOT / ".jupyter").rglob("*") if path.is_file()]
     pages = [ROOT / "Makefile", ROOT / "README.md", *ROOT.glob("Dockerfile*"), *(ROOT / "docs").glob("*.md"), *configs]
     for path in pages:
         text = path.read_text(encoding="utf-8")
-        found = [door for door in OPEN_DOORS if re.search(door, text, re.MULTILINE)]
+        found = [one for one in OPEN if re.search(one, text, re.MULTILINE)]
         assert not found, f"{path.name}: {found}"
-
-
-@pytest.mark.parametrize(
-    "line",
-    ["--ServerApp.token=''", "c.X.token = \"\"", "--ServerApp.token= --port 1", "c.X.allow_origin = '*'"],
-)  # fmt: skip
-def test_an_open_door_is_seen(line):
-    """The checker itself."""
-    assert any(re.search(door, line, re.MULTILINE) for door in OPEN_DOORS)
