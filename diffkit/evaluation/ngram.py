@@ -63,9 +63,7 @@ class NGram:
 
     def _count(self, histories: Tensor, x0: Tensor) -> Table:
         """How often each token follows each history."""
-        pairs, counts = (histories * self.vocab_size + x0).unique(
-            return_counts=True
-        )  # sorted by history, token
+        pairs, counts = (histories * self.vocab_size + x0).unique(return_counts=True)  # sorted by history, token
         known, sizes = (pairs // self.vocab_size).unique_consecutive(return_counts=True)
         return Table(known, sizes.cumsum(0) - sizes, sizes, pairs % self.vocab_size, counts.double())
 

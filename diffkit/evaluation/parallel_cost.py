@@ -40,9 +40,7 @@ def checked(answer: Tensor, is_masked: Tensor, wanted: str = "yes or no") -> Ten
     """
     if not isinstance(answer, Tensor) or answer.shape != is_masked.shape:
         found = tuple(answer.shape) if isinstance(answer, Tensor) else type(answer).__name__
-        raise InvalidOrder(
-            f"{wanted} for every position is needed, {tuple(is_masked.shape)}; yours is {found}."
-        )
+        raise InvalidOrder(f"{wanted} for every position is needed, {tuple(is_masked.shape)}; yours is {found}.")
     if wanted == "one number":
         if torch.isnan(answer[is_masked]).any():
             raise InvalidOrder("the score of a masked position is NaN. 0 x log 0? torch.special.entr knows it is 0.")

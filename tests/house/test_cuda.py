@@ -105,7 +105,9 @@ def test_grow_and_write():
         texts = []
         for model in (load_model(name), load_model(name).cuda()):
             if name == "tales-ar":
-                texts.append(model.process.write(CachedDenoiser(model), model.process.prior(3, L, seeded()), seeded(6)).cpu())
+                texts.append(
+                    model.process.write(CachedDenoiser(model), model.process.prior(3, L, seeded()), seeded(6)).cpu()
+                )
                 continue
             ends = {"eos_id": TALES.eos_id, "pad_id": TALES.pad_id}
             frames = grow(model.process, model, rows=3, length=L, steps=8, rng=seeded(6), **ends)

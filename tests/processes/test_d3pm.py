@@ -139,7 +139,9 @@ def test_the_forms_agree_on_masks():
     joint, mixture = (D3PM(V, MASK, "absorbing", reverse=name) for name in ("joint", "mixture"))
     zt = torch.where(SUBSETS, MASK, TEXTS[4])
     logits, t, s = table_denoiser()(zt, None), torch.tensor(600), torch.tensor(200)
-    torch.testing.assert_close(joint.reverse_probs(logits, zt, t, s), mixture.reverse_probs(logits, zt, t, s), atol=1e-12, rtol=0)
+    torch.testing.assert_close(
+        joint.reverse_probs(logits, zt, t, s), mixture.reverse_probs(logits, zt, t, s), atol=1e-12, rtol=0
+    )
 
 
 # --------------------------------------------------------------------------------------------------------------- bound

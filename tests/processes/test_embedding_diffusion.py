@@ -254,7 +254,10 @@ def test_where_training_looks_follows_the_loss():
 def test_values_and_gradients_are_finite_at_both_ends(method, time):
     process = made(method)
     t = torch.full((16,), time, dtype=torch.float64)
-    for raw in (torch.zeros(16, L, process.network.head), 1e3 * torch.randn(16, L, process.network.head, generator=generator())):
+    for raw in (
+        torch.zeros(16, L, process.network.head),
+        1e3 * torch.randn(16, L, process.network.head, generator=generator()),
+    ):
         raw.requires_grad_()
         zt, _ = process.corrupt(TEXTS, t, generator())
         value = process.estimate(raw, zt, t).square().sum() + process.reconstruction_loss(lambda *_: raw, TEXTS, generator()).sum()  # noqa: B023, E501  # fmt: skip
@@ -362,7 +365,11 @@ def test_self_conditioning_shows_the_network_its_own_first_guess(method):
         )
 
     found = process.self_conditioned_output(network, zt, t, rows=2)
-    assert process.network.input_size == 32 and [each.shape[0] for each in asked] == [2, 5] and found.shape == (5, L, width)
+    assert (
+        process.network.input_size == 32
+        and [each.shape[0] for each in asked] == [2, 5]
+        and found.shape == (5, L, width)
+    )
     assert torch.equal(asked[0][..., :16], zt[:2]) and (asked[0][..., 16:] == 0).all()
     guess = process.estimate(network(asked[0], t), zt[:2], torch.full((2,), t))
     torch.testing.assert_close(asked[1][:2, :, 16:], guess.detach())

@@ -306,7 +306,9 @@ def test_a_denoiser_passes_through_and_a_function_is_computed_in_full():
         return full if where is None else full[where]
 
     where, t = torch.rand(16, L, generator=generator()) < 0.5, torch.ones(16)
-    assert as_denoiser(chooser) is chooser and as_denoiser(network := build_model(masked_diffusion(), "pico")) is network
+    assert (
+        as_denoiser(chooser) is chooser and as_denoiser(network := build_model(masked_diffusion(), "pico")) is network
+    )
     assert torch.equal(as_denoiser(table_denoiser())(TEXTS, t, where), table_denoiser()(TEXTS, t)[where])
     assert torch.equal(as_denoiser(table_denoiser())(TEXTS, t), table_denoiser()(TEXTS, t))
 

@@ -48,7 +48,10 @@ def judge(plan: Plan, steps: int) -> Tensor:
 
 def costliest_step(plan: Plan, language: StoryLanguage, steps: int) -> str:
     """The step at which drawing independently lost most: its tokens, their joint and their independent probability."""
-    process, x0 = MaskedDiffusion(len(language.tokenizer), language.mask_id), language.sample(N, Generator().manual_seed(SEED))
+    process, x0 = (
+        MaskedDiffusion(len(language.tokenizer), language.mask_id),
+        language.sample(N, Generator().manual_seed(SEED)),
+    )
     worst = (-1.0, "")
     for number, step in enumerate(reveal_steps(process, language.denoiser(process), x0, plan, steps), 1):
         after = torch.where(step.reveal, x0, step.zt)
