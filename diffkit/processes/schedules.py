@@ -188,7 +188,9 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
     [0.0, 0.4375, 0.75, 0.9375, 1.0]
     """
     if not 1 <= T <= MOST_STEPS or T != int(T):
-        raise ValueError(f"get_schedule: T must be a whole number of steps in 1..{MOST_STEPS:,}, got {T}.")
+        raise ValueError(
+            f"get_schedule: T counts steps, {MOST_STEPS:,} at most, and must be a whole number >= 1, got {T}."
+        )
     if name == "log-linear":
         warnings.warn(
             'get_schedule: "log-linear" has two meanings. Here it is gamma = 1 - (1 - tau)^2, also called "quadratic"; '
