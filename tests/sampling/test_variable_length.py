@@ -69,7 +69,7 @@ def test_canvases_have_the_length_asked_for(lengths):
 
 @pytest.mark.parametrize("lengths", [[L], [-1], []])
 def test_a_length_that_does_not_fit_is_refused(lengths):
-    with pytest.raises(ValueError, match="EOS needs a place"):
+    with pytest.raises(ValueError, match="EOS needs a position"):
         canvases_of(torch.tensor(lengths, dtype=torch.long), L, mask_id=MASK, **ENDS)
 
 
