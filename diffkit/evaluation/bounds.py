@@ -11,7 +11,7 @@ from torch import Generator, Tensor
 from diffkit.checks import check_ids, check_whole
 from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.base import Denoise, Process, logits_at, on_device_of
+from diffkit.processes.base import Denoise, Process, as_denoiser, on_device_of
 from diffkit.processes.masked import MaskedDiffusion, corrupt_count, masked_nll
 from diffkit.processes.schedules import Schedule
 from diffkit.random import uniform_numbers
@@ -119,7 +119,7 @@ def order_bounds(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, orders:
     for k in range(L):
         xt, is_next = torch.where(when >= k, process.mask_id, x0), when == k
         t = process.schedule.time_of(1 - k / L).expand(N)
-        nats += masked_nll(logits_at(denoise, xt, t, is_next), x0, is_next, process.mask_id).sum(1).cpu()
+        nats += masked_nll(as_denoiser(denoise)(xt, t, is_next), x0, is_next, process.mask_id).sum(1).cpu()
     return nats
 
 

@@ -1,12 +1,12 @@
-"""A story language whose every answer is known exactly: probability, entropy, posterior, best possible denoiser.
+"""A story language with exact answers: probability, entropy, posterior, optimal denoiser.
 
-A story is a template whose positions are literal words or slots (stories.py). Given the template the slots are
+A story is a template whose positions are literal words or slots (tales.py). Given the template the slots are
 independent, so whatever is observed about a story, position by position, becomes an exact posterior by sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -20,23 +20,21 @@ from diffkit.languages.tales import GRAMMARS, Grammar, slot_and_form
 from diffkit.random import categorical
 
 STORIES_AT_ONCE = 256  # keeps the memory of exact inference under a gigabyte
-FAINT = -14.0  # nats: how surely a visible token is trusted when the canvas fits no story at all
+FAINT = -14.0  # nats: log-likelihood of a misread token where a canvas fits no story
 
 
 class HasLikelihood(Protocol):
-    """What the exact denoiser needs of a diffusion process (diffusion.py)."""
+    """What the exact denoiser needs of a diffusion process."""
 
     def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor: ...  # log q(z_t[i] | x_0[i] = v), (B, L, V)
 
-    def ideal_output(
-        self, log_posterior: Tensor, zt: Tensor, t: Tensor
-    ) -> Tensor: ...  # what its denoiser should output
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor: ...  # the optimal output
 
 
 class Forward(NamedTuple):
     """Log-likelihoods on the way from evidence to posterior; the last axis is the batch."""
 
-    evidence: Tensor  # (L * V + 1, B); the last row is zero, for padded tables to point at
+    evidence: Tensor  # (L * V + 1, B); the last row is zero, the target of padding
     slots: list[Tensor]  # per bucket: (G, U, B)
     groups: Tensor  # (all groups + 1, B), values summed out; the last row is zero
     templates: Tensor  # (K, B), all slots summed out
@@ -61,7 +59,7 @@ class StoryLanguage:
         self.template_labels = torch.tensor([self.labels.index(template.label) for template in grammar.templates])
         self.tables = Tables(grammar, self.tokenizer)
 
-    # ------------------------------------------------------------------------------------------------------- sampling
+    # --------------------------------------------------------------------------------------------------------- sampling
 
     def sample(self, n: int, rng: Generator, label: str | None = None) -> Tensor:
         """Draw n stories.
@@ -86,12 +84,12 @@ class StoryLanguage:
         return (kept / kept.sum()).log()
 
     def label_id(self, label: str) -> int:
-        """The place of a label in `labels`. Raises ValueError for an unknown one."""
+        """The index of a label in `labels`. Raises ValueError for an unknown one."""
         if label not in self.labels:
             raise ValueError(f"StoryLanguage: label must be one of {self.labels}, got {label!r}.")
         return self.labels.index(label)
 
-    # ------------------------------------------------------------------------------------------------ exact inference
+    # -------------------------------------------------------------------------------------------------- exact inference
 
     def _forward(self, log_evidence: Tensor, label: str | None) -> Forward:
         """Sum the slots out, group by group, then the templates' parts."""
@@ -187,25 +185,9 @@ class StoryLanguage:
 
     # ---------------------------------------------------------------------------------------------------- as a denoiser
 
-    def denoiser(self, process: HasLikelihood, label: str | None = None) -> Callable[[Tensor, Tensor], Tensor]:
-        """The best denoiser there can be for this language: call it like a model, (z_t, t) -> what the process expects.
-
-        A state that no story fits (samplers that reveal several tokens at once make them) has no posterior. Such a
-        row is answered as if each token had been misread with a chance of about one in a million: it completes the
-        nearest stories.
-        """
-        self._template_prior(label)  # an unknown label is told now, not in the first call
-
-        def exact(zt: Tensor, t: Tensor) -> Tensor:
-            evidence = process.log_likelihood(zt, t)
-            log_p, probs = self.posterior(evidence, label)
-            lost = log_p == -torch.inf
-            if lost.any():
-                faint = evidence[lost] - evidence[lost].amax(-1, keepdim=True)
-                probs[lost] = self.posterior(faint.clamp(min=FAINT), label)[1]
-            return process.ideal_output(probs.log(), zt, t)
-
-        return exact
+    def denoiser(self, process: HasLikelihood, label: str | None = None) -> ExactDenoiser:
+        """The optimal denoiser of this language: call it like a model, (z_t, t) -> what the process expects."""
+        return ExactDenoiser(self, process, label)
 
     def decode(self, ids: Tensor) -> list[str]:
         """Canvases to texts: (n, L) ids to n strings, cut at EOS or PAD; a MASK shows as [MASK]."""
@@ -215,6 +197,31 @@ class StoryLanguage:
             ends = [i for i, token in enumerate(row) if token in (self.eos_id, self.pad_id)]
             texts.append(self.tokenizer.decode(row[: ends[0] if ends else None]))
         return texts
+
+
+class ExactDenoiser:
+    """The posterior of a story language as a denoiser.
+
+    A state that fits no story (samplers that reveal several tokens at once make them) has no posterior. There each
+    token counts as misread with a probability of about one in a million: the prediction completes the nearest stories.
+
+    Raises: ValueError for an unknown label.
+    """
+
+    def __init__(self, language: StoryLanguage, process: HasLikelihood, label: str | None = None):
+        if label is not None:
+            language.label_id(label)
+        self.language, self.process, self.label = language, process, label
+
+    def __call__(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
+        evidence = self.process.log_likelihood(zt, t)
+        log_p, probs = self.language.posterior(evidence, self.label)
+        lost = log_p == -torch.inf
+        if lost.any():
+            faint = evidence[lost] - evidence[lost].amax(-1, keepdim=True)
+            probs[lost] = self.language.posterior(faint.clamp(min=FAINT), self.label)[1]
+        raw = self.process.ideal_output(probs.log(), zt, t)
+        return raw if where is None else raw[where]
 
 
 def _normalise(log_weights: Tensor, axis: int) -> tuple[Tensor, Tensor]:
@@ -235,7 +242,7 @@ def _words(grammar: Grammar) -> Iterator[str]:
 def load_language(name: str) -> StoryLanguage:
     """The language "tales" (small stories, the default corpus) or "micro" (16 texts, to enumerate everything).
 
-    Args:   name: of a grammar in stories.py; made once and kept.
+    Args:   name: of a grammar in tales.py; made once and kept.
     Raises: ValueError for any other name.
 
     >>> micro = load_language("micro")
@@ -249,6 +256,6 @@ def load_language(name: str) -> StoryLanguage:
 
 
 def endings(language: StoryLanguage, ids: Tensor) -> Tensor:
-    """How each canvas (n, L) ends, (n,) int64: its place in `language.labels`, -1 outside the language."""
+    """How each canvas (n, L) ends, (n,) int64: its index in `language.labels`, -1 outside the language."""
     templates = language.parse(ids)
     return torch.where(templates >= 0, language.template_labels[templates], -1)

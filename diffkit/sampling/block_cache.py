@@ -95,10 +95,6 @@ class CachedDenoiser:
     """Reads all places once, and then places first..last only, with `StaleCache` for the others."""
 
     def __init__(self, network: Any, first: int, last: int):
-        if not getattr(network, "selects_positions", False):
-            raise ValueError(
-                "Reused: keys and values can be kept of a network of ours only, not of a plain function. Use anew=None."
-            )
         self.network, self.first, self.last = network, first, last
         self.old: StaleCache | None = None
 

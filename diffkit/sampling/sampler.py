@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.checks import check_ids, check_whole
+from diffkit.checks import check_whole
 from diffkit.processes.base import Denoise, Process, on_device_of
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule
@@ -60,7 +60,7 @@ def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor 
     if (shape is None) == (start is None):
         raise ValueError(f"{where}: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
     if start is not None:
-        check_ids(process.decode(start), process.vocab_size, where)
+        process.check_start(start)
         shape = start.shape[:2]  # type: ignore[assignment]
     elif not isinstance(shape, Sequence) or len(shape) != 2:
         raise ValueError(f"{where}: shape must be (B, L), got {shape}.")

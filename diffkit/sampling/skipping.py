@@ -10,7 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffkit.checks import check_whole
-from diffkit.processes.base import Denoise, logits_at, network_of, on_device_of, without_mask
+from diffkit.processes.base import Denoise, as_denoiser, on_device_of, without_mask
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule
 from diffkit.random import highest, inverse_cdf, uniform_like, uniform_numbers
@@ -81,7 +81,7 @@ def probs_at(process: MaskedDiffusion, denoise: Denoise, z: Tensor, t: Tensor, w
 def logits_of_rows(denoise: Denoise, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
     """Logits (N, V) at chosen places, (B, L) bool; rows without such a place are not read."""
     rows = where.any(1)
-    return logits_at(denoise, z[rows], t.to(z.device)[rows], where[rows])
+    return as_denoiser(denoise)(z[rows], t.to(z.device)[rows], where[rows])
 
 
 def token_probs(process: MaskedDiffusion, logits: Tensor) -> Tensor:
@@ -164,8 +164,9 @@ def expected_calls(schedule: Schedule, times: Tensor, L: int) -> float:
 
 def takes_time(denoise: Denoise) -> bool:
     """Does this network answer differently at another time? Of a plain function nobody knows, and False is said."""
-    network = network_of(denoise)
-    network = getattr(network, "denoiser", network)  # of a model, the network alone
+    network = denoise
+    for name in ("module", "model", "denoise", "denoiser"):
+        network = getattr(network, name, network)
     return getattr(getattr(network, "config", None), "time", "none") != "none"
 
 
@@ -217,4 +218,4 @@ class CallCounter:
         self.heads += zt.numel() if where is None else int(where.sum())
         if more:  # a cache: only networks take one
             return self.denoise(zt, t, where, **more)  # type: ignore[call-arg]
-        return self.denoise(zt, t) if where is None else logits_at(self.denoise, zt, t, where)
+        return self.denoise(zt, t) if where is None else as_denoiser(self.denoise)(zt, t, where)

@@ -11,7 +11,7 @@ from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, build_model, load_model, quiet
 from diffkit.network.attention import Attention, Block, rotate
 from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig, parameter_count, sinusoids
-from diffkit.processes.base import logits_at
+from diffkit.processes.base import as_denoiser
 from diffkit.processes.masked import MaskedDiffusion
 
 V, L, MASK, T = 11, 7, 1, 20
@@ -228,7 +228,7 @@ def test_selecting_positions_equals_the_full_output_indexed(share):
     where = torch.rand(3, L, generator=torch.Generator().manual_seed(0)) < share
     full = model(ids(), 1)[where]
     torch.testing.assert_close(model(ids(), 1, where), full)
-    torch.testing.assert_close(logits_at(model, ids(), torch.ones(3), where), full)
+    torch.testing.assert_close(as_denoiser(model)(ids(), torch.ones(3), where), full)
 
 
 def test_the_head_can_have_another_width():

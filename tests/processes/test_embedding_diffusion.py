@@ -18,6 +18,7 @@ from toys import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, V, generator
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo
 from diffkit.model import build_model, load_model, quiet
+from diffkit.processes import process_from
 from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.embedding_diffusion import MOVERS
 from diffkit.processes.plaid import Plaid
@@ -186,7 +187,7 @@ def test_plaids_bound_is_the_entropy_whatever_the_visits():
             with torch.no_grad():
                 process.visits.copy_(torch.randn(5, generator=generator(seed)))
         times, weights = [], []
-        edges = torch.cat([torch.zeros(1), process.chances().detach().cumsum(0)])  # smooth within each piece
+        edges = torch.cat([torch.zeros(1), process.visit_probs().detach().cumsum(0)])  # smooth within each piece
         for low, high in zip(edges[:-1], edges[1:], strict=True):
             times += (1000 * (low + (high - low) * (NODES[0] + 1) / 2)).clamp(max=1000).tolist()
             weights += ((high - low) * NODES[1] / 2).tolist()
@@ -244,7 +245,7 @@ def test_where_training_looks_follows_the_loss():
     assert after.var() < before.var() / 2
     error = math.sqrt((before.var() + after.var()).item() / len(before))
     assert abs((before.mean() - after.mean()).item()) < 5 * error
-    assert process.chances().sum().item() == pytest.approx(1) and process.chances().min() >= 0.1 / 8
+    assert process.visit_probs().sum().item() == pytest.approx(1) and process.visit_probs().min() >= 0.1 / 8
 
 
 @each_method
@@ -390,7 +391,7 @@ def test_a_self_conditioned_model_is_a_function_of_the_state(method):
 @each_method
 def test_settings_build_the_process_again(method):
     process = method(V, MASK, 30, width=6, sampler="ddim")
-    again = method.from_settings(json.loads(json.dumps(process.settings())))
+    again = process_from(json.loads(json.dumps(process.settings())))
     assert again.settings() == process.settings() and again.sampler == "ddim" and again.width == 6
 
 
