@@ -22,8 +22,8 @@ from torch.utils._python_dispatch import TorchDispatchMode
 
 from diffkit.data.batches import StoryBatches
 from diffkit.languages.story_language import load_language
-from diffkit.model import PROCESSES, build_model
-from diffkit.processes import process_from
+from diffkit.model import build_model
+from diffkit.processes import PROCESSES, process_from
 from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
