@@ -35,12 +35,9 @@ class DiffusionConfig(PretrainedConfig):
     model_type = "diffkit-diffusion"
 
     def __init__(
-        self,
-        process: dict[str, Any] | None = None,
-        denoiser: dict[str, Any] | None = None,
-        language: str | None = None,
-        **kwargs: Any,
-    ):
+        self, process: dict[str, Any] | None = None, denoiser: dict[str, Any] | None = None,
+        language: str | None = None, **kwargs: Any,
+    ):  # fmt: skip
         self.process, self.denoiser, self.language = process or {}, denoiser or {}, language
         super().__init__(**kwargs)
 
@@ -80,13 +77,9 @@ class DiffusionModel(PreTrainedModel):
         return self.denoiser.config.labels
 
     def forward(
-        self,
-        xt: Tensor,
-        t: Tensor | float,
-        where: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None,
         label: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """As Denoiser.forward: (B, L) ids and times to (B, L, V) logits, MASK at -inf.
 
         A self-conditioned network also reads its own first estimate: of all texts, in training of every fourth.
@@ -162,32 +155,21 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"load_model: {folder} has no .safetensors weights; pickled weights are never loaded.")
     try:
-        settings = DiffusionConfig.get_config_dict(folder)[0]
-        kind = settings.get("model_type")
-        model, strange = _read(folder, settings) if kind == DiffusionConfig.model_type else (None, [])
+        return _read(folder).eval()
     except UNREADABLE as error:
-        raise ValueError(f"load_model: {folder} is damaged or not whole ({error}). Save or copy it again.") from error
-    if model is None:
-        raise ValueError(f"load_model: {folder} holds a {kind!r} model, expected {DiffusionConfig.model_type!r}.")
-    if strange:
         raise ValueError(
-            f"load_model: the weights in {folder} are not those of its config.json: {len(strange)} do not fit, the "
-            f"first is {strange[0]}. Copy both files again from one and the same model."
-        )
-    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    if broken:
-        raise ValueError(
-            f"load_model: the weights in {folder} are not all numbers: {broken[0]} holds NaN or infinity. Was it saved "
-            "by a run that diverged? Train it again with a lower learning rate."
-        )
-    return model.eval()
+            f"load_model: {folder} is damaged or not whole, or no model of diffkit: {error}. Save or copy it again."
+        ) from error
 
 
-def _read(folder: Path, settings: dict[str, Any]) -> tuple[DiffusionModel, list[str]]:
-    """The model in a folder, and the names of weights that are missing there, too many or of another shape.
+def _read(folder: Path) -> DiffusionModel:
+    """The model in a folder.
 
     Of the settings only our own are kept: some that transformers knows fetch code (kernels, quantisation).
     """
+    settings = DiffusionConfig.get_config_dict(folder)[0]
+    if settings.get("model_type") != DiffusionConfig.model_type:
+        raise ValueError(f"it holds a {settings.get('model_type')!r} model, expected {DiffusionConfig.model_type!r}")
     index = folder / "model.safetensors.index.json"
     shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
     if not all(Path(shard).name == shard and shard.endswith(".safetensors") for shard in shards):
@@ -198,7 +180,13 @@ def _read(folder: Path, settings: dict[str, Any]) -> tuple[DiffusionModel, list[
             folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
     reshaped = {name for name, *_ in info["mismatched_keys"]}
-    return model, sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped)
+    if strange := sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped):
+        raise ValueError(f"{len(strange)} weights do not fit its config.json, the first is {strange[0]}")
+    if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise ValueError(
+            f"its weights are not all numbers: {broken[0]} holds NaN or infinity, as a diverged run leaves"
+        )
+    return model
 
 
 def check_tokenizer(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -93,8 +93,8 @@ class StoryLanguage:
 
     def _forward(self, log_evidence: Tensor, label: str | None) -> Forward:
         """Sum the slots out, group by group, then the templates' parts."""
-        B = log_evidence.shape[0]
-        evidence = torch.cat([log_evidence.double().reshape(B, -1).T, torch.zeros(1, B, dtype=torch.float64)])
+        B = len(log_evidence)
+        evidence = torch.cat([log_evidence.double().flatten(1).T, torch.zeros(1, B, dtype=torch.float64)])
         groups = torch.zeros(len(self.tables.members), B, dtype=torch.float64)
         slots = []
         for bucket in self.tables.buckets:
@@ -115,7 +115,11 @@ class StoryLanguage:
                  probs (B, L, V) float64, p(x_0[i] = v | evidence); all zero where log_p is -inf.
         Raises:  ValueError for a wrong shape, NaN or +inf.
         """
-        self._check_evidence(log_evidence)
+        shape = (self.length, self.vocab_size)
+        if log_evidence.ndim != 3 or log_evidence.shape[1:] != shape or len(log_evidence) == 0:
+            raise ValueError(f"posterior: log_evidence must be (B, *{shape}), got {tuple(log_evidence.shape)}.")
+        if torch.isnan(log_evidence).any() or (log_evidence == torch.inf).any():
+            raise ValueError("posterior: log_evidence must be finite or -inf; it holds NaN or +inf.")
         parts = [self._posterior(rows, label) for rows in log_evidence.split(STORIES_AT_ONCE)]
         log_p, probs = (torch.cat(part) for part in zip(*parts, strict=True))
         return log_p.to(log_evidence.device), probs.to(log_evidence.device)
@@ -135,45 +139,31 @@ class StoryLanguage:
             probs.index_add_(0, cell, weight)
         return log_p, probs[:-1].T.reshape(log_evidence.shape)
 
-    def _check_evidence(self, log_evidence: Tensor) -> None:
-        want = (self.length, self.vocab_size)
-        if log_evidence.ndim != 3 or log_evidence.shape[1:] != want or log_evidence.shape[0] == 0:
-            raise ValueError(
-                f"posterior: log_evidence must be (B, {want[0]}, {want[1]}), got {tuple(log_evidence.shape)}."
-            )
-        if torch.isnan(log_evidence).any() or (log_evidence == torch.inf).any():
-            raise ValueError(
-                "posterior: log_evidence must be finite or -inf; it holds NaN or +inf. Was log taken of NaN?"
-            )
-
     def seen(self, ids: Tensor) -> Tensor:
         """Evidence of looking at tokens, (B, L) ids to (B, L, V): 0 at what is seen, -inf elsewhere; all 0 at MASK."""
         check_ids(ids, self.vocab_size, "StoryLanguage")
         if ids.shape[1] != self.length:
-            raise ValueError(
-                f"StoryLanguage: ids must be (n, {self.length}), got {tuple(ids.shape)}. Pad with id {self.pad_id}."
-            )
+            raise ValueError(f"StoryLanguage: ids must be (n, {self.length}), got {tuple(ids.shape)}. Pad them?")
         hidden = (ids == self.mask_id)[..., None]
         is_word = torch.nn.functional.one_hot(ids.long(), self.vocab_size).bool()
         return torch.zeros(is_word.shape, dtype=torch.float64).masked_fill_(~(is_word | hidden), -torch.inf)
 
-    def _templates_of(self, ids: Tensor) -> Iterator[Tensor]:
-        """log p(visible tokens, template), (K, b) at a time."""
-        for rows in ids.cpu().split(STORIES_AT_ONCE) if len(ids) else ():
-            yield self._forward(self.seen(rows), None).templates
+    def _templates_of(self, ids: Tensor) -> Tensor:
+        """log p(visible tokens, template), (n, K)."""
+        parts = [self._forward(self.seen(rows), None).templates.T for rows in ids.cpu().split(STORIES_AT_ONCE)]
+        return torch.cat(parts)
 
     def log_prob(self, ids: Tensor) -> Tensor:
         """Exact log-probability of canvases, (n, L) ids to (n,) float64 nats; -inf outside the language.
 
         PAD and EOS count. A MASK is summed over: a canvas with masks gets the log-probability of its visible tokens.
         """
-        parts = [templates.logsumexp(0) for templates in self._templates_of(ids)]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        return self._templates_of(ids).logsumexp(1)
 
     def parse(self, ids: Tensor) -> Tensor:
         """Which template each canvas was made from, (n,) int64; -1 outside the language."""
-        parts = [templates.argmax(0).where(templates.amax(0) > -torch.inf, -1) for templates in self._templates_of(ids)]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+        templates = self._templates_of(ids)
+        return templates.argmax(1).where(templates.amax(1) > -torch.inf, -1)
 
     def entropy(self) -> float:
         """Entropy of a story in nats: H(template) + expected H(visible slots), as each text has one derivation."""

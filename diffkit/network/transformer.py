@@ -41,26 +41,12 @@ class DenoiserConfig(PretrainedConfig):
     max_length: int  # declared, or transformers takes it for a setting of its text generators and refuses to save it
 
     def __init__(
-        self,
-        vocab_size: int = 166,
-        mask_token_id: int | None = None,
-        head_size: int | None = None,
-        input_size: int = 0,
-        hidden_size: int = 128,
-        num_layers: int = 4,
-        num_heads: int = 4,
-        intermediate_size: int | None = None,
-        max_length: int = 48,
-        rotary: bool = True,
-        time: str = "none",
-        T: int = 1000,
-        dropout: float = 0.0,
-        causal: bool = False,
-        block: int = 0,
-        tied: bool = True,
-        labels: int = 0,
+        self, vocab_size: int = 166, mask_token_id: int | None = None, head_size: int | None = None,
+        input_size: int = 0, hidden_size: int = 128, num_layers: int = 4, num_heads: int = 4,
+        intermediate_size: int | None = None, max_length: int = 48, rotary: bool = True, time: str = "none",
+        T: int = 1000, dropout: float = 0.0, causal: bool = False, block: int = 0, tied: bool = True, labels: int = 0,
         **kwargs: Any,
-    ):
+    ):  # fmt: skip
         if time not in TIMES:
             raise ValueError(f"DenoiserConfig: time must be one of {list(TIMES)}, got {time!r}.")
         sizes = {"vocab_size": vocab_size, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
@@ -69,13 +55,12 @@ class DenoiserConfig(PretrainedConfig):
                 raise ValueError(f"DenoiserConfig: {name} must lie in 1..{LARGEST[name]:,}, got {size}.")
         if hidden_size % (2 * num_heads):
             raise ValueError(
-                f"DenoiserConfig: hidden_size must be num_heads times an even number, got {hidden_size} for "
-                f"{num_heads} heads."
+                f"DenoiserConfig: hidden_size must be {num_heads} times an even number, got {hidden_size}."
             )
         if not 0 <= block <= max_length or (block and (causal or time != "none")):
             raise ValueError(
-                f"DenoiserConfig: block must lie in 0..{max_length}, without causal and with time='none' (blocks have "
-                f"times of their own), got block={block}, causal={causal}, time={time!r}."
+                f"DenoiserConfig: block must lie in 0..{max_length}, without causal and with time='none', got "
+                f"block={block}, causal={causal}, time={time!r}."
             )
         self.vocab_size, self.mask_token_id, self.head_size = vocab_size, mask_token_id, head_size or vocab_size
         self.input_size = input_size
@@ -175,13 +160,9 @@ class Denoiser(PreTrainedModel):
                     nn.init.zeros_(part.modulation.weight)
 
     def forward(
-        self,
-        xt: Tensor,
-        t: Tensor | float,
-        where: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None,
         label: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Denoise.
 
         Args:    xt: (B, L) ids, in a network with blocks (B, 2 L), noisy text and then clean text; in a network of

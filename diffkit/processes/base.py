@@ -164,17 +164,3 @@ def check_mask_id(vocab_size: int, mask_id: int, where: str) -> None:
         raise ValueError(f"{where}: a vocabulary holds MASK and at least one token, got vocab_size={vocab_size}.")
     if not 0 <= mask_id < vocab_size:
         raise ValueError(f"{where}: mask_id must be one of the {vocab_size} ids, got {mask_id}.")
-
-
-def check_clean(x0: Tensor, mask_id: int, frozen: Tensor | None = None) -> None:
-    """Raise as `corrupt` does unless x0 is (B, L) integer ids without MASK, and frozen fits it."""
-    if x0.is_floating_point() or x0.dtype == torch.bool:
-        raise TypeError(f"corrupt: x0 must hold integer token ids, got {x0.dtype}.")
-    if x0.ndim != 2:
-        raise ValueError(f"corrupt: x0 must be (B, L), got {tuple(x0.shape)}. Add a batch axis with x0[None]?")
-    if frozen is not None and (frozen.shape != x0.shape or frozen.dtype != torch.bool):
-        raise ValueError(
-            f"corrupt: frozen must be bool of shape {tuple(x0.shape)}, got {frozen.dtype} {tuple(frozen.shape)}."
-        )
-    if (x0 == mask_id).any():
-        raise ValueError(f"corrupt: x0 is clean text, but it holds MASK (id {mask_id}). Was it corrupted already?")

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import Denoise, LossTerms, Process, as_denoiser, check_clean, without_mask
+from diffkit.processes.base import Denoise, LossTerms, Process, as_denoiser, without_mask
 from diffkit.processes.schedules import Schedule, get_schedule
 from diffkit.random import inverse_cdf, uniform_like, uniform_numbers
 
@@ -145,6 +145,16 @@ class MaskedDiffusion(Process):
 
     def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         return log_posterior
+
+
+def check_clean(x0: Tensor, mask_id: int, frozen: Tensor | None = None) -> None:
+    """Raise as `corrupt` does unless x0 is (B, L) integer ids without MASK, and frozen fits it."""
+    if x0.is_floating_point() or x0.dtype == torch.bool:
+        raise TypeError(f"corrupt: x0 must hold integer token ids, got {x0.dtype}.")
+    if x0.ndim != 2 or (frozen is not None and (frozen.shape != x0.shape or frozen.dtype != torch.bool)):
+        raise ValueError(f"corrupt: x0 must be (B, L), and frozen bool of its shape, got x0 {tuple(x0.shape)}.")
+    if (x0 == mask_id).any():
+        raise ValueError(f"corrupt: x0 is clean text, but it holds MASK (id {mask_id}). Was it corrupted already?")
 
 
 def corrupt(

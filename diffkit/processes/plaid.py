@@ -57,8 +57,8 @@ class Plaid(EmbeddingDiffusion):
         probs = self.visit_probs().detach()
         ends = probs.cumsum(0)
         piece = torch.searchsorted(ends, u.contiguous()).clamp(max=self.bins - 1)
-        inside = (u - (ends - probs)[piece]) / probs[piece]
-        return ((piece + inside) / self.bins).clamp(0, 1), 1 / (self.bins * probs[piece]), piece
+        inside = (u - (ends - probs).take(piece)) / probs.take(piece)
+        return ((piece + inside) / self.bins).clamp(0, 1), 1 / (self.bins * probs.take(piece)), piece
 
     def log_snr(self, t: Tensor | float) -> Tensor:
         """Linear along the noise axis."""

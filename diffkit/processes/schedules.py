@@ -129,6 +129,15 @@ def loglinear(eps: float) -> Curve:
     )
 
 
+def _from_noise(total: Function, slope: Function, inverse: Function) -> Curve:
+    """gamma = 1 - exp(-sigma) for a total noise sigma over tau."""
+    return Curve(
+        lambda tau: -torch.expm1(-total(tau)),
+        lambda tau: slope(tau) * (-total(tau)).exp(),
+        lambda gamma: inverse(-torch.log1p(-gamma)),
+    )
+
+
 def geometric(sigma_min: float, sigma_max: float) -> Curve:
     """gamma = 1 - exp(-sigma) with total noise sigma growing geometrically from sigma_min to sigma_max (SEDD)."""
     _check_growth("geometric", sigma_min, sigma_max)
@@ -137,33 +146,22 @@ def geometric(sigma_min: float, sigma_max: float) -> Curve:
     def sigma(tau: Tensor) -> Tensor:
         return sigma_min * (ratio * tau).exp()
 
-    return Curve(
-        lambda tau: -torch.expm1(-sigma(tau)),
-        lambda tau: ratio * sigma(tau) * (-sigma(tau)).exp(),
-        lambda gamma: (-torch.log1p(-gamma) / sigma_min).log() / ratio,
-    )
+    return _from_noise(sigma, lambda tau: ratio * sigma(tau), lambda noise: (noise / sigma_min).log() / ratio)
 
 
 def vp_linear(sigma_min: float, sigma_max: float) -> Curve:
     """gamma = 1 - exp(-sigma) with total noise sigma growing linearly (the MDLM code calls it linear)."""
     _check_growth("vp_linear", sigma_min, sigma_max)
     growth = sigma_max - sigma_min
-
-    def sigma(tau: Tensor) -> Tensor:
-        return sigma_min + growth * tau
-
-    return Curve(
-        lambda tau: -torch.expm1(-sigma(tau)),
-        lambda tau: growth * (-sigma(tau)).exp(),
-        lambda gamma: (-torch.log1p(-gamma) - sigma_min) / growth,
-    )
+    return _from_noise(
+        lambda tau: sigma_min + growth * tau, lambda tau: growth * torch.ones_like(tau),
+        lambda noise: (noise - sigma_min) / growth,
+    )  # fmt: skip
 
 
 def _check_growth(name: str, sigma_min: float, sigma_max: float) -> None:
     if sigma_min >= sigma_max:
-        raise ValueError(
-            f"get_schedule: {name} needs sigma_min < sigma_max, got {sigma_min} and {sigma_max}. Swap them?"
-        )
+        raise ValueError(f"get_schedule: {name} needs sigma_min < sigma_max, got {sigma_min} and {sigma_max}.")
 
 
 MOST_STEPS = 10**6  # of the time axis: with more, float32 no longer tells them apart

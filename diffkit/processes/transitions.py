@@ -3,12 +3,11 @@
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
+from functools import cached_property, partial
 from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from diffkit.processes.base import Process, check_mask_id
 from diffkit.processes.schedules import Schedule, get_schedule
@@ -20,7 +19,10 @@ LARGEST_TABLE = 50_000_000  # numbers, 400 MB
 class Transitions(Protocol):
     """Q(s, t), a (V, V) matrix with rows that sum to one: [a, b] is the chance that token a at time s is b at t > s.
 
-    `marginal` and `likelihood` are all that a diffusion process needs; the matrix itself is seldom made.
+    limit: (V,) float64, the distribution of every token in the end, the prior.
+    marginal: distributions of tokens at s to distributions at t, p Q(s, t): (B, L, V) -> (B, L, V), dtype of p.
+    likelihood: likelihoods given the token at t to likelihoods given the token at s, Q(s, t) f: same shapes.
+    parameters: settings besides vocabulary and schedule.
     """
 
     name: str
@@ -28,21 +30,10 @@ class Transitions(Protocol):
     mask_id: int
     schedule: Schedule
 
-    def limit(self, device: torch.device | str = "cpu") -> Tensor:
-        """(V,) float64, the distribution of every token in the end: the prior."""
-        ...
-
-    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """Distributions of tokens at s to distributions at t, p Q(s, t): (B, L, V) -> (B, L, V), in the dtype of p."""
-        ...
-
-    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """Likelihoods given the token at t to likelihoods given the token at s, Q(s, t) f: (B, L, V) -> (B, L, V)."""
-        ...
-
-    def parameters(self) -> dict[str, Any]:
-        """Settings besides vocabulary and schedule."""
-        ...
+    def limit(self, device: torch.device | str = "cpu") -> Tensor: ...
+    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor: ...
+    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor: ...
+    def parameters(self) -> dict[str, Any]: ...
 
 
 def _column(t: Tensor | float, device: torch.device) -> Tensor:
@@ -75,7 +66,7 @@ class Mixing:
     Source: arXiv:2107.03006, appendix A.2; arXiv:2310.16834, where alpha = exp(-sigma) and Q = exp(sigma R).
     """
 
-    def __init__(self, vocab_size: int, mask_id: int, schedule: Schedule, noise: str):
+    def __init__(self, noise: str, vocab_size: int, mask_id: int, schedule: Schedule):
         self.vocab_size, self.mask_id, self.schedule, self.name = vocab_size, mask_id, schedule, noise
 
     def parameters(self) -> dict[str, Any]:
@@ -177,11 +168,8 @@ class Gaussian:
         return f @ self.matrix(s, t, f.device).mT.to(f.dtype)
 
 
-def _mixing(noise: str) -> Callable[..., Mixing]:
-    return lambda vocab_size, mask_id, schedule: Mixing(vocab_size, mask_id, schedule, noise)
-
-
-TRANSITIONS: dict[str, Callable[..., Transitions]] = {name: _mixing(name) for name in LIMITS} | {"gaussian": Gaussian}
+TRANSITIONS: dict[str, Callable[..., Transitions]] = {name: partial(Mixing, name) for name in LIMITS}
+TRANSITIONS["gaussian"] = Gaussian
 
 
 def get_transitions(
@@ -223,7 +211,7 @@ class TransitionProcess(Process):
 
     def one_hot(self, z: Tensor) -> Tensor:
         """(B, L) ids to (B, L, V)."""
-        return F.one_hot(z, self.vocab_size).to(self.table_dtype)
+        return (z[..., None] == torch.arange(self.vocab_size, device=z.device)).to(self.table_dtype)
 
     def add_noise(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | z_s) for s < t: a forward step."""

@@ -356,11 +356,6 @@ def test_it_trains_and_is_saved_as_one_folder(tmp_path, noise):
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match=r"reverse must be one of \['joint', 'mixture'\], got 'both'"):
         D3PM(V, MASK, reverse="both")
-    process = D3PM(V, MASK, "uniform")
-    with pytest.raises(ValueError, match="whole times t in 1..1000, got 0.5..0.5"):
-        process.loss(table_denoiser(), TEXTS, torch.full((16,), 0.5), generator())
-    with pytest.raises(ValueError, match="it holds MASK"):
-        process.corrupt(torch.full((1, L), MASK), torch.tensor([5]), generator())
     with pytest.raises(ValueError, match="noise must be one of"):
         ModelSettings("nano", process="sedd", noise="gaussian")
     with pytest.raises(ValueError, match="auxiliary must be 0 or more.*got -1"):

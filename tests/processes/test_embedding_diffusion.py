@@ -253,7 +253,7 @@ def test_where_training_looks_follows_the_loss():
 def test_values_and_gradients_are_finite_at_both_ends(method, time):
     process = made(method)
     t = torch.full((16,), time, dtype=torch.float64)
-    for raw in (torch.zeros(16, L, process.head), 1e3 * torch.randn(16, L, process.head, generator=generator())):
+    for raw in (torch.zeros(16, L, process.network.head), 1e3 * torch.randn(16, L, process.network.head, generator=generator())):
         raw.requires_grad_()
         zt, _ = process.corrupt(TEXTS, t, generator())
         value = process.estimate(raw, zt, t).square().sum() + process.reconstruction_loss(lambda *_: raw, TEXTS, generator()).sum()  # noqa: B023, E501  # fmt: skip
@@ -351,7 +351,7 @@ def test_a_low_score_temperature_takes_the_noise_for_larger():
 def test_self_conditioning_shows_the_network_its_own_first_guess(method):
     """Two calls: z_t beside zeros, then the same beside the guess made of the first answer, in some rows only."""
     process, zt, t = made(method, self_conditioned=True), torch.randn(5, L, 16, generator=generator()).double(), 400.0
-    asked, width = [], process.head
+    asked, width = [], process.network.head
 
     def network(both, time):
         asked.append(both)
@@ -361,7 +361,7 @@ def test_self_conditioning_shows_the_network_its_own_first_guess(method):
         )
 
     found = process.self_conditioned_output(network, zt, t, rows=2)
-    assert process.input_size == 32 and [each.shape[0] for each in asked] == [2, 5] and found.shape == (5, L, width)
+    assert process.network.input_size == 32 and [each.shape[0] for each in asked] == [2, 5] and found.shape == (5, L, width)
     assert torch.equal(asked[0][..., :16], zt[:2]) and (asked[0][..., 16:] == 0).all()
     guess = process.estimate(network(asked[0], t), zt[:2], torch.full((2,), t))
     torch.testing.assert_close(asked[1][:2, :, 16:], guess.detach())
@@ -433,17 +433,11 @@ def test_mistakes_are_named():
         Plaid(V, MASK, first=3.0, last=1.0)
     with pytest.raises(ValueError, match="mask_id must be one of"):
         Plaid(V, V)
-    with pytest.raises(ValueError, match="it holds MASK"):
-        process.corrupt(torch.full((1, L), MASK), torch.tensor([5.0]), generator())
-    with pytest.raises(ValueError, match=r"xt must be \(B, L, 16\) word vectors"):
+    with pytest.raises(ValueError, match=r"xt must be \(B, L, 16\) embeddings"):
         model(TEXTS, 3.0)
     with pytest.raises(ValueError, match="needs a process with MASK"):
         next_frames = denoise_frames(process, model, start=torch.full((1, L), MASK), steps=2, rng=generator())
         list(next_frames)
-    for time in (-1.0, 1001.0):
-        for method in METHODS:
-            with pytest.raises(ValueError, match=r"t must lie in \[0, 1000\]"):
-                made(method).alpha_sigma(time)
     with pytest.raises(ValueError, match="leave them out"):
         list(denoise_frames(made(DiffusionLM), MICRO.denoiser(made(DiffusionLM)), shape=(1, L), steps=2, rng=generator(), top_k=2))  # noqa: E501  # fmt: skip
 

@@ -371,5 +371,3 @@ def test_mistakes_are_named():
         SEDD(V, MASK, "gaussian")
     with pytest.raises(ValueError, match=r"sampler must be one of \['euler', 'tweedie'\], got 'heun'"):
         SEDD(V, MASK, sampler="heun")
-    with pytest.raises(ValueError, match="it holds MASK"):
-        SEDD(V, MASK).corrupt(torch.full((1, L), MASK), torch.tensor([5]), generator())
