@@ -50,7 +50,7 @@ def shard(model: DiffusionModel) -> None:
 
     A layer is gathered while it is used; otherwise each process holds its share of every matrix. See `whole`.
 
-    Raises: ValueError for a process with trained parts of its own (token embeddings), which are used outside the network.
+    Raises: ValueError for a process that trains embeddings of its own, which are used outside the network.
     Source: arXiv:2304.11277 (FSDP).
     """
     if any(p.requires_grad for p in model.process.parameters()):
