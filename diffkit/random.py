@@ -39,13 +39,13 @@ def uniform_numbers(shape: Sequence[int], rng: Generator, dtype: torch.dtype = t
 
 
 def uniform_like(x: Tensor, rng: Generator, dtype: torch.dtype = torch.float64) -> Tensor:
-    """A number from U[0, 1) for each entry of x, used or not, on its device."""
-    return uniform_numbers(x.shape, rng, dtype).to(x.device)
+    """A number from U[0, 1) for each entry of x, used or not, on its device: streams stay in step."""
+    return uniform_numbers(x.shape, rng, dtype).to(x.device, non_blocking=x.is_cuda)
 
 
 def normal_like(x: Tensor, rng: Generator) -> Tensor:
     """A number from N(0, 1), float64, for each entry of x, on its device."""
-    return _rows(torch.randn, x.shape, rng, torch.float64).to(x.device)
+    return _rows(torch.randn, x.shape, rng, torch.float64).to(x.device, non_blocking=x.is_cuda)
 
 
 def _rows(draw: Callable[..., Tensor], shape: Sequence[int], rng: Generator, dtype: torch.dtype) -> Tensor:

@@ -56,7 +56,6 @@ class D3PM(TransitionProcess):
     Source:  arXiv:2107.03006, sections 3 and 4.
     """
 
-    objectives = ("bound", "hybrid")
     name = "d3pm"
     objectives = ("bound", "hybrid")
 

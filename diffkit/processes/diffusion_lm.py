@@ -21,7 +21,6 @@ class DiffusionLM(EmbeddingDiffusion):
     Source: arXiv:2205.14217, sections 4.1, 4.2 and its appendix (square-root schedule).
     """
 
-    objectives = ("bound", "end_to_end")
     name, predicts_tokens = "diffusion_lm", False
     objectives = ("bound", "end_to_end")
 

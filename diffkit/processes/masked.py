@@ -63,7 +63,6 @@ class MaskedDiffusion(Process):
     [0.75]
     """
 
-    objectives = ("cross_entropy", "sequence_mean", "bound", "count_cross_entropy", "count_bound")
     name = "mdlm"
     objectives = ("cross_entropy", "sequence_mean", "bound", "count_cross_entropy", "count_bound")
     default_order, any_order = "random", True

@@ -25,7 +25,6 @@ class Plaid(EmbeddingDiffusion):
     Source: arXiv:2305.18619, section 2; arXiv:2107.00630 (VDM), sections 3 and 4.
     """
 
-    objectives = ("bound", "likelihood")
     name = "plaid"
     objectives = ("bound", "likelihood")
 

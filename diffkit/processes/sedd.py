@@ -77,7 +77,6 @@ class SEDD(TransitionProcess):
     Source:  arXiv:2310.16834, sections 3 and 4.
     """
 
-    objectives = ("bound", "score_entropy")
     name = "sedd"
     objectives: tuple[str, ...] = ("bound", "score_entropy")
     transitions: Mixing

@@ -62,7 +62,7 @@ class Muon(torch.optim.Optimizer):
 def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.Optimizer]:
     """AdamW for all, or Muon for the network's matrices (an untied head too) and AdamW for the rest.
 
-    The rest: embeddings, biases, norms, and what the process trains (word vectors), a row of which is a token's own.
+    The rest: embeddings, biases, norms, and what the process trains (token embeddings: a row is a token's own).
 
     Source: arXiv:1711.05101 (AdamW); Jordan et al. 2024 and arXiv:2502.16982 (Muon, with its step scaled like AdamW's).
     """

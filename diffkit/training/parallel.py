@@ -50,12 +50,12 @@ def shard(model: DiffusionModel) -> None:
 
     A layer is gathered while it is used; otherwise each process holds its share of every matrix. See `whole`.
 
-    Raises: ValueError for a process with trained parts of its own (word vectors), which are used outside the network.
+    Raises: ValueError for a process that trains embeddings of its own, which are used outside the network.
     Source: arXiv:2304.11277 (FSDP).
     """
     if any(p.requires_grad for p in model.process.parameters()):
         raise ValueError(
-            f"fit: train.shard cannot split {model.config.process['name']!r}, whose word vectors are used outside the "
+            f"fit: train.shard cannot split {model.config.process['name']!r}, whose embeddings are used outside the "
             "network. Leave shard out."
         )
     mesh = init_device_mesh(model.device.type, (torch.distributed.get_world_size(),))

@@ -2,6 +2,7 @@
 
 import importlib
 import json
+from collections import Counter
 from pathlib import Path
 
 import pytest
@@ -176,8 +177,8 @@ def test_a_gpu_run_follows_a_cpu_run(tmp_path):
 
 
 @pytest.mark.parametrize("objective", ["count_cross_entropy", "count_bound"])
-def test_a_step_waits_for_the_gpu_once(objective, recwarn):
-    """To read loss and gradient norm; everything else is queued."""
+def test_a_step_reads_the_gpu_once(objective, recwarn):
+    """To read loss and gradient norm; beyond that only the number of masked positions is waited for."""
     AcceleratorState._reset_state(reset_partial_state=True)
     model = build_model(MaskedDiffusion(TALES.vocab_size, TALES.mask_id), "pico", max_length=L)
     config = TrainConfig(objective=objective, optimizer="muon")
@@ -190,7 +191,9 @@ def test_a_step_waits_for_the_gpu_once(objective, recwarn):
     finally:
         torch.cuda.set_sync_debug_mode("default")
         trainer.source.close()
-    assert [Path(warning.filename).name for warning in recwarn] == ["trainer.py"]
+    waits = Counter(Path(warning.filename).name for warning in recwarn)
+    assert waits["trainer.py"] == 1
+    assert {*waits} <= {"trainer.py", "transformer.py", "masked.py", "graph.py"}  # graph.py: the same in backward
 
 
 def test_a_compiled_run_has_the_losses_of_an_eager_one():

@@ -27,7 +27,6 @@ from diffkit.processes import PROCESSES, process_from
 from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
-from diffkit.training import checkpoint
 from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
 from diffkit.training.config import Curriculum, TrainConfig
 from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, uniform
@@ -140,17 +139,11 @@ def test_the_simplest_objective_is_no_bound():
     assert abs(mean - MICRO.entropy() / L) > 10 * error
 
 
-@pytest.mark.parametrize("name", ["cross_entropy", "sequence_mean", "count_cross_entropy"])
+@pytest.mark.parametrize("name", ["cross_entropy", "sequence_mean", "count_cross_entropy", "count_bound"])
 def test_a_denoiser_that_knows_nothing_costs_the_logarithm_of_the_vocabulary(name):
     x0 = MICRO.sample(16, rng())
     loss = OBJECTIVES[name](LINEAR, zeros, x0, torch.arange(1, 17) * 60, rng())
     assert loss.item() == pytest.approx(math.log(V - 1), rel=1e-6)  # MASK is never predicted
-
-
-def test_the_exact_count_bound_of_a_denoiser_that_knows_nothing_has_no_variance():
-    x0 = MICRO.sample(16, rng())
-    losses = [OBJECTIVES["count_bound"](LINEAR, zeros, x0, uniform(16, 1000, rng(i)), rng(i)) for i in range(3)]
-    assert [loss.item() for loss in losses] == pytest.approx([math.log(V - 1)] * 3, rel=1e-6)
 
 
 @pytest.mark.parametrize("name", ["cross_entropy", "sequence_mean"])
@@ -193,13 +186,7 @@ def test_the_curriculum_widens_from_start_to_everything():
     course = Curriculum(start=0.25, hold=0.2, ramp=0.4)
     reached = [course.reach(progress) for progress in (0, 0.1, 0.199, 0.2, 0.4, 0.6, 0.9, 1)]
     assert reached == pytest.approx([0.25, 0.25, 0.25, 0.25, 0.625, 1, 1, 1])
-    assert Curriculum().reach(0) == 1 and Curriculum(0.5, 0.5).reach(0.51) == 1
-
-
-@given(st.floats(0.01, 1), st.floats(0, 0.5), st.floats(0, 0.5), st.lists(st.floats(0, 1), min_size=2))
-def test_the_curriculum_never_narrows(start, hold, ramp, shares):
-    reached = [Curriculum(start, hold, ramp).reach(share) for share in sorted(shares)]
-    assert reached == sorted(reached) and start <= reached[0] and reached[-1] <= 1
+    assert reached == sorted(reached) and Curriculum().reach(0) == 1 and Curriculum(0.5, 0.5).reach(0.51) == 1
 
 
 def test_only_early_times_are_drawn_while_the_curriculum_holds(monkeypatch):
@@ -545,21 +532,6 @@ def test_a_damaged_checkpoint_stops_the_resume_and_the_one_before_still_works(tm
     assert [r.step for r in fit(micro_model(), batches(), quick(), folder=tmp_path, resume=True)] == [5]
 
 
-def test_a_write_that_fails_leaves_the_last_checkpoint(tmp_path, monkeypatch):
-    run = fit(micro_model(), batches(), quick(save_every=2), folder=tmp_path)
-    next(run), next(run), next(run)  # told first, then saved
-
-    def full(*_, **__):
-        raise OSError("no space left on device")
-
-    monkeypatch.setattr(checkpoint, "save_file", full)
-    with pytest.raises(OSError, match="no space"):
-        list(run)
-    monkeypatch.undo()
-    assert [path.name for path in tmp_path.iterdir()] == ["step-0000002"]
-    assert next(fit(micro_model(), batches(), quick(), folder=tmp_path, resume=True)).step == 3
-
-
 @pytest.mark.parametrize("used", [0, 1, 3])
 def test_batches_made_ahead_are_not_lost(used):
     """The position is that of the last batch handed out, while the next is made already; so it is at the end."""
@@ -574,14 +546,17 @@ def test_batches_made_ahead_are_not_lost(used):
 
 
 def test_a_run_with_batches_made_ahead_resumes_bit_for_bit(tmp_path):
-    straight, resumed = micro_model(), micro_model()
-    losses = [record.loss for record in fit(straight, batches(), quick())]
-    trainer = Trainer(resumed, batches(), quick(), Accelerator())
+    """With both optimizers, dropout and accumulation; see the test with kill -9 for the same from another process."""
+    config = replace(ALL, steps=5)
+    straight, resumed = micro_model(dropout=0.1), micro_model(dropout=0.1)
+    losses = [record.loss for record in fit(straight, batches(), config)]
+    trainer = Trainer(micro_model(dropout=0.1), batches(), config, Accelerator())
     trainer.source = prefetched(trainer.batches)
     assert [trainer.step()[0] for _ in range(3)] == losses[:3]
     trainer.save(tmp_path)
     trainer.source.close()
-    assert [record.loss for record in fit(resumed, batches(), quick(), folder=tmp_path, resume=True)] == losses[3:]
+    torch.manual_seed(99)
+    assert [record.loss for record in fit(resumed, batches(), config, folder=tmp_path, resume=True)] == losses[3:]
     assert same(weights(resumed), weights(straight))
 
 
