@@ -66,8 +66,7 @@ def evaluate(
     if known and samples > 0:
         ids = report.draw(trained, samples, L, steps, rng)
         found |= {"samples": samples, "steps": steps} | quality(known, ids)._asdict()
-        interval = f"95 % interval {found['low']:.1%} to {found['high']:.1%}"
-        print(f"{'valid stories':20} {found['valid']:.1%} of {samples} ({interval})")
+        print(report.valid_line(found))
     if json_file:
         write_atomic(Path(json_file), json.dumps(found, indent=1) + "\n")
 

@@ -157,6 +157,12 @@ def gap_lines(found: Figures) -> list[str]:
     ]
 
 
+def valid_line(found: Figures) -> str:
+    """The share of valid samples as a line of text."""
+    interval = f"95 % interval {found['low']:.1%} to {found['high']:.1%}"
+    return f"{'valid stories':20} {found['valid']:.1%} of {found['samples']} ({interval})"
+
+
 def sample_table(found: Figures) -> str:
     """Every figure of the samples next to that of true stories, as Markdown."""
     columns = {"true stories": found["true_stories"]} | {f"{n} steps": one for n, one in found["sampled"].items()}

@@ -39,9 +39,7 @@ RANGES |= {"workers": (1, 1024)}
 class DataSettings:
     """What the model reads."""
 
-    corpus: (
-        str  # "tales", "micro"; "tinystories", "wikitext-2", "openwebtext"; or a .txt, .jsonl, .parquet file or folder
-    )
+    corpus: str  # tales, micro, tinystories, wikitext-2, openwebtext, or a .txt, .jsonl, .parquet file or folder
     tokenizer: str = "bert-base-uncased"  # a name on the Hub or a local folder; the built-in languages bring their own
     length: int = 128  # tokens in a sequence; the built-in languages have their own
     batch_size: int = 64  # sequences in a batch
@@ -71,9 +69,7 @@ class DataSettings:
 class ModelSettings:
     """What is trained: a process, which brings its own settings, and a network."""
 
-    size: (
-        dict[str, int | bool] | str
-    )  # pico, nano, tiny, small, medium; or {hidden_size: 96, num_layers: 2, num_heads: 4}
+    size: dict[str, int | bool] | str  # pico, nano, tiny, small, medium, or {hidden_size: 96, num_layers: 2, ...}
     process: Callable[[int, int], Process] = MaskedDiffusion  # its class; --model.process.help NAME lists settings
     time: str = "none"  # how the network sees t: none, sinusoidal, table or adaln
     rotary: bool = True  # rotate queries and keys by position

@@ -13,7 +13,6 @@ from datasets import Dataset, IterableDataset
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.checks import check_whole
 from diffkit.data.chunks import Cut, Encode
 from diffkit.data.corpus import seed_from
 
@@ -43,8 +42,6 @@ class ChunkBatches:
     """
 
     def __init__(self, chunks: Dataset, batch_size: int, seed: int, shuffle: bool = True):
-        if len(chunks) == 0 or batch_size < 1:
-            raise ValueError(f"ChunkBatches: needs a chunk and a batch size, got {len(chunks)} and {batch_size}.")
         self.chunks, self.batch_size, self.seed, self.shuffle = chunks.with_format("torch"), batch_size, seed, shuffle
         self.position = 0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))  # of the epoch it was drawn for
@@ -85,7 +82,6 @@ class StoryBatches:
     """
 
     def __init__(self, language: SamplesTexts, batch_size: int, seed: int, label: str | None = None):
-        check_whole(batch_size, "batch_size", "StoryBatches")
         self.language, self.batch_size, self.seed, self.label = language, batch_size, seed, label
         self.position = 0
 
@@ -125,7 +121,6 @@ class StreamBatches:
         buffer: int = 1024,
     ):
         self.dataset, self.batch_size, self.seed = dataset, batch_size, seed
-        check_whole(batch_size, "batch_size", "StreamBatches")
         self.capacity = -(-max(1, buffer) // batch_size) * batch_size  # whole batches
         self.encode, self.cut = Encode(tokenizer), Cut(tokenizer, length)
         self.position = self.epoch = 0

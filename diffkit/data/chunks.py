@@ -16,7 +16,6 @@ import numpy as np
 from datasets import Dataset, Features, IterableDataset, List, Value
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.checks import check_whole
 from diffkit.data.tokenizer import special_ids
 
 
@@ -101,7 +100,6 @@ class Cut:
     """A stream of ids that arrives in pieces, to chunks of equal length; `rest` is what fills no chunk yet."""
 
     def __init__(self, tokenizer: PreTrainedTokenizerBase, length: int):
-        check_whole(length, "length", "tokenize")
         self.vocab, self.mask, self.length = len(tokenizer), special_ids(tokenizer).mask, length
         self.rest = np.empty(0, dtype=np.int32)
 
