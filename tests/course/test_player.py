@@ -249,14 +249,6 @@ def test_player_shows_every_frame():
     assert "<b" not in player.page(0)
 
 
-def test_without_masks_the_player_counts_the_words_that_changed():
-    states = [[4, 5, 6], [4, 7, 6], [7, 7, 7]]
-    frames = [Frame(i, 10.0 * i, torch.tensor([row]), torch.tensor([row]), None) for i, row in enumerate(states)]
-    player = Player(frames, MICRO.tokenizer)
-    told = [player.caption(i).split(", ")[-1] for i in range(3)]
-    assert told == ["0 tokens changed", "1 token changed", "2 tokens changed"]
-
-
 def test_player_leaves_a_still_picture_and_its_data_where_widgets_cannot_run():
     player = Player(frames_of(), MICRO.tokenizer, title="Unmask <me>", captions=[f"<{i}>" for i in range(6)])
     data, metadata = player._repr_mimebundle_()
@@ -289,16 +281,14 @@ def test_player_underlines_what_was_given_and_hides_padding():
     assert re.search(rf'<b title="p = 0\.\d\d">{re.escape(new)}</b>', "".join(pages))
 
 
-def test_errors_say_what_to_do():
+def test_what_does_not_fit_the_frames_is_refused():
     used = frames_of()
     frames, tokenizer = list(used), MICRO.tokenizer
     for arguments, said in {
         "no frames to play. Was the generator used up": {"frames": used},
-        "one caption for each of 6 frames, got 1": {"captions": ["alone"]},
         "row must be one of the 1 texts in a frame, 0..0, got 1": {"row": 1},
         r"fixed marks which of 5 tokens were given.* got \(1, 5\)": {"fixed": torch.zeros(1, L, dtype=torch.bool)},
         "exact needs the process too": {"exact": MICRO.denoiser(PROCESS)},
-        "at least 1 millisecond, got 0": {"interval_ms": 0},
         "texts of one shape": {"frames": [*frames, Frame(0, 0.0, TEXTS[:2], TEXTS[:2], None)]},
     }.items():
         given = {"frames": frames, "tokenizer": tokenizer} | said
