@@ -31,20 +31,11 @@ from transformers import BertConfig, BertForMaskedLM
 from diffkit.io import write_atomic
 from diffkit.model import DiffusionModel, build_model
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.block_cache import Blockwise, recompute_block, recompute_suffix
+from diffkit.sampling.block_cache import Blockwise, dual_cache, prefix_cache
 from diffkit.sampling.parallel import most_confident
-from diffkit.sampling.remasking import Remasking, rescaled
-from diffkit.sampling.sampler import denoise_frames
-from diffkit.sampling.skipping import (
-    CallCounter,
-    FirstHitting,
-    NoChangeCache,
-    Sampler,
-    SkipIdle,
-    even_times,
-    expected_calls,
-    fast_frames,
-)
+from diffkit.sampling.remasking import Remasking, rescale
+from diffkit.sampling.sampler import Ancestral, Sampler, denoise_frames
+from diffkit.sampling.skipping import CallCounter, FirstHitting, NoChangeCache, SkipIdle, even_times, expected_calls
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sampling.json"
 V, MASK, L, T, SLICES = 30_522, 103, 128, 1000, 10
@@ -79,13 +70,14 @@ def contestants(steps: int, model: DiffusionModel, bert: BertForMaskedLM) -> dic
         return Generator().manual_seed(0)
 
     def ours(sampler: Sampler) -> Callable:
-        return lambda network: states(fast_frames(sampler, network, shape=(1, L), rng=new()))
+        return lambda network: states(denoise_frames(sampler, network, shape=(1, L), rng=new()))
 
     def table(wrap: Callable) -> Callable:
-        return lambda network: states(denoise_frames(process, wrap(network), shape=(1, L), steps=steps, rng=new()))
+        sampler = Ancestral(process, times)
+        return lambda network: states(denoise_frames(sampler, wrap(network), shape=(1, L), rng=new()))
 
-    def blocks(recompute: Any) -> Callable:
-        return ours(Blockwise(process, 32, most_confident(2), recompute))
+    def blocks(cache: Any) -> Callable:
+        return ours(Blockwise(process, 32, most_confident(2), cache))
 
     every: dict[str, tuple[str, bool, Callable]] = {
         "plain loop": ("ancestral", long, lambda n: plain_loop(lambda x: n(x, torch.zeros(1)), process, times, new())),
@@ -94,14 +86,14 @@ def contestants(steps: int, model: DiffusionModel, bert: BertForMaskedLM) -> dic
         "no-change cache": ("ancestral", long, table(NoChangeCache)),
         "lazy: head where revealed": ("ancestral", False, ours(SkipIdle(process, times))),
         "first hitting": ("ancestral, T to infinity", False, ours(FirstHitting(process))),
-        "remasking, lazy": ("remasking", False, ours(Remasking(process, times, rescaled(0.1)))),
+        "remasking, lazy": ("remasking", False, ours(Remasking(process, times, rescale(0.1)))),
     }  # fmt: skip
     if steps == 64:  # two tokens a call make 64 calls
         every |= {
             "our step, whole table": ("ancestral", False, table(lambda network: network)),
             "blocks of 32, nothing kept": ("two surest", False, blocks(None)),
-            "blocks of 32, prefix kept": ("approximate", False, blocks(recompute_suffix)),
-            "blocks of 32, prefix and suffix kept": ("approximate", False, blocks(recompute_block)),
+            "blocks of 32, prefix kept": ("approximate", False, blocks(prefix_cache)),
+            "blocks of 32, prefix and suffix kept": ("approximate", False, blocks(dual_cache)),
         }
     return every
 

@@ -26,27 +26,19 @@ from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.block_cache import Blockwise, recompute_block, recompute_suffix
-from diffkit.sampling.parallel import ParallelUnmasking, confidence_threshold, entropy_bounded, most_confident
+from diffkit.sampling.block_cache import Blockwise, dual_cache, prefix_cache
+from diffkit.sampling.parallel import above_threshold, confidence_threshold, entropy_bounded, most_confident
 from diffkit.sampling.remasking import (
     Remasking,
-    capped,
-    confidence_based,
+    cap,
+    conf,
     forward_backward,
-    loop_only,
-    looped_times,
-    rescaled,
+    loop,
+    loop_times,
+    rescale,
 )
-from diffkit.sampling.sampler import Frame, denoise_frames, last_frame
-from diffkit.sampling.skipping import (
-    CallCounter,
-    FirstHitting,
-    NoChangeCache,
-    Sampler,
-    SkipIdle,
-    even_times,
-    fast_frames,
-)
+from diffkit.sampling.sampler import Ancestral, Frame, Sampler, denoise_frames, last_frame
+from diffkit.sampling.skipping import CallCounter, FirstHitting, NoChangeCache, SkipIdle, even_times
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed_quality.json"
 BATCH = 64
@@ -55,12 +47,13 @@ Play = Callable[[Denoise, int, Generator], Iterator[Frame]]  # denoiser, stories
 
 def plain(process: MaskedDiffusion, L: int, steps: int, wrap: Callable = lambda denoise: denoise) -> Play:
     """The loop of notebook 06, every step in full, if not wrapped."""
-    return lambda denoise, n, rng: denoise_frames(process, wrap(denoise), shape=(n, L), steps=steps, rng=rng)
+    sampler = Ancestral(process, even_times(process.T, steps))
+    return lambda denoise, n, rng: denoise_frames(sampler, wrap(denoise), shape=(n, L), rng=rng)
 
 
 def fast(sampler: Sampler, L: int) -> Play:
     """One of the samplers of notebook 10."""
-    return lambda denoise, n, rng: fast_frames(sampler, denoise, shape=(n, L), rng=rng)
+    return lambda denoise, n, rng: denoise_frames(sampler, denoise, shape=(n, L), rng=rng)
 
 
 def exact_too(process: MaskedDiffusion, L: int) -> dict[tuple[str, str], Play]:
@@ -70,13 +63,11 @@ def exact_too(process: MaskedDiffusion, L: int) -> dict[tuple[str, str], Play]:
         every["lazy", f"{steps} steps"] = fast(SkipIdle(process, even_times(T, steps)), L)
     every["first hitting", f"{L} calls"] = fast(FirstHitting(process), L)
     for c in (0.5, 0.7, 0.9, 0.99):
-        every["above a threshold", f"c = {c:g}"] = fast(ParallelUnmasking(process, confidence_threshold(c)), L)
+        every["above a threshold", f"c = {c:g}"] = fast(confidence_threshold(process, c), L)
     for b in (0.0, 0.03, 0.1, 0.3, 1.0):
-        every["entropy-bounded", f"{b:g} nats"] = fast(ParallelUnmasking(process, entropy_bounded(b)), L)
+        every["entropy-bounded", f"{b:g} nats"] = fast(entropy_bounded(process, b), L)
     for steps in (48, 96, 192):
-        every["remasking, rescaled", f"{steps} steps"] = fast(
-            Remasking(process, even_times(T, steps), rescaled(0.1)), L
-        )
+        every["remasking, rescaled", f"{steps} steps"] = fast(Remasking(process, even_times(T, steps), rescale(0.1)), L)
     return every
 
 
@@ -87,18 +78,18 @@ def trained_only(process: MaskedDiffusion, L: int) -> dict[tuple[str, str], Play
         every["plain", f"{steps} steps"] = plain(process, L, steps)
     for steps in (48, 1000):
         every["no-change cache", f"{steps} steps"] = plain(process, L, steps, NoChangeCache)
-    rates = {"capped": capped(0.05), "doubtful": confidence_based(1.0), "back and forth": forward_backward()}
+    rates = {"capped": cap(0.05), "doubtful": conf(1.0), "back and forth": forward_backward()}
     for name, rate in rates.items():
         every[f"remasking, {name}", "96 steps"] = fast(Remasking(process, even_times(T, 96), rate), L)
-    looped = Remasking(process, looped_times(T, 96, T / 2, 48), loop_only(0.05))
+    looped = Remasking(process, loop_times(T, 96, T / 2, 48), loop(0.05))
     every["remasking, looped", "96 steps"] = fast(looped, L)
-    for keeps, recompute in (
+    for keeps, cache in (
         ("nothing kept", None),
-        ("prefix kept", recompute_suffix),
-        ("prefix and suffix kept", recompute_block),
+        ("prefix kept", prefix_cache),
+        ("prefix and suffix kept", dual_cache),
     ):
-        for order, choose in (("one a call", most_confident(1)), ("above 0.9", confidence_threshold(0.9))):
-            every[f"blocks of 16, {keeps}", order] = fast(Blockwise(process, 16, choose, recompute), L)
+        for order, choose in (("one a call", most_confident(1)), ("above 0.9", above_threshold(0.9))):
+            every[f"blocks of 16, {keeps}", order] = fast(Blockwise(process, 16, choose, cache), L)
     return every
 
 

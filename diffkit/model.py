@@ -17,48 +17,27 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers import logging as transformers_logging
 
 from diffkit.network.attention import KeyValueCache
-from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig, parameter_count
+from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig
 from diffkit.paths import PRETRAINED
-from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes import process_from
 from diffkit.processes.base import Process
-from diffkit.processes.block import BlockDiffusion
-from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM
-from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
-from diffkit.processes.masked import MaskedDiffusion
-from diffkit.processes.plaid import Plaid
-from diffkit.processes.sedd import SEDD, UDLM
-from diffkit.seal import is_as_sealed, seal
-
-__all__ = ["SIZES", "Denoiser", "DenoiserConfig", "parameter_count", "DiffusionConfig", "DiffusionModel"]
-__all__ += ["PRETRAINED", "PROCESSES", "build_model", "check_tokenizer", "fingerprint", "load_model", "model_folder"]
-__all__ += ["quiet", "start_from"]
 
 UNREADABLE = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
-PROCESSES: dict[str, type[Process]] = {
-    process.name: process
-    for process in (MaskedDiffusion, D3PM, SEDD, UDLM, DiffusionLM, Plaid, Autoregressive, BlockDiffusion)
-}
-
-# what a DenoiserConfig can be told
 NETWORK = [n for n in inspect.signature(DenoiserConfig.__init__).parameters if n not in ("self", "kwargs")]
 
 
 class DiffusionConfig(PretrainedConfig):
     """A process and a network: `process` holds the settings of a Process, `denoiser` those of a DenoiserConfig.
 
-    `language` names the story language (language.py) that the model was trained on, None for real text.
+    `language` names the story language that the model was trained on, None for real text.
     """
 
     model_type = "diffkit-diffusion"
 
     def __init__(
-        self,
-        process: dict[str, Any] | None = None,
-        denoiser: dict[str, Any] | None = None,
-        language: str | None = None,
-        **kwargs: Any,
-    ):
+        self, process: dict[str, Any] | None = None, denoiser: dict[str, Any] | None = None,
+        language: str | None = None, **kwargs: Any,
+    ):  # fmt: skip
         self.process, self.denoiser, self.language = process or {}, denoiser or {}, language
         super().__init__(**kwargs)
 
@@ -66,13 +45,13 @@ class DiffusionConfig(PretrainedConfig):
 class DiffusionModel(PreTrainedModel):
     """A process with its network, saved and loaded as one folder: model(xt, t) -> logits.
 
-    `process` corrupts text and steps back; `denoiser` predicts. The model is a denoiser itself, so a sampler takes it.
+    `process` corrupts text and reverses it; `denoiser` predicts. The model is a denoiser itself, so a sampler takes it.
     `save_pretrained` and `from_pretrained` are those of transformers; `build_model` makes a fresh one.
 
     Args:   config: settings of the process and of the network; whatever it lacks has a default.
     Raises: ValueError for an unknown process or setting.
 
-    >>> from diffkit.diffusion import MaskedDiffusion
+    >>> from diffkit.processes.masked import MaskedDiffusion
     >>> model = build_model(MaskedDiffusion(vocab_size=10, mask_id=1), "pico", max_length=6)
     >>> model(torch.tensor([[5, 1, 7, 1, 1, 2]]), t=500.0).shape
     torch.Size([1, 6, 10])
@@ -81,51 +60,41 @@ class DiffusionModel(PreTrainedModel):
     config_class = DiffusionConfig
     config: DiffusionConfig
     base_model_prefix = "model"
-    selects_positions = True
 
     def __init__(self, config: DiffusionConfig):
         super().__init__(config)
-        name = config.process.get("name")
-        if name not in PROCESSES:
-            raise ValueError(f"DiffusionModel: the config's process must be one of {sorted(PROCESSES)}, got {name!r}.")
-        unknown = sorted({*config.denoiser} - {*NETWORK})
-        if unknown:
-            raise ValueError(f"DiffusionModel: a DenoiserConfig has the settings {NETWORK}, got {unknown}.")
-        self.process = PROCESSES[name].from_settings(config.process)
+        check_network_settings(config.denoiser)
+        self.process = process_from(config.process)
         self.denoiser = Denoiser(DenoiserConfig(**config.denoiser))
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
         self.denoiser._init_weights(module)
 
-    def save_pretrained(self, save_directory: str | Path, *args: Any, **kwargs: Any) -> None:
-        """As in transformers; the weights carry a checksum, which `load_model` looks at."""
-        super().save_pretrained(save_directory, *args, **kwargs)
-        for weights in Path(save_directory).glob("*.safetensors"):
-            seal(weights)
-
     @property
     def labels(self) -> int:
-        """How many labels its texts can be asked to have; 0 if it takes none. This number also stands for "any"."""
+        """How many labels its texts can be conditioned on, 0 for none. This number also stands for "any"."""
         return self.denoiser.config.labels
 
     def forward(
-        self,
-        xt: Tensor,
-        t: Tensor | float,
-        where: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None,
         label: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """As Denoiser.forward: (B, L) ids and times to (B, L, V) logits, MASK at -inf.
 
-        With self-conditioning the network reads its own first guess too: of all texts, in training of every fourth.
+        A self-conditioned network also reads its own first estimate: of all texts, in training of every fourth.
         """
-        if isinstance(self.process, EmbeddingDiffusion) and self.process.self_conditioned:
-            return self.process.self_conditioned_output(
-                self.denoiser, xt, t, len(xt) // 4 if self.training else len(xt)
-            )
-        return self.denoiser(xt, t, where, cache, label)
+
+        def network(zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
+            return self.denoiser(zt, t, where, cache, None if label is None else label[: len(zt)])
+
+        return self.process.call_network(network, xt, t, where, self.training)
+
+
+def check_network_settings(settings: dict[str, Any]) -> None:
+    """Raise ValueError for a setting that DenoiserConfig does not have."""
+    if unknown := sorted({*settings} - {*NETWORK}):
+        raise ValueError(f"DenoiserConfig: the settings are {NETWORK}, got {unknown}.")
 
 
 def build_model(
@@ -140,11 +109,12 @@ def build_model(
     if isinstance(size, str) and size not in SIZES:
         raise ValueError(f"build_model: the sizes are {sorted(SIZES)}, got {size!r}.")
     shape = SIZES[size] if isinstance(size, str) else size
-    given = {name: getattr(process, name) for name in ("vocab_size", "T", "causal", "block", "input_size")}
-    given |= {"head_size": process.head, "mask_token_id": process.mask_id if process.predicts_tokens else None}
-    unknown = sorted({*shape, *settings} - {*NETWORK})
-    if unknown:
-        raise ValueError(f"build_model: a DenoiserConfig has the settings {NETWORK}, got {unknown}.")
+    head, input_size, causal, block = process.network
+    given = {
+        "vocab_size": process.vocab_size, "T": process.T, "head_size": head, "input_size": input_size, "causal": causal,
+        "block": block, "mask_token_id": process.mask_id if process.predicts_tokens else None,
+    }  # fmt: skip
+    check_network_settings(shape | settings)
     network = DenoiserConfig(**given | shape | settings)
     whole = {name: getattr(network, name) for name in NETWORK}  # defaults too: a saved model must not change with them
     return DiffusionModel(DiffusionConfig(process=process.settings(), denoiser=whole, language=language))
@@ -158,7 +128,7 @@ def model_folder(name_or_folder: str | Path) -> Path:
 
 
 def fingerprint(name_or_folder: str | Path) -> str:
-    """SHA-256 of a model's weights, to tell later whether a stored table belongs to the model at hand."""
+    """SHA-256 of a model's weights, to tell whether a stored table belongs to a model."""
     weights = model_folder(name_or_folder) / "model.safetensors"
     if not weights.is_file():
         raise FileNotFoundError(f"fingerprint: there is no {weights}. Give the folder or the name of a saved model.")
@@ -171,9 +141,9 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     Only safetensors are read, never a pickle.
 
     Args:   name_or_folder: a path, or the name of a folder in data/pretrained.
-    Returns: the model in evaluation mode, on the CPU; the tokenizer lies beside it (`load_tokenizer(folder)`).
+    Returns: the model in evaluation mode, on the CPU; its tokenizer is in the same folder (`load_tokenizer(folder)`).
     Raises: FileNotFoundError if there is no such folder; ValueError if it holds no model of ours, weights that are no
-            numbers, or a damaged model (a single changed bit is noticed if the weights were saved with a checksum).
+            numbers, or a damaged model.
     """
     folder = model_folder(name_or_folder)
     if not (folder / "config.json").is_file():
@@ -185,64 +155,54 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     if not any(folder.glob("*.safetensors")):
         raise ValueError(f"load_model: {folder} has no .safetensors weights; pickled weights are never loaded.")
     try:
-        settings = DiffusionConfig.get_config_dict(folder)[0]
-        kind = settings.get("model_type")
-        model, strange = _read(folder, settings) if kind == DiffusionConfig.model_type else (None, [])
+        return _read(folder).eval()
     except UNREADABLE as error:
-        raise ValueError(f"load_model: {folder} is damaged or not whole ({error}). Save or copy it again.") from error
-    if model is None:
-        raise ValueError(f"load_model: {folder} holds a {kind!r} model, expected {DiffusionConfig.model_type!r}.")
-    if strange:
         raise ValueError(
-            f"load_model: the weights in {folder} are not those of its config.json: {len(strange)} do not fit, the "
-            f"first is {strange[0]}. Copy both files again from one and the same model."
-        )
-    broken = [name for name, weight in model.named_parameters() if not weight.isfinite().all()]
-    if broken:
-        raise ValueError(
-            f"load_model: the weights in {folder} are not all numbers: {broken[0]} holds NaN or infinity. Was it saved "
-            "by a run that diverged? Train it again with a lower learning rate."
-        )
-    return model.eval()
+            f"load_model: {folder} is damaged or not whole, or no model of diffkit: {error}. Save or copy it again."
+        ) from error
 
 
-def _read(folder: Path, settings: dict[str, Any]) -> tuple[DiffusionModel, list[str]]:
-    """The model in a folder, and the names of weights that are missing there, too many or of another shape.
+def _read(folder: Path) -> DiffusionModel:
+    """The model in a folder.
 
     Of the settings only our own are kept: some that transformers knows fetch code (kernels, quantisation).
     """
+    settings = DiffusionConfig.get_config_dict(folder)[0]
+    if settings.get("model_type") != DiffusionConfig.model_type:
+        raise ValueError(f"it holds a {settings.get('model_type')!r} model, expected {DiffusionConfig.model_type!r}")
     index = folder / "model.safetensors.index.json"
     shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
     if not all(Path(shard).name == shard and shard.endswith(".safetensors") for shard in shards):
-        raise ValueError("its index names other files than .safetensors beside it; pickled weights are never loaded")
+        raise ValueError("its index names other files than its own .safetensors; pickled weights are never loaded")
     config = DiffusionConfig(**{name: settings.get(name) for name in ("process", "denoiser", "language")})
     with quiet():
         model, info = DiffusionModel.from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
         )
-    if not all(map(is_as_sealed, folder.glob("*.safetensors"))):
-        raise ValueError("the bytes of its weights are not those that were saved")
     reshaped = {name for name, *_ in info["mismatched_keys"]}
-    return model, sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped)
+    if strange := sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped):
+        raise ValueError(f"{len(strange)} weights do not fit its config.json, the first is {strange[0]}")
+    if broken := [name for name, weight in model.named_parameters() if not weight.isfinite().all()]:
+        raise ValueError(
+            f"its weights are not all numbers: {broken[0]} holds NaN or infinity, as a diverged run leaves"
+        )
+    return model
 
 
 def check_tokenizer(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """See that a tokenizer has as many ids as a model knows, and hides words under the same one.
-
-    Raises: ValueError if it is another model's.
-    """
+    """Raise ValueError unless a tokenizer has the vocabulary size and the MASK of a model."""
     known = (model.config.process["vocab_size"], model.config.process["mask_id"])
     found = (len(tokenizer), tokenizer.mask_token_id)
     if found != known:
         raise ValueError(
-            f"check_tokenizer: the model {str(model.name_or_path)!r} knows {known[0]} words, with MASK as number "
-            f"{known[1]}, but the tokenizer has {found[0]}, with number {found[1]}. Use the one it was trained with."
+            f"check_tokenizer: the model {str(model.name_or_path)!r} has {known[0]} ids, MASK being {known[1]}, "
+            f"but the tokenizer has {found[0]}, MASK being {found[1]}. Use the one it was trained with."
         )
 
 
 @torch.no_grad()
 def start_from(model: DiffusionModel, name_or_folder: str | Path) -> None:
-    """Take over the weights of a trained model, to train on from there; what only the new model has stays as it is.
+    """Load the weights of a trained model into a new one; what only the new one has stays as it is.
 
     Raises: as load_model; ValueError if the trained model has a weight that does not fit.
     """

@@ -12,6 +12,7 @@ from toys import generator
 
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.languages.tales import Grammar, Slot, Template
+from diffkit.processes import process_from
 
 DUO = StoryLanguage(
     Grammar(
@@ -172,7 +173,7 @@ def score_bounds(process, denoise, texts, every, nodes=64):
             nats = process.score_entropy(raw, x0.expand_as(every), every, t).sum(1) / process.schedule.dgamma(t)
             totals[i] += share * (chance * nats)[chance > 0].sum()
     if first > 1e-8:
-        fresh = told(type(process).from_settings(process.settings()), every)
+        fresh = told(process_from(process.settings()), every)
         one = torch.eye(process.vocab_size).double() * (1 - first) + first * process.transitions.limit()
         for i, x0 in enumerate(texts):
             nats = fresh.reconstruction_loss(denoise, x0.expand_as(every), generator()).sum(1)

@@ -24,8 +24,9 @@ from diffkit.evaluation.bounds import nelbo
 from diffkit.io import atomic_folder
 from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.languages.tales import GRAMMARS
-from diffkit.model import PROCESSES, DiffusionModel, build_model, start_from
+from diffkit.model import DiffusionModel, build_model, start_from
 from diffkit.network.transformer import SIZES, TIMES
+from diffkit.processes import PROCESSES, process_from
 from diffkit.processes.d3pm import REVERSES
 from diffkit.processes.masked import WEIGHTS
 from diffkit.processes.schedules import get_schedule
@@ -205,7 +206,7 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Workshop:
         "auxiliary": model.auxiliary, "block": model.block, "width": model.width,
         "self_conditioned": model.self_conditioned,
     }  # fmt: skip
-    process = PROCESSES[model.process].from_settings(settings)
+    process = process_from(settings | {"name": model.process})
     torch.manual_seed(seed)
     network = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout, "max_length": texts.length}
     label_of = partial(endings, texts.language) if texts.language and model.conditional else None

@@ -1,24 +1,21 @@
-"""What a set of samples shows: variety, repetition, copying, and its marginals beside the exact ones."""
+"""Statistics of samples: variety, repetition, copying, and marginals compared with the exact ones."""
 
 from __future__ import annotations
 
 import math
 from collections import Counter, defaultdict
-from collections.abc import Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from diffkit.evaluation.statistics import chance_of_counts, kl_floor, kl_of_counts, wilson
+from diffkit.evaluation.statistics import binomial, kl_floor, kl_of_counts, wilson
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.languages.tales import slot_and_form
 
 
 def until_end(ids: Tensor, eos_id: int) -> list[list[int]]:
     """The tokens of each row (n, L) before its first EOS; all of them where there is none."""
-    if ids.ndim != 2 or not len(ids):
-        raise ValueError(f"until_end: samples are (n, L) ids, at least one row, got {tuple(ids.shape)}.")
     return [row[: row.index(eos_id)] if eos_id in row else row for row in ids.tolist()]
 
 
@@ -28,25 +25,21 @@ def distinct_n(ids: Tensor, n: int, *, eos_id: int) -> float:
     It falls as the samples grow in number, so compare sets of one size only.
     Source: arXiv:1510.03055, section 4.
     """
-    if n < 1:
-        raise ValueError(f"distinct_n: n must be at least 1, got {n}.")
     grams = [tuple(row[i : i + n]) for row in until_end(ids, eos_id) for i in range(len(row) - n + 1)]
     return len(set(grams)) / len(grams) if grams else math.nan
 
 
 def token_entropy(ids: Tensor, *, eos_id: int) -> float:
-    """Entropy of the words within one sample, nats, averaged over samples; low where a text repeats itself.
+    """Entropy of the tokens within one sample, nats, averaged over samples; low where a text repeats itself.
 
-    It grows with length, so it belongs beside generative perplexity, from samples of the same length.
+    It grows with length, so compare samples of the same length.
     """
-    entropies = [entropy_within(row) for row in until_end(ids, eos_id)]
-    return sum(entropies) / len(entropies)
 
+    def entropy(row: list[int]) -> float:
+        shares = torch.tensor([count / len(row) for count in Counter(row).values()], dtype=torch.float64)
+        return torch.special.entr(shares).sum().item()
 
-def entropy_within(row: Sequence[int]) -> float:
-    """Entropy of the words of one text, nats: how evenly it uses them."""
-    shares = torch.tensor([count / len(row) for count in Counter(row).values()], dtype=torch.float64)
-    return torch.special.entr(shares).sum().item()
+    return sum(map(entropy, until_end(ids, eos_id))) / len(ids)
 
 
 def self_bleu(ids: Tensor, *, eos_id: int) -> float:
@@ -66,7 +59,7 @@ def self_bleu(ids: Tensor, *, eos_id: int) -> float:
 
 
 def repeated_sentences(ids: Tensor, *, eos_id: int, stop_id: int) -> float:
-    """Share of samples that say some sentence twice; a sentence ends with the token `stop_id`."""
+    """Share of samples that hold some sentence twice; a sentence ends with the token `stop_id`."""
 
     def repeats(row: list[int]) -> bool:
         ends = [i for i, token in enumerate(row) if token == stop_id]
@@ -77,17 +70,10 @@ def repeated_sentences(ids: Tensor, *, eos_id: int, stop_id: int) -> float:
 
 
 def seen_windows(ids: Tensor, stream: Tensor, n: int) -> float:
-    """Share of the windows of n tokens in rows (N, L) that stand, in a row, in a stream of ids (tokens,).
+    """Share of the windows of n tokens in rows (N, L) that occur in a stream of ids (tokens,).
 
     Windows are compared by a hash of 64 bits; that two different ones of millions agree is less than one in a million.
     """
-    if not len(ids):
-        raise ValueError(f"seen_windows: there is no window in rows {tuple(ids.shape)}.")
-    if not 1 <= n <= min(ids.shape[1], len(stream)):
-        raise ValueError(
-            f"seen_windows: n must lie in 1..{min(ids.shape[1], len(stream))}, the length of a text and of the stream, "
-            f"got {n}."
-        )
     rng = torch.Generator().manual_seed(0)
     odd = torch.randint(-(2**62), 2**62, (n,), generator=rng) * 2 + 1
 
@@ -101,7 +87,7 @@ def seen_windows(ids: Tensor, stream: Tensor, n: int) -> float:
 
 
 class Copied(NamedTuple):
-    """How many samples stand word for word in the training set."""
+    """How many samples are copies of training texts."""
 
     share: float
     by_chance: float  # what fresh stories of the language would show: the probability of the training set
@@ -110,11 +96,6 @@ class Copied(NamedTuple):
 
 def copied(ids: Tensor, training: Tensor, language: StoryLanguage) -> Copied:
     """Compare samples (n, L) with the stories (N, L) that a model was trained on."""
-    if not len(ids) or ids.shape[1:] != training.shape[1:]:
-        raise ValueError(
-            f"copied: samples and training stories must be of one length, got {tuple(ids.shape)} and "
-            f"{tuple(training.shape)}."
-        )
     known = training.unique(dim=0)
     seen = {tuple(row) for row in known.tolist()}
     share = sum(tuple(row) in seen for row in ids.tolist()) / len(ids)
@@ -132,24 +113,16 @@ class Distance(NamedTuple):
 
 
 def distance(counts: Tensor, probs: Tensor) -> Distance:
-    """Compare counts (K,) of outcomes with their exact probabilities (K,).
-
-    Raises: ValueError if nothing was counted or the shapes differ.
-    """
+    """Compare counts (K,) of outcomes, at least one, with their exact probabilities (K,)."""
     n = int(counts.sum())
-    if counts.shape != probs.shape or n < 1:
-        raise ValueError(
-            f"distance: needs counts of at least one sample, as many as probabilities; got {n} samples, counts "
-            f"{tuple(counts.shape)} and probs {tuple(probs.shape)}."
-        )
     share, k = counts.double() / n, torch.arange(n + 1, dtype=torch.float64)
-    away = (chance_of_counts(probs, n) * (k / n - probs[:, None]).abs()).sum() / 2
+    away = (binomial(probs, n) * (k / n - probs[:, None]).abs()).sum() / 2
     variation = (share - probs).abs().sum().item() / 2
     return Distance(kl_of_counts(counts, probs), kl_floor(probs, n), variation, away.item())
 
 
 def marginals(language: StoryLanguage, ids: Tensor) -> dict[str, Distance]:
-    """Plots, endings and lengths of the valid samples among (n, L), each beside its exact distribution.
+    """Plots, endings and lengths of the valid samples among (n, L), each compared with its exact distribution.
 
     Raises: ValueError if no sample is valid.
     """
@@ -167,7 +140,7 @@ def marginals(language: StoryLanguage, ids: Tensor) -> dict[str, Distance]:
 
 
 def _first_mentions(language: StoryLanguage, slot: str) -> list[tuple[int, str] | None]:
-    """For each template the place where a slot shows first, and in which form; None where it does not show."""
+    """For each template the position where a slot shows first, and in which form; None where it does not show."""
     found: list[tuple[int, str] | None] = []
     for template in language.grammar.templates:
         parts = map(slot_and_form, template.text.split())
@@ -177,19 +150,14 @@ def _first_mentions(language: StoryLanguage, slot: str) -> list[tuple[int, str] 
 
 
 def pair_distance(language: StoryLanguage, ids: Tensor, first: str, second: str) -> Distance:
-    """Two slots together, such as hero and place: frequencies of their word pairs against the exact joint ones.
+    """Two slots jointly, such as hero and park: frequencies of their pairs of words against the exact joint ones.
 
-    Counted among valid samples (n, L) of templates that show both slots, each by its first mention.
-    Raises: ValueError if there is none.
+    Counted among valid samples (n, L) of templates that show both slots, each by its first mention; there must be one.
     """
-    if not {first, second} <= set(language.grammar.slots):
-        raise ValueError(
-            f"pair_distance: the slots are {sorted(language.grammar.slots)}, got {first!r} and {second!r}."
-        )
-    places = list(zip(_first_mentions(language, first), _first_mentions(language, second), strict=True))
+    mentions = list(zip(_first_mentions(language, first), _first_mentions(language, second), strict=True))
     exact: dict[tuple[int, int], float] = defaultdict(float)
     slots, word = language.grammar.slots, language.tokenizer.convert_tokens_to_ids
-    for (a, b), share in zip(places, language.template_probs.tolist(), strict=True):
+    for (a, b), share in zip(mentions, language.template_probs.tolist(), strict=True):
         if a is None or b is None:
             continue
         for one, p in zip(*slots[first], strict=True):
@@ -197,7 +165,7 @@ def pair_distance(language: StoryLanguage, ids: Tensor, first: str, second: str)
                 exact[word(one[a[1]]), word(other[b[1]])] += share * p * q
     counts = dict.fromkeys(exact, 0)
     for row, plot in zip(ids.tolist(), plots_of(language, ids).tolist(), strict=True):
-        a, b = places[plot] if plot >= 0 else (None, None)
+        a, b = mentions[plot] if plot >= 0 else (None, None)
         if a is not None and b is not None:
             counts[row[a[0]], row[b[0]]] += 1
     probs = torch.tensor(list(exact.values()), dtype=torch.float64)
@@ -205,14 +173,14 @@ def pair_distance(language: StoryLanguage, ids: Tensor, first: str, second: str)
 
 
 class Quality(NamedTuple):
-    """Samples against the truth."""
+    """Samples compared with the language."""
 
     valid: float  # share of samples that are stories of the language
     low: float  # 95 % interval of that share (Wilson)
     high: float
     log_prob: float  # mean exact log-probability of the valid ones, nats; the truth has -entropy
     plot_kl: float  # KL(plots of the valid samples || plots of the language), nats
-    plot_kl_floor: float  # what a perfect sampler of this many samples would show on average
+    plot_kl_floor: float  # what a perfect sampler of this many samples shows on average
 
 
 def plots_of(language: StoryLanguage, ids: Tensor) -> Tensor:
@@ -225,8 +193,6 @@ def quality(language: StoryLanguage, ids: Tensor) -> Quality:
 
     A perfect sampler has plot_kl near its floor: counts are noisy.
     """
-    if not len(ids):
-        raise ValueError(f"quality: there is nothing to judge in samples {tuple(ids.shape)}.")
     log_p, plots = language.log_prob(ids), plots_of(language, ids)
     valid = plots >= 0
     low, high = wilson(int(valid.sum()), len(ids))
@@ -239,6 +205,4 @@ def quality(language: StoryLanguage, ids: Tensor) -> Quality:
 
 def plot_kl_floor(language: StoryLanguage, n: int) -> float:
     """Mean plot_kl of n true stories, nats: near (plots - 1) / (2 n) for many, exact for few; infinite for none."""
-    if n < 1:
-        return math.inf
-    return kl_floor(language.template_probs, n)
+    return kl_floor(language.template_probs, n) if n else math.inf

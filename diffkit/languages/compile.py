@@ -1,6 +1,6 @@
 """A grammar as tables of numbers: which cells of a canvas its literal words and the values of its slots fill.
 
-A cell is a position and a word, position * V + word. What exact inference (language.py) does is look up and add cells.
+A cell is a position and a word, position * V + word. Exact inference looks up and adds cells.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ from transformers import PreTrainedTokenizerBase
 from diffkit.languages.tales import Grammar, slot_and_form
 
 Part = str | tuple[str, str]  # of a canvas: a literal token, or (slot, form)
-Places = tuple[tuple[int, str], ...]  # where a slot shows, each a position and a form
+Positions = tuple[tuple[int, str], ...]  # where a slot shows, each a position and a form
 
 
 class Bucket(NamedTuple):
@@ -34,7 +34,7 @@ class Tables:
         literals: (K, most) cells of the literal words of each template, EOS and PAD included, filled up with L V.
         groups: (K, most) groups of each template, filled up with the number of groups.
         members: (groups + 1, K) float64, 1 where a template has a group.
-        script: (K, L) what stands where: a token id, or -1 - f for the f-th of `forms`.
+        script: (K, L) the entry of each position: a token id, or -1 - f for the f-th of `forms`.
         forms: a slot and the ids (U,) that its values show in one of their forms; [UNK] for a value without it.
     Raises: ValueError for a template that does not fit the canvas.
     """
@@ -42,7 +42,7 @@ class Tables:
     def __init__(self, grammar: Grammar, tokenizer: PreTrainedTokenizerBase):
         self.grammar, self.tokenizer, self.V = grammar, tokenizer, len(tokenizer)
         canvases = [self._canvas(template.text) for template in grammar.templates]
-        numbers: dict[tuple[str, Places], int] = {}
+        numbers: dict[tuple[str, Positions], int] = {}
         members = [[numbers.setdefault(group, len(numbers)) for group in _groups_of(canvas)] for canvas in canvases]
         self.buckets = self._buckets(numbers)
         literals = [
@@ -63,25 +63,22 @@ class Tables:
         parts: list[Part] = [slot_and_form(word) or word for word in text.split()]
         L = self.grammar.length
         if len(parts) >= L:
-            raise ValueError(
-                f"StoryLanguage: a story and its EOS must fit {L} positions; {text!r} has {len(parts)} words. Shorten "
-                "the template or lengthen the canvas."
-            )
+            raise ValueError(f"StoryLanguage: a story and EOS must fit {L} positions; {text!r} has {len(parts)} words.")
         return [*parts, "[EOS]", *["[PAD]"] * (L - len(parts) - 1)]
 
-    def _buckets(self, numbers: dict[tuple[str, Places], int]) -> list[Bucket]:
+    def _buckets(self, numbers: dict[tuple[str, Positions], int]) -> list[Bucket]:
         """All groups, those of one shape stacked."""
         shapes = defaultdict(list)
-        for (slot, places), number in numbers.items():
-            log_p, cells = self._visible_values(slot, places)
+        for (slot, positions), number in numbers.items():
+            log_p, cells = self._visible_values(slot, positions)
             shapes[cells.shape].append((torch.tensor(number), log_p, cells))
         return [Bucket(*map(torch.stack, zip(*same, strict=True))) for same in shapes.values()]
 
-    def _visible_values(self, slot: str, places: Places) -> tuple[Tensor, Tensor]:
-        """Values of a slot as these places show them: equal-looking ones are merged. (U,) log p and (U, P) cells."""
+    def _visible_values(self, slot: str, positions: Positions) -> tuple[Tensor, Tensor]:
+        """Values of a slot as these positions show them: equal-looking ones are merged. (U,) log p and (U, P) cells."""
         total: dict[tuple[int, ...], float] = defaultdict(float)
         for value, p in zip(*self.grammar.slots[slot], strict=True):
-            total[tuple(i * self.V + self._id(value[form]) for i, form in places)] += p
+            total[tuple(i * self.V + self._id(value[form]) for i, form in positions)] += p
         probs = torch.tensor(list(total.values()), dtype=torch.float64)
         return (probs / probs.sum()).log(), torch.tensor(list(total))
 
@@ -101,13 +98,13 @@ class Tables:
         return torch.tensor(rows), forms
 
 
-def _groups_of(canvas: list[Part]) -> list[tuple[str, Places]]:
-    """The slots of a canvas in order of appearance, each with its places."""
+def _groups_of(canvas: list[Part]) -> list[tuple[str, Positions]]:
+    """The slots of a canvas in order of appearance, each with its positions."""
     shown: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for i, part in enumerate(canvas):
         if not isinstance(part, str):
             shown[part[0]].append((i, part[1]))
-    return [(slot, tuple(places)) for slot, places in shown.items()]
+    return [(slot, tuple(positions)) for slot, positions in shown.items()]
 
 
 def _padded(rows: list[list[int]], filler: int) -> Tensor:

@@ -1,12 +1,12 @@
-"""A story language whose every answer is known exactly: probability, entropy, posterior, best possible denoiser.
+"""A story language with exact answers: probability, entropy, posterior, optimal denoiser.
 
-A story is a template whose positions are literal words or slots (stories.py). Given the template the slots are
+A story is a template whose positions are literal words or slots (tales.py). Given the template the slots are
 independent, so whatever is observed about a story, position by position, becomes an exact posterior by sums.
 """
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from functools import lru_cache
 from typing import NamedTuple, Protocol
 
@@ -20,23 +20,21 @@ from diffkit.languages.tales import GRAMMARS, Grammar, slot_and_form
 from diffkit.random import categorical
 
 STORIES_AT_ONCE = 256  # keeps the memory of exact inference under a gigabyte
-FAINT = -14.0  # nats: how surely a visible token is trusted when the canvas fits no story at all
+FAINT = -14.0  # nats: log-likelihood of a misread token where a canvas fits no story
 
 
 class HasLikelihood(Protocol):
-    """What the exact denoiser needs of a diffusion process (diffusion.py)."""
+    """What the exact denoiser needs of a diffusion process."""
 
     def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor: ...  # log q(z_t[i] | x_0[i] = v), (B, L, V)
 
-    def ideal_output(
-        self, log_posterior: Tensor, zt: Tensor, t: Tensor
-    ) -> Tensor: ...  # what its denoiser should output
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor: ...  # the optimal output
 
 
 class Forward(NamedTuple):
     """Log-likelihoods on the way from evidence to posterior; the last axis is the batch."""
 
-    evidence: Tensor  # (L * V + 1, B); the last row is zero, for padded tables to point at
+    evidence: Tensor  # (L * V + 1, B); the last row is zero, the target of padding
     slots: list[Tensor]  # per bucket: (G, U, B)
     groups: Tensor  # (all groups + 1, B), values summed out; the last row is zero
     templates: Tensor  # (K, B), all slots summed out
@@ -61,7 +59,7 @@ class StoryLanguage:
         self.template_labels = torch.tensor([self.labels.index(template.label) for template in grammar.templates])
         self.tables = Tables(grammar, self.tokenizer)
 
-    # ------------------------------------------------------------------------------------------------------- sampling
+    # --------------------------------------------------------------------------------------------------------- sampling
 
     def sample(self, n: int, rng: Generator, label: str | None = None) -> Tensor:
         """Draw n stories.
@@ -86,17 +84,17 @@ class StoryLanguage:
         return (kept / kept.sum()).log()
 
     def label_id(self, label: str) -> int:
-        """The place of a label in `labels`. Raises ValueError for an unknown one."""
+        """The index of a label in `labels`. Raises ValueError for an unknown one."""
         if label not in self.labels:
             raise ValueError(f"StoryLanguage: label must be one of {self.labels}, got {label!r}.")
         return self.labels.index(label)
 
-    # ------------------------------------------------------------------------------------------------ exact inference
+    # -------------------------------------------------------------------------------------------------- exact inference
 
     def _forward(self, log_evidence: Tensor, label: str | None) -> Forward:
         """Sum the slots out, group by group, then the templates' parts."""
-        B = log_evidence.shape[0]
-        evidence = torch.cat([log_evidence.double().reshape(B, -1).T, torch.zeros(1, B, dtype=torch.float64)])
+        B = len(log_evidence)
+        evidence = torch.cat([log_evidence.double().flatten(1).T, torch.zeros(1, B, dtype=torch.float64)])
         groups = torch.zeros(len(self.tables.members), B, dtype=torch.float64)
         slots = []
         for bucket in self.tables.buckets:
@@ -117,7 +115,11 @@ class StoryLanguage:
                  probs (B, L, V) float64, p(x_0[i] = v | evidence); all zero where log_p is -inf.
         Raises:  ValueError for a wrong shape, NaN or +inf.
         """
-        self._check_evidence(log_evidence)
+        shape = (self.length, self.vocab_size)
+        if log_evidence.ndim != 3 or log_evidence.shape[1:] != shape or len(log_evidence) == 0:
+            raise ValueError(f"posterior: log_evidence must be (B, *{shape}), got {tuple(log_evidence.shape)}.")
+        if torch.isnan(log_evidence).any() or (log_evidence == torch.inf).any():
+            raise ValueError("posterior: log_evidence must be finite or -inf; it holds NaN or +inf.")
         parts = [self._posterior(rows, label) for rows in log_evidence.split(STORIES_AT_ONCE)]
         log_p, probs = (torch.cat(part) for part in zip(*parts, strict=True))
         return log_p.to(log_evidence.device), probs.to(log_evidence.device)
@@ -137,45 +139,31 @@ class StoryLanguage:
             probs.index_add_(0, cell, weight)
         return log_p, probs[:-1].T.reshape(log_evidence.shape)
 
-    def _check_evidence(self, log_evidence: Tensor) -> None:
-        want = (self.length, self.vocab_size)
-        if log_evidence.ndim != 3 or log_evidence.shape[1:] != want or log_evidence.shape[0] == 0:
-            raise ValueError(
-                f"posterior: log_evidence must be (B, {want[0]}, {want[1]}), got {tuple(log_evidence.shape)}."
-            )
-        if torch.isnan(log_evidence).any() or (log_evidence == torch.inf).any():
-            raise ValueError(
-                "posterior: log_evidence must be finite or -inf; it holds NaN or +inf. Was log taken of NaN?"
-            )
-
     def seen(self, ids: Tensor) -> Tensor:
         """Evidence of looking at tokens, (B, L) ids to (B, L, V): 0 at what is seen, -inf elsewhere; all 0 at MASK."""
         check_ids(ids, self.vocab_size, "StoryLanguage")
         if ids.shape[1] != self.length:
-            raise ValueError(
-                f"StoryLanguage: ids must be (n, {self.length}), got {tuple(ids.shape)}. Pad with id {self.pad_id}."
-            )
+            raise ValueError(f"StoryLanguage: ids must be (n, {self.length}), got {tuple(ids.shape)}. Pad them?")
         hidden = (ids == self.mask_id)[..., None]
         is_word = torch.nn.functional.one_hot(ids.long(), self.vocab_size).bool()
         return torch.zeros(is_word.shape, dtype=torch.float64).masked_fill_(~(is_word | hidden), -torch.inf)
 
-    def _templates_of(self, ids: Tensor) -> Iterator[Tensor]:
-        """log p(visible tokens, template), (K, b) at a time."""
-        for rows in ids.cpu().split(STORIES_AT_ONCE) if len(ids) else ():
-            yield self._forward(self.seen(rows), None).templates
+    def _templates_of(self, ids: Tensor) -> Tensor:
+        """log p(visible tokens, template), (n, K)."""
+        parts = [self._forward(self.seen(rows), None).templates.T for rows in ids.cpu().split(STORIES_AT_ONCE)]
+        return torch.cat(parts)
 
     def log_prob(self, ids: Tensor) -> Tensor:
         """Exact log-probability of canvases, (n, L) ids to (n,) float64 nats; -inf outside the language.
 
         PAD and EOS count. A MASK is summed over: a canvas with masks gets the log-probability of its visible tokens.
         """
-        parts = [templates.logsumexp(0) for templates in self._templates_of(ids)]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.float64)
+        return self._templates_of(ids).logsumexp(1)
 
     def parse(self, ids: Tensor) -> Tensor:
         """Which template each canvas was made from, (n,) int64; -1 outside the language."""
-        parts = [templates.argmax(0).where(templates.amax(0) > -torch.inf, -1) for templates in self._templates_of(ids)]
-        return torch.cat(parts) if parts else torch.zeros(0, dtype=torch.int64)
+        templates = self._templates_of(ids)
+        return templates.argmax(1).where(templates.amax(1) > -torch.inf, -1)
 
     def entropy(self) -> float:
         """Entropy of a story in nats: H(template) + expected H(visible slots), as each text has one derivation."""
@@ -187,25 +175,9 @@ class StoryLanguage:
 
     # ---------------------------------------------------------------------------------------------------- as a denoiser
 
-    def denoiser(self, process: HasLikelihood, label: str | None = None) -> Callable[[Tensor, Tensor], Tensor]:
-        """The best denoiser there can be for this language: call it like a model, (z_t, t) -> what the process expects.
-
-        A state that no story fits (samplers that reveal several tokens at once make them) has no posterior. Such a
-        row is answered as if each token had been misread with a chance of about one in a million: it completes the
-        nearest stories.
-        """
-        self._template_prior(label)  # an unknown label is told now, not in the first call
-
-        def exact(zt: Tensor, t: Tensor) -> Tensor:
-            evidence = process.log_likelihood(zt, t)
-            log_p, probs = self.posterior(evidence, label)
-            lost = log_p == -torch.inf
-            if lost.any():
-                faint = evidence[lost] - evidence[lost].amax(-1, keepdim=True)
-                probs[lost] = self.posterior(faint.clamp(min=FAINT), label)[1]
-            return process.ideal_output(probs.log(), zt, t)
-
-        return exact
+    def denoiser(self, process: HasLikelihood, label: str | None = None) -> ExactDenoiser:
+        """The optimal denoiser of this language: call it like a model, (z_t, t) -> what the process expects."""
+        return ExactDenoiser(self, process, label)
 
     def decode(self, ids: Tensor) -> list[str]:
         """Canvases to texts: (n, L) ids to n strings, cut at EOS or PAD; a MASK shows as [MASK]."""
@@ -215,6 +187,31 @@ class StoryLanguage:
             ends = [i for i, token in enumerate(row) if token in (self.eos_id, self.pad_id)]
             texts.append(self.tokenizer.decode(row[: ends[0] if ends else None]))
         return texts
+
+
+class ExactDenoiser:
+    """The posterior of a story language as a denoiser.
+
+    A state that fits no story (samplers that reveal several tokens at once make them) has no posterior. There each
+    token counts as misread with a probability of about one in a million: the prediction completes the nearest stories.
+
+    Raises: ValueError for an unknown label.
+    """
+
+    def __init__(self, language: StoryLanguage, process: HasLikelihood, label: str | None = None):
+        if label is not None:
+            language.label_id(label)
+        self.language, self.process, self.label = language, process, label
+
+    def __call__(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
+        evidence = self.process.log_likelihood(zt, t)
+        log_p, probs = self.language.posterior(evidence, self.label)
+        lost = log_p == -torch.inf
+        if lost.any():
+            faint = evidence[lost] - evidence[lost].amax(-1, keepdim=True)
+            probs[lost] = self.language.posterior(faint.clamp(min=FAINT), self.label)[1]
+        raw = self.process.ideal_output(probs.log(), zt, t)
+        return raw if where is None else raw[where]
 
 
 def _normalise(log_weights: Tensor, axis: int) -> tuple[Tensor, Tensor]:
@@ -235,7 +232,7 @@ def _words(grammar: Grammar) -> Iterator[str]:
 def load_language(name: str) -> StoryLanguage:
     """The language "tales" (small stories, the default corpus) or "micro" (16 texts, to enumerate everything).
 
-    Args:   name: of a grammar in stories.py; made once and kept.
+    Args:   name: of a grammar in tales.py; made once and kept.
     Raises: ValueError for any other name.
 
     >>> micro = load_language("micro")
@@ -249,6 +246,6 @@ def load_language(name: str) -> StoryLanguage:
 
 
 def endings(language: StoryLanguage, ids: Tensor) -> Tensor:
-    """How each canvas (n, L) ends, (n,) int64: its place in `language.labels`, -1 outside the language."""
+    """How each canvas (n, L) ends, (n,) int64: its index in `language.labels`, -1 outside the language."""
     templates = language.parse(ids)
     return torch.where(templates >= 0, language.template_labels[templates], -1)

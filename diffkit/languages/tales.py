@@ -1,4 +1,4 @@
-"""The words of the two story languages: slots, sentences, plots. No mathematics here; language.py makes it exact.
+"""The words of the two story languages: slots, sentences, plots. No mathematics here.
 
 A slot is one random choice of a story (the hero, the thing she finds). A position of a story shows one *form* of a
 slot: `{hero}` the name, `{hero.she}` the pronoun. `{hero.She}` is the pronoun at the start of a sentence. Slots are
@@ -22,7 +22,7 @@ class Slot(NamedTuple):
 
 
 class Template(NamedTuple):
-    """One plot: literal words and {slot.form} places, separated by spaces; its probability and how it ends."""
+    """One plot: literal words and {slot.form} fields, separated by spaces; its probability and how it ends."""
 
     text: str
     prob: float

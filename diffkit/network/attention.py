@@ -1,4 +1,4 @@
-"""What the backbone is made of: attention, its masks and its cache, and the block around it."""
+"""The layers of the backbone: attention with its masks and its cache, and the block around it."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig
 
-SHARPEST = 12.0  # attention logit of a query and a key that agree fully, at the start: enough to pick one place of many
+SHARPEST = 12.0  # attention logit of a query and a key that agree fully, at the start: enough to select one of many
 
 
-# --------------------------------------------------------------------------------------------------- who sees whom
+# ---------------------------------------------------------------------------------------------------------------- masks
 
 
 def block_causal_mask(L: int, past: int, block: int, device: torch.device | None = None) -> Tensor:
-    """Who sees whom where L places follow `past` others: one's own block and all before it, (L, past + L) bool.
+    """Attention mask of L positions after `past` others: one's own block and all before it, (L, past + L) bool.
 
     Blocks of one token make an ordinary causal mask.
     """
@@ -23,10 +23,10 @@ def block_causal_mask(L: int, past: int, block: int, device: torch.device | None
 
 
 def two_stream_mask(L: int, block: int, device: torch.device | None = None) -> Tensor:
-    """Who sees whom in [x_t ; x_0], noisy text and clean text one behind the other, (2 L, 2 L) bool.
+    """Attention mask of [x_t ; x_0], noisy text and then clean text, (2 L, 2 L) bool.
 
-    A noisy place sees its own noisy block and the clean blocks before it; a clean place its own and the clean ones
-    before it. So one pass predicts every block from what will be there when its turn comes.
+    A noisy position sees its own noisy block and the clean blocks before it; a clean position its own and the clean
+    blocks before it. So one pass predicts every block from what will be there when its turn comes.
     Source: arXiv:2503.09573, section 3.2.
     """
     blocks = torch.arange(L, device=device) // block
@@ -34,7 +34,7 @@ def two_stream_mask(L: int, block: int, device: torch.device | None = None) -> T
     return torch.cat([torch.cat([same, later], 1), torch.cat([torch.zeros_like(same), same | later], 1)])
 
 
-# ----------------------------------------------------------------------------------------------------- the layers
+# ----------------------------------------------------------------------------------------------------------- the layers
 
 
 def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
@@ -44,41 +44,49 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
 
 
 class KeyValueCache:
-    """Keys and values that a network has made of the places read so far, one pair for each layer."""
+    """Keys and values of the positions read so far, a buffer of `max_length` positions for each layer."""
 
-    exact = True  # False: a network that looks both ways everywhere reads old ones (see blockwise.py)
+    exact = True  # False: for a network with full attention, whose old keys go stale (see sampling/block_cache.py)
 
     def __init__(self) -> None:
         self.layers: dict[Attention, tuple[Tensor, Tensor]] = {}
+        self.lengths: dict[Attention, int] = {}
 
     def __len__(self) -> int:
-        """Places read so far."""
-        return next(iter(self.layers.values()))[0].shape[2] if self.layers else 0
+        """Positions read so far."""
+        return next(iter(self.lengths.values()), 0)
 
     def extend(self, layer: Attention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Put (B, H, L, K) keys and values of new places behind those of a layer, and return all of them."""
-        if layer in self.layers:
-            k, v = (torch.cat(pair, 2) for pair in zip(self.layers[layer], (k, v), strict=True))
-        self.layers[layer] = k, v
-        return k, v
+        """Append (B, H, L, K) keys and values of new positions to those of a layer, and return all of them."""
+        if layer not in self.layers:
+            shape = (*k.shape[:2], layer.max_length, k.shape[3])
+            self.layers[layer], self.lengths[layer] = (k.new_empty(shape), v.new_empty(shape)), 0
+        first, last = self.lengths[layer], self.lengths[layer] + k.shape[2]
+        keys, values = self.layers[layer]
+        keys[:, :, first:last], values[:, :, first:last] = k, v
+        self.lengths[layer] = last
+        return keys[:, :, :last], values[:, :, :last]
 
-    def cut(self, places: int) -> None:
-        """Keep what was made of the first places only."""
-        self.layers = {layer: (k[:, :, :places], v[:, :, :places]) for layer, (k, v) in self.layers.items()}
+    def cut(self, length: int) -> None:
+        """Keep the first positions only."""
+        self.lengths = {layer: min(length, read) for layer, read in self.lengths.items()}
 
 
 class Attention(nn.Module):
-    """Multi-head attention over all positions; queries and keys are normalised, which keeps high rates calm."""
+    """Multi-head attention; queries and keys are normalised, so that high learning rates stay stable."""
 
     def __init__(self, config: PretrainedConfig):
         super().__init__()
         D, K = config.hidden_size, config.hidden_size // config.num_heads
         self.heads, self.causal, self.dropout = config.num_heads, config.causal, config.dropout
-        self.block = config.block
+        self.max_length = config.max_length
         self.query, self.key, self.value, self.out = (nn.Linear(D, D, bias=False) for _ in range(4))
         self.norm_query, self.norm_key = nn.LayerNorm(K, bias=False), nn.LayerNorm(K, bias=False)
 
-    def forward(self, x: Tensor, angles: tuple[Tensor, ...] | None, cache: KeyValueCache | None = None) -> Tensor:
+    def forward(
+        self, x: Tensor, angles: tuple[Tensor, ...] | None, mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:  # fmt: skip
         B, L, D = x.shape
         q, k, v = (f(x).view(B, L, self.heads, -1).transpose(1, 2) for f in (self.query, self.key, self.value))
         q, k = self.norm_query(q), self.norm_key(k)  # (B, H, L, K)
@@ -86,15 +94,10 @@ class Attention(nn.Module):
             q, k = rotate(q, *angles), rotate(k, *angles)
         if cache is not None:
             k, v = cache.extend(self, k, v)
-        past, sees = k.shape[2] - L, None
-        if self.block and cache is None:
-            sees = two_stream_mask(L // 2, self.block, x.device)
-        elif self.block or (past and self.causal):
-            sees = block_causal_mask(L, past, self.block or 1, x.device)
         dropout = self.dropout if self.training else 0.0
         scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)
-        causal = self.causal and sees is None
-        mixed = F.scaled_dot_product_attention(q, k, v, sees, dropout_p=dropout, is_causal=causal, scale=scale)
+        causal = self.causal and mask is None
+        mixed = F.scaled_dot_product_attention(q, k, v, mask, dropout_p=dropout, is_causal=causal, scale=scale)
         return self.out(mixed.transpose(1, 2).reshape(B, L, D))
 
 
@@ -114,45 +117,33 @@ class Block(nn.Module):
         self.modulation = nn.Linear(D, 6 * D) if config.time == "adaln" else None
 
     def forward(
-        self, x: Tensor, time: Tensor | None, angles: tuple[Tensor, ...] | None, cache: KeyValueCache | None = None
-    ) -> Tensor:
+        self, x: Tensor, time: Tensor | None, angles: tuple[Tensor, ...] | None, mask: Tensor | None = None,
+        cache: KeyValueCache | None = None,
+    ) -> Tensor:  # fmt: skip
         if self.modulation is None or time is None:
-            x = x + self.dropout(self.attention(self.norm_attention(x), angles, cache))
+            x = x + self.dropout(self.attention(self.norm_attention(x), angles, mask, cache))
             return x + self.dropout(self.network(self.norm_network(x)))
         shift_a, scale_a, gate_a, shift_n, scale_n, gate_n = self.modulation(F.silu(time))[:, None].chunk(6, -1)
-        x = x + gate_a * self.dropout(self.attention(self.norm_attention(x) * (1 + scale_a) + shift_a, angles, cache))
+        normal = self.norm_attention(x) * (1 + scale_a) + shift_a
+        x = x + gate_a * self.dropout(self.attention(normal, angles, mask, cache))
         return x + gate_n * self.dropout(self.network(self.norm_network(x) * (1 + scale_n) + shift_n))
 
 
-# ------------------------------------------------------------------------------------------------- what is looked at
+class CachedDenoiser(nn.Module):
+    """A causal network as a denoiser of growing prefixes: of a longer one it reads only what is new.
 
-
-@torch.no_grad()
-def attention_weights(model: nn.Module, xt: Tensor, t: float = 0.0) -> Tensor:
-    """How much each position looks at each other one, (layers, heads, L, L); every row sums to 1.
-
-    The network computes these inside one fused call, so they are computed again from what goes into each Attention.
-
-    Args:   xt: (1, L) ids; t: one time.
-    Raises: ValueError for more than one row.
+    A prefix that does not continue the last one, or a `where` at positions read before, starts again.
     """
-    if len(xt) != 1:
-        raise ValueError(f"attention_weights: one row at a time, got xt {tuple(xt.shape)}. Take xt[:1].")
-    weights: list[Tensor] = []
 
-    def look(layer: Attention, given: tuple[Tensor, tuple[Tensor, Tensor] | None]) -> None:
-        q, k = (f(given[0]).view(*xt.shape, layer.heads, -1).transpose(1, 2) for f in (layer.query, layer.key))
-        q, k = layer.norm_query(q), layer.norm_key(k)
-        if given[1] is not None:
-            q, k = rotate(q, *given[1]), rotate(k, *given[1])
-        scores = SHARPEST / q.shape[-1] * q @ k.transpose(-1, -2)  # (1, H, L, L)
-        future = torch.ones_like(scores).triu(1).bool() if layer.causal else torch.zeros_like(scores).bool()
-        weights.append(scores.masked_fill(future, -torch.inf).softmax(-1)[0])
+    def __init__(self, model: nn.Module):
+        super().__init__()
+        self.model, self.cache, self.read = model, KeyValueCache(), torch.empty(0, 0)
+        self.train(model.training)
 
-    hooks = [layer.register_forward_pre_hook(look) for layer in model.modules() if isinstance(layer, Attention)]
-    try:
-        model(xt, t)
-    finally:
-        for hook in hooks:
-            hook.remove()
-    return torch.stack(weights)
+    def forward(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
+        past = len(self.cache)
+        goes_on = where is not None and torch.equal(zt[:, :past], self.read) and not where[:, :past].any()
+        if not goes_on:
+            past, self.cache = 0, KeyValueCache()
+        self.read = zt.clone()
+        return self.model(zt[:, past:], t, None if where is None else where[:, past:], cache=self.cache)

@@ -11,10 +11,10 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
-from diffkit.network.attention import Block, KeyValueCache
+from diffkit.network.attention import Block, KeyValueCache, block_causal_mask, two_stream_mask
 from diffkit.processes.schedules import MOST_STEPS
 
-LARGEST = {  # of what a config asks for: beyond, it is taken to be damaged, before any memory is
+LARGEST = {  # beyond, a config is taken to be damaged, before any memory is
     "vocab_size": 2**24, "hidden_size": 2**16, "num_layers": 1000, "num_heads": 2**12, "max_length": 2**24,
     "T": MOST_STEPS,
 }  # fmt: skip
@@ -26,14 +26,14 @@ class DenoiserConfig(PretrainedConfig):
 
     Args:
         vocab_size: V, special tokens included; mask_token_id: its output column is -inf (None: no such column).
-        head_size: output channels, V if None. input_size: numbers in a noisy word vector; 0: it reads ids.
+        head_size: output channels, V if None. input_size: channels of a noisy embedding; 0: it reads ids.
         hidden_size, num_layers, num_heads: width D, depth, attention heads; intermediate_size: 4 D if None.
-        max_length: longest sequence; rotary: rotate queries and keys by position, beside the position embeddings.
+        max_length: longest sequence; rotary: rotate queries and keys by position, besides position embeddings.
         time: how t enters: "none"; "sinusoidal" or "table", added to the tokens; "adaln", scales and shifts each layer.
-        T: length of the time axis; dropout; causal: look left only (the autoregressive twin).
-        block: tokens of a block that looks both ways within itself, and left beyond; 0: one canvas (see `forward`).
-        tied: the head reads with the matrix that wrote, which saves V x D numbers where the vocabulary is large.
-        labels: how many labels a text can be asked to have; 0 for a model that takes none.
+        T: length of the time axis; dropout; causal: attend to the left only (autoregressive).
+        block: tokens of a block, which attends to itself and to earlier blocks; 0: one canvas (see `forward`).
+        tied: the head shares the token embedding, which saves V x D weights where the vocabulary is large.
+        labels: how many labels a text can be conditioned on; 0 for none.
     Raises: ValueError for an unknown `time`, a width that the heads do not divide, or blocks that do not fit.
     """
 
@@ -41,26 +41,12 @@ class DenoiserConfig(PretrainedConfig):
     max_length: int  # declared, or transformers takes it for a setting of its text generators and refuses to save it
 
     def __init__(
-        self,
-        vocab_size: int = 166,
-        mask_token_id: int | None = None,
-        head_size: int | None = None,
-        input_size: int = 0,
-        hidden_size: int = 128,
-        num_layers: int = 4,
-        num_heads: int = 4,
-        intermediate_size: int | None = None,
-        max_length: int = 48,
-        rotary: bool = True,
-        time: str = "none",
-        T: int = 1000,
-        dropout: float = 0.0,
-        causal: bool = False,
-        block: int = 0,
-        tied: bool = True,
-        labels: int = 0,
+        self, vocab_size: int = 166, mask_token_id: int | None = None, head_size: int | None = None,
+        input_size: int = 0, hidden_size: int = 128, num_layers: int = 4, num_heads: int = 4,
+        intermediate_size: int | None = None, max_length: int = 48, rotary: bool = True, time: str = "none",
+        T: int = 1000, dropout: float = 0.0, causal: bool = False, block: int = 0, tied: bool = True, labels: int = 0,
         **kwargs: Any,
-    ):
+    ):  # fmt: skip
         if time not in TIMES:
             raise ValueError(f"DenoiserConfig: time must be one of {list(TIMES)}, got {time!r}.")
         sizes = {"vocab_size": vocab_size, "hidden_size": hidden_size, "num_layers": num_layers, "num_heads": num_heads}
@@ -69,13 +55,12 @@ class DenoiserConfig(PretrainedConfig):
                 raise ValueError(f"DenoiserConfig: {name} must lie in 1..{LARGEST[name]:,}, got {size}.")
         if hidden_size % (2 * num_heads):
             raise ValueError(
-                f"DenoiserConfig: hidden_size must be num_heads times an even number, got {hidden_size} for "
-                f"{num_heads} heads."
+                f"DenoiserConfig: hidden_size must be {num_heads} times an even number, got {hidden_size}."
             )
         if not 0 <= block <= max_length or (block and (causal or time != "none")):
             raise ValueError(
-                f"DenoiserConfig: block must lie in 0..{max_length}, without causal and with time='none' (blocks have "
-                f"times of their own), got block={block}, causal={causal}, time={time!r}."
+                f"DenoiserConfig: block must lie in 0..{max_length}, without causal and with time='none', got "
+                f"block={block}, causal={causal}, time={time!r}."
             )
         self.vocab_size, self.mask_token_id, self.head_size = vocab_size, mask_token_id, head_size or vocab_size
         self.input_size = input_size
@@ -87,7 +72,7 @@ class DenoiserConfig(PretrainedConfig):
         super().__init__(**kwargs)
 
 
-# Sizes of the course. The first two are for the language `tales`, the others take BERT's vocabulary (30,522 words).
+# Sizes of the course. The first two are for the language `tales`, the others take BERT's vocabulary (30,522 tokens).
 SIZES: dict[str, dict[str, Any]] = {
     "pico": {"hidden_size": 64, "num_layers": 3, "num_heads": 4, "tied": False},
     "nano": {"hidden_size": 128, "num_layers": 4, "num_heads": 4, "tied": False},
@@ -105,7 +90,7 @@ def sinusoids(values: Tensor, width: int, longest: float = 10_000.0) -> Tensor:
 
 
 class SinusoidalTime(nn.Module):
-    """(B,) times to (B, D): fixed waves, then a small network that says what they mean."""
+    """(B,) times to (B, D): fixed waves, then a small network."""
 
     def __init__(self, config: DenoiserConfig):
         super().__init__()
@@ -134,16 +119,15 @@ TIMES: dict[str, Callable[[DenoiserConfig], nn.Module | None]] = {
 
 
 class Denoiser(PreTrainedModel):
-    """The backbone: noisy tokens (or word vectors) and a time in, one vector of `head_size` numbers per position out.
+    """The backbone: noisy tokens (or embeddings) and a time in, `head_size` channels per position out.
 
-    Positions come as learned embeddings, with rotary angles beside them if asked: on a canvas of masks all tokens look
-    alike, so relative positions alone would leave every place with the same prediction.
+    Positions come as learned embeddings, and rotary angles if asked for: on a canvas of masks all tokens are alike, so
+    relative positions alone would leave every position with the same prediction.
     """
 
     config_class = DenoiserConfig
     config: DenoiserConfig
     base_model_prefix = "denoiser"
-    selects_positions = True  # forward takes `where`
 
     def __init__(self, config: DenoiserConfig):
         super().__init__(config)
@@ -169,54 +153,59 @@ class Denoiser(PreTrainedModel):
         if isinstance(module, nn.LayerNorm):
             nn.init.ones_(module.weight)
         if isinstance(module, Denoiser) and module.label_embedding is not None:
-            nn.init.zeros_(module.label_embedding.weight)  # at the start a label says nothing
-        if isinstance(module, Denoiser):  # not by Block: transformers passes over modules without weights of their own
+            nn.init.zeros_(module.label_embedding.weight)  # at the start a label has no effect
+        if isinstance(module, Denoiser):  # not by Block: transformers skips modules without weights of their own
             for part in module.modules():
                 if isinstance(part, Block) and part.modulation is not None:
                     nn.init.zeros_(part.modulation.weight)
 
     def forward(
-        self,
-        xt: Tensor,
-        t: Tensor | float,
-        where: Tensor | None = None,
-        cache: KeyValueCache | None = None,
+        self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None,
         label: Tensor | None = None,
-    ) -> Tensor:
+    ) -> Tensor:  # fmt: skip
         """Denoise.
 
         Args:    xt: (B, L) ids, in a network with blocks (B, 2 L), noisy text and then clean text; in a network of
-                 word vectors (B, L, input_size) numbers;
+                 embeddings (B, L, input_size) numbers;
                  t: (B,) or one time in [0, T], ignored if the model has no time input;
                  where: (B, L) bool, compute the head at these positions only;
-                 cache: xt goes on where this left off, and is added to it; a network that looks left, or one with
-                 blocks, which then reads a single text: finished blocks and the one that is being written;
-                 label: (B,) what the text is to be, in 0..labels, the last one meaning any; None: any.
+                 cache: xt continues the positions in it, and is added to it; for a causal network, or one with blocks,
+                 which then reads a single text: finished blocks and the one that is being written;
+                 label: (B,) numbers in 0..labels, the last one meaning any; None: any.
         Returns: (B, L, head_size), or (N, head_size) for the N positions of `where`; the MASK column is -inf.
-        Raises:  ValueError for a wrong shape, ids outside the vocabulary, a sequence longer than max_length, or a time
-                 outside [0, T].
+        Raises:  ValueError for a wrong shape or a sequence longer than max_length. Ids, times and labels out of range
+                 are noticed outside of training, on the CPU, where looking costs no wait for a device.
         """
         past = 0 if cache is None else len(cache)
-        self._check(xt, past, cache)
-        if label is not None and self.label_embedding is None:
-            raise ValueError("Denoiser: this network takes no label; build it with labels=..., or leave label out.")
-        streams = 2 if self.config.block and cache is None else 1  # noisy and clean text stand at the same places
+        self._check(xt, where, past, cache)
+        if not self.training and xt.is_cpu and not torch.compiler.is_compiling():
+            self._check_values(xt, t, label)
+        streams = 2 if self.config.block and cache is None else 1  # noisy and clean text have the same positions
         L, K = xt.shape[1] // streams, self.config.hidden_size // self.config.num_heads
-        places = torch.arange(past, past + L, device=xt.device).repeat(streams)
+        positions = torch.arange(past, past + L, device=xt.device).repeat(streams)
         noisy = xt.to(self.head_bias.dtype) if self.config.input_size else xt
-        x = self.token_embedding(noisy) + self.position_embedding(places)  # (B, streams L, D)
-        time = None if self.time is None else self.time(self._times(t, xt))  # (B, D)
-        if time is not None and self.config.time != "adaln":
-            x, time = x + time[:, None], None
+        x = self.token_embedding(noisy) + self.position_embedding(positions)  # (B, streams L, D)
+        time = None
+        if self.time is not None:
+            time = self.time(torch.as_tensor(t, device=xt.device).expand(len(xt)))  # (B, D)
+            if self.config.time != "adaln":
+                x, time = x + time[:, None], None
         if self.label_embedding is not None:
-            x = x + self.label_embedding(self._labels(label, xt))[:, None]
-        if where is not None and (where.dtype != torch.bool or where.shape != (len(xt), L)):
-            raise ValueError(f"Denoiser: where must be ({len(xt)}, {L}) bool, got {where.dtype} {tuple(where.shape)}.")
-        waves = sinusoids(places, K).to(x.dtype)
+            x = x + (self.label_embedding.weight[-1] if label is None else self.label_embedding(label)[:, None])
+        waves = sinusoids(positions, K).to(x.dtype)
         angles = waves.chunk(2, -1) if self.config.rotary else None  # cosines and sines, each (streams L, K / 2)
+        mask = self._mask(L, past, cache, xt.device)
         for block in self.blocks:
-            x = block(x, time, angles, cache)
+            x = block(x, time, angles, mask, cache)
         return self._output(x[:, :L] if where is None else x[:, :L][where])
+
+    def _mask(self, L: int, past: int, cache: KeyValueCache | None, device: torch.device) -> Tensor | None:
+        """The attention mask of all layers; None: full attention, or causal from the first position on."""
+        if self.config.block and cache is None:
+            return two_stream_mask(L, self.config.block, device)
+        if self.config.block or (past and self.config.causal):
+            return block_causal_mask(L, past, self.config.block or 1, device)
+        return None
 
     def _output(self, x: Tensor) -> Tensor:
         """(..., D) -> (..., head_size)."""
@@ -227,58 +216,41 @@ class Denoiser(PreTrainedModel):
             bias = bias.masked_fill(never, -torch.inf)
         return F.linear(self.norm(x), weight, bias)
 
-    def _times(self, t: Tensor | float, xt: Tensor) -> Tensor:
-        t = torch.as_tensor(t, device=xt.device)
-        if t.ndim > 1 or t.numel() not in (1, len(xt)):
-            raise ValueError(f"Denoiser: t must be one time or ({len(xt)},), one per row of xt, got {tuple(t.shape)}.")
-        if not ((t >= 0) & (t <= self.config.T)).all():
-            raise ValueError(f"Denoiser: t must lie in [0, {self.config.T}], got {t.min():g}..{t.max():g}.")
-        return t.expand(len(xt))
-
-    def _labels(self, label: Tensor | None, xt: Tensor) -> Tensor:
-        label = torch.full((len(xt),), self.config.labels, device=xt.device) if label is None else label
-        if (
-            label.shape != xt.shape[:1]
-            or label.is_floating_point()
-            or not ((label >= 0) & (label <= self.config.labels)).all()
-        ):
-            raise ValueError(
-                f"Denoiser: label must be ({len(xt)},) numbers in 0..{self.config.labels}, the last one for any text; "
-                f"got {label.dtype} {tuple(label.shape)} {label.tolist()[:8]}."
-            )
-        return label
-
-    def _check(self, xt: Tensor, past: int, cache: KeyValueCache | None) -> None:
-        V, longest = self.config.vocab_size, self.config.max_length
+    def _check(self, xt: Tensor, where: Tensor | None, past: int, cache: KeyValueCache | None) -> None:
+        """Check shapes and types, which no device is asked for."""
+        streams, size = 2 if self.config.block and cache is None else 1, self.config.input_size
         if cache is not None and cache.exact and not (self.config.causal or self.config.block):
-            raise ValueError(
-                "Denoiser: a cache needs a network that is causal or has blocks; one that looks both ways everywhere "
-                "changes what it made of earlier places when a later one changes."
-            )
-        if self.config.input_size and (xt.ndim != 3 or xt.shape[2] != self.config.input_size):
-            raise ValueError(
-                f"Denoiser: xt must be (B, L, {self.config.input_size}) word vectors, got {tuple(xt.shape)}."
-            )
-        reads_ids = not self.config.input_size
-        if reads_ids and (xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel()):
+            raise ValueError("Denoiser: a cache needs a network that is causal or has blocks, or its keys go stale.")
+        if size and (xt.ndim != 3 or xt.shape[2] != size):
+            raise ValueError(f"Denoiser: xt must be (B, L, {size}) embeddings, got {tuple(xt.shape)}.")
+        if not size and (xt.ndim != 2 or xt.dtype not in (torch.int32, torch.int64) or not xt.numel()):
             raise ValueError(f"Denoiser: xt must be (B, L) integer ids, got {xt.dtype} {tuple(xt.shape)}.")
-        streams = 2 if self.config.block and cache is None else 1
         if xt.shape[1] % streams:
             raise ValueError(
-                f"Denoiser: a network with blocks reads noisy and clean text one behind the other, (B, 2 L) ids, got "
-                f"{tuple(xt.shape)}. With a cache it reads one text."
+                f"Denoiser: a network with blocks reads noisy and then clean text, (B, 2 L) ids, got {tuple(xt.shape)}."
             )
-        if past + xt.shape[1] // streams > longest:
+        L = xt.shape[1] // streams
+        if past + L > self.config.max_length:
             raise ValueError(
-                f"Denoiser: sequences have at most {longest} tokens (max_length), got "
-                f"{past + xt.shape[1] // streams}. Cut the text into shorter chunks, or build the model with a larger "
-                "max_length."
+                f"Denoiser: sequences have at most {self.config.max_length} tokens (max_length), got {past + L}. Cut "
+                "the text into shorter chunks, or build the model with a larger max_length."
             )
-        if reads_ids and (xt.min() < 0 or xt.max() >= V):
+        if where is not None and (where.dtype != torch.bool or where.shape != (len(xt), L)):
+            raise ValueError(f"Denoiser: where must be ({len(xt)}, {L}) bool, got {where.dtype} {tuple(where.shape)}.")
+
+    def _check_values(self, xt: Tensor, t: Tensor | float, label: Tensor | None) -> None:
+        V, T, labels, t = self.config.vocab_size, self.config.T, self.config.labels, torch.as_tensor(t)
+        if not self.config.input_size and (xt.min() < 0 or xt.max() >= V):
             raise ValueError(
                 f"Denoiser: ids lie in 0..{V - 1}, got {xt.min()}..{xt.max()}. Was the text made with another "
                 "tokenizer?"
             )
+        if self.time is not None and (t.shape not in ((), (1,), (len(xt),)) or not ((t >= 0) & (t <= T)).all()):
+            raise ValueError(f"Denoiser: t must be one time or ({len(xt)},) of them in [0, {T}], got {t}.")
+        if label is not None and (
+            not labels or label.shape != (len(xt),) or not ((label >= 0) & (label <= labels)).all()
+        ):
+            raise ValueError(f"Denoiser: label must be ({len(xt)},) numbers in 0..{labels}, got {label.tolist()[:8]}.")
 
 
 def parameter_count(model: nn.Module) -> int:

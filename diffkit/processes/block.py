@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import Denoise, LossTerms, Process, Step, logits_at
+from diffkit.processes.base import Denoise, LossTerms, Network, Process, Step, as_denoiser
 from diffkit.processes.masked import masked_nll, subs_log_probs
 from diffkit.random import categorical, highest, uniform_like
 
@@ -14,59 +14,58 @@ from diffkit.random import categorical, highest, uniform_like
 class BlockDiffusion(Process):
     """p(x) = prod p(x_b | x_<b): blocks in reading order, each factor a masked diffusion of the block.
 
-    The denoiser is given two texts one behind the other, [x_t ; x_0], (B, 2 L) ids. Its row i is the belief about token
-    i, made from the noisy block around it and from the clean blocks before: so one call serves all blocks at once,
-    each at its own number of hidden tokens. Blocks of one token are the autoregressive twin, a single block is MDLM.
+    The denoiser is given two texts one behind the other, [x_t ; x_0], (B, 2 L) ids. Its row i predicts token i from
+    the noisy block around it and the clean blocks before: so one call serves all blocks at once, each at its own number
+    of masked tokens. Blocks of one token are the autoregressive baseline, a single block is MDLM.
 
     Args:    vocab_size: V, special tokens included; mask_id: id of MASK; block: tokens of a block (the last of a text
-             may be shorter); T: length of the time axis, at t the last share t / T of the text is hidden.
+             may be shorter); T: length of the time axis, at t the last share t / T of the text is masked.
     Source:  arXiv:2503.09573 (BD3-LM), section 3.
     """
 
     name = "block"
-    options = ("block",)
 
     def __init__(self, vocab_size: int, mask_id: int, block: int, T: int = 1000):
-        super().__init__(vocab_size, mask_id, T)
+        super().__init__(vocab_size, mask_id, T, Network(vocab_size, block=block))
         if block < 1:
             raise ValueError(f"BlockDiffusion: a block has at least one token, got block={block}.")
         self.block, self.bound_varies = block, block > 1
 
     def blocks(self, L: int, device: torch.device | None = None) -> Tensor:
-        """(L,) number of the block that each place is in."""
+        """(L,) number of the block that each position is in."""
         return torch.arange(L, device=device) // self.block
 
-    # ------------------------------------------------------------------------------------------------------- the bound
+    # -------------------------------------------------------------------------------------------------------- the bound
 
     def hide(self, x0: Tensor, u: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        """Hide tokens of every block, their number being the one at u of 1..block.
+        """Mask tokens of every block, as many as the quantile u of 1..block.
 
-        Args:    u: (B,) in [0, 1). Block b of N takes the place (u + b / N) mod 1, so that a row holds blocks with few
-                 and with many hidden tokens. Each place is uniform if u is.
-        Returns: xt (B, L), and (B, L) the share of hidden tokens in the block of each place.
+        Args:    u: (B,) in [0, 1). Block b of N takes the quantile (u + b / N) mod 1, so that a row holds blocks with
+                 few and with many masked tokens. Each quantile is uniform if u is.
+        Returns: xt (B, L), and (B, L) the share of masked tokens in the block of each position.
         """
         B, L = x0.shape
         number = self.blocks(L, x0.device)
-        N = int(number[-1]) + 1
-        size = torch.bincount(number)  # tokens of each block
-        place = (u.to(x0.device).double()[:, None] + torch.arange(N, device=x0.device).double() / N) % 1  # (B, N)
-        count = (place * size).long().clamp(max=size - 1) + 1
-        order = torch.full((B, N * self.block), 2.0, device=x0.device)  # places behind the text come last
+        N = -(-L // self.block)
+        size = (L - self.block * torch.arange(N, device=x0.device)).clamp(max=self.block)  # tokens of each block
+        quantile = (u.to(x0.device).double()[:, None] + torch.arange(N, device=x0.device).double() / N) % 1  # (B, N)
+        count = (quantile * size).long().clamp(max=size - 1) + 1
+        order = torch.full((B, N * self.block), 2.0, device=x0.device)  # positions behind the text come last
         order[:, :L] = uniform_like(x0, rng, torch.float32)
         rank = order.view(B, N, self.block).argsort(2).argsort(2)
-        hidden = (rank < count[..., None]).view(B, -1)[:, :L]
-        return torch.where(hidden, self.mask_id, x0), (count.double() / size)[:, number]
+        is_masked = (rank < count[..., None]).view(B, -1)[:, :L]
+        return torch.where(is_masked, self.mask_id, x0), (count.double() / size)[:, number]
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
         """The exact-count bound of every block, given the clean blocks before it, (B, L) nats; exact for blocks of one.
 
-        In each block as many tokens are hidden as lie at u of 1..block, see `hide`; their loss counts 1 / share times.
+        In each block as many tokens are masked as `hide` says; their loss is weighted by 1 / share.
         The bound is that of arXiv:2503.09573, section 3; the estimator that of arXiv:2406.03736.
         """
         xt, share = self.hide(x0, u, rng)
         is_masked = xt == self.mask_id
         t = torch.zeros(len(x0), device=x0.device)  # the network has no time: each block is at its own
-        nats = masked_nll(logits_at(denoise, torch.cat([xt, x0], 1), t, is_masked), x0, is_masked, self.mask_id)
+        nats = masked_nll(as_denoiser(denoise)(torch.cat([xt, x0], 1), t, is_masked), x0, is_masked, self.mask_id)
         return nats / share.to(nats)
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
@@ -75,10 +74,10 @@ class BlockDiffusion(Process):
         nats = self.bound(denoise, x0, (t - 1 + late) / self.T, rng)
         return LossTerms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
 
-    # --------------------------------------------------------------------------------------------------- there and back
+    # ------------------------------------------------------------------------------------------------- corrupt and step
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        """Hide the last share t / T of each text: whole blocks from the right, and random tokens of the one before."""
+        """Mask the last share t / T of each text: whole blocks from the right, and random tokens of the one before."""
         B, L = x0.shape
         hidden = (t.double() / self.T * L).ceil().to(x0.device).expand(B)  # tokens
         order = self.blocks(L, x0.device) + uniform_like(x0, rng, torch.float32) * 0.99
@@ -86,14 +85,17 @@ class BlockDiffusion(Process):
         return torch.where(is_masked, self.mask_id, x0), is_masked
 
     def log_probs(self, logits: Tensor, zt: Tensor) -> Tensor:
-        """Log-beliefs about the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
+        """Log-probabilities of the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
         return subs_log_probs(logits, zt, self.mask_id)
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
-        """Fill hidden tokens block by block, until the share s / t of them is left.
+    def advance(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+        return self.step(denoise, zt, t, s, rng).zs
 
-        Within a block any hidden tokens come next, drawn all at once: one token in a step is exact, a whole block in a
-        step is fast. Words in later blocks are kept, and not seen. Beliefs: zeros in blocks that were not looked at.
+    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
+        """Fill masked tokens block by block, until the share s / t of them is left.
+
+        Within a block any masked tokens come next, drawn all at once: one token in a step is exact, a whole block in a
+        step is fast. Tokens in later blocks are kept, and not seen. `probs`: zeros in blocks that were not computed.
         """
         left = ((zt == self.mask_id).sum(1) * (s / t).to(zt.device) + 1e-9).floor()
         zs, number = zt.clone(), self.blocks(zt.shape[1], zt.device)
@@ -102,18 +104,18 @@ class BlockDiffusion(Process):
             is_masked = zs == self.mask_id
             current = number[is_masked.int().argmax(1)]  # the first block with a MASK, (B,)
             candidates = is_masked & (number == current[:, None]) & (due > 0)[:, None]
-            beliefs = self.log_probs(denoise(torch.cat([zs, zs], 1), t).double(), zs).exp()
+            predicted = self.log_probs(denoise(torch.cat([zs, zs], 1), t).double(), zs).exp()
             order = uniform_like(zs, rng)
-            probs = torch.where(candidates[..., None], beliefs, probs)
-            zs = torch.where(highest(-order, candidates, due), categorical(beliefs, rng), zs)
+            probs = torch.where(candidates[..., None], predicted, probs)
+            zs = torch.where(highest(-order, candidates, due), categorical(predicted, rng), zs)
         return Step(zs, probs)
 
-    # ----------------------------------------------------------------------------------------- what exact answers need
+    # --------------------------------------------------------------------------------------------- for exact posteriors
 
     def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
-        """What each block knows, of the clean blocks before it and of its own noisy tokens.
+        """Evidence that each block has, of the clean blocks before it and of its own noisy tokens.
 
-        (B, 2 L) ids, [x_t ; x_0], to a row of evidence for each of N blocks, (B N, L, V).
+        (B, 2 L) ids, [x_t ; x_0], to one table for each of N blocks, (B N, L, V).
         """
         xt, x0 = zt.chunk(2, 1)
         B, L = xt.shape
@@ -125,7 +127,7 @@ class BlockDiffusion(Process):
         return seen.masked_fill(unseen[..., None], 0.0).flatten(0, 1)
 
     def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """Of the row of each block the beliefs about its own tokens: (B N, L, V) to (B, L, V)."""
+        """Of the table of each block the rows of its own tokens: (B N, L, V) to (B, L, V)."""
         B, L = len(zt), zt.shape[1] // 2
         number = self.blocks(L, zt.device)
         return log_posterior.view(B, -1, L, log_posterior.shape[-1])[:, number, torch.arange(L, device=zt.device)]

@@ -1,4 +1,4 @@
-"""D3PM: diffusion over tokens with any transition matrices, its bound in all its terms, and the way back."""
+"""D3PM: diffusion over tokens with any transition matrices, its bound in all its terms, and its reverse step."""
 
 from __future__ import annotations
 
@@ -8,12 +8,11 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.base import Denoise, LossTerms, Step, check_clean, without_mask
+from diffkit.processes.base import Denoise, LossTerms, without_mask
 from diffkit.processes.schedules import Schedule
 from diffkit.processes.transitions import (
     TransitionProcess,
     before_end,
-    check_reached,
     divergence,
     get_transitions,
     leave_one_out,
@@ -21,99 +20,94 @@ from diffkit.processes.transitions import (
 )
 from diffkit.random import categorical
 
-FLOOR = 1e-280  # least chance that the network's answer gives to a token: the way back stays a distribution
+FLOOR = 1e-280  # least weight of a token in the denoiser's output: the reverse step stays a distribution
 
 
 class Reverse(NamedTuple):
-    """What the network's answer f, a distribution over clean tokens at each place, means on the way back.
+    """What the denoiser's output f, a distribution over clean tokens at each position, stands for.
 
-    The way back is p(z_s | z_t) ~ q(z_t | z_s) sum over x of w(x) q(z_s | x) in both forms, with other weights w.
+    In both forms p(z_s | z_t) ~ q(z_t | z_s) sum over x of w(x) q(z_s | x), with other weights w.
     """
 
-    weights: Callable[[Tensor, Tensor], Tensor]  # (f, q(z_t | x)) -> w, all (B, L, V)
+    weights: Callable[[Tensor, Tensor, float], Tensor]  # (f, q(z_t | x), least) -> w, all (B, L, V)
     ideal_output: Callable[[Tensor, Tensor], Tensor]  # (log posterior, log q(z_t | x)) -> log of the best f there is
 
 
-# joint: f is a belief from the other places, and z_t[i] is weighed in here (Eq. 4 of the paper, and all its code).
-# mixture: f is the belief from all of z_t; p(z_s | z_t) = sum over x of f(x) q(z_s | z_t, x).
-# The two are one for a hidden token of the absorbing kind, where z_t[i] says nothing.
+# joint: f predicts from the other positions, and z_t[i] is weighed in here (Eq. 4 of the paper, and all its code).
+# mixture: f predicts from all of z_t; p(z_s | z_t) = sum over x of f(x) q(z_s | z_t, x).
+# The two are one for a masked token of the absorbing kind, where z_t[i] carries no information.
 REVERSES = {
-    "joint": Reverse(lambda f, evidence: f, leave_one_out),
+    "joint": Reverse(lambda f, likelihood, least: f, leave_one_out),
     "mixture": Reverse(
-        lambda f, evidence: torch.where(evidence > 0, f / evidence.clamp(min=FLOOR), 0.0),
-        lambda log_posterior, log_evidence: log_posterior,
+        lambda f, likelihood, least: torch.where(likelihood > 0, f / likelihood.clamp(min=least), 0.0),
+        lambda log_posterior, log_likelihood: log_posterior,
     ),
 }
 
 
 class D3PM(TransitionProcess):
-    """Structured denoising diffusion: tokens change by transition matrices, in T steps; the way back guesses x_0.
+    """Structured denoising diffusion: tokens change by transition matrices in T steps; the denoiser predicts x_0.
 
     Args:    vocab_size: V, special tokens included; mask_id: id of MASK, which clean text never holds;
              noise: how tokens change: "uniform", "absorbing" or "gaussian", with its noise_parameters; schedule: a
-             Schedule or its name; reverse: what the network says, "joint" or "mixture", see REVERSES;
-             auxiliary: weight of the cross-entropy beside the bound, in `objectives.hybrid`.
+             Schedule or its name; reverse: what the denoiser predicts, "joint" or "mixture", see REVERSES;
+             auxiliary: weight of the cross-entropy that the objective `hybrid` adds to the bound;
+             dtype: of tables, see TransitionProcess.
     Source:  arXiv:2107.03006, sections 3 and 4.
     """
 
     name = "d3pm"
-    options = ("reverse", "auxiliary")
+    objectives = ("bound", "hybrid")
 
     def __init__(
-        self,
-        vocab_size: int,
-        mask_id: int,
-        noise: str = "absorbing",
-        schedule: Schedule | str = "linear",
-        *,
-        reverse: str = "joint",
-        auxiliary: float = 1.0,
-        **noise_parameters: float,
-    ):
+        self, vocab_size: int, mask_id: int, noise: str = "absorbing", schedule: Schedule | str = "linear", *,
+        reverse: str = "joint", auxiliary: float = 1.0, dtype: torch.dtype = torch.float64, **noise_parameters: float,
+    ):  # fmt: skip
         if reverse not in REVERSES:
             raise ValueError(f"D3PM: reverse must be one of {sorted(REVERSES)}, got {reverse!r}.")
-        super().__init__(get_transitions(noise, vocab_size, mask_id, schedule, **noise_parameters))
-        self.reverse, self.meaning, self.auxiliary = reverse, REVERSES[reverse], auxiliary
+        super().__init__(get_transitions(noise, vocab_size, mask_id, schedule, **noise_parameters), dtype)
+        self.reverse, self.auxiliary, self.floor = reverse, auxiliary, max(FLOOR, torch.finfo(dtype).tiny)
 
-    # ---------------------------------------------------------------------------------------------------- the way there
+    # -------------------------------------------------------------------------------------------------- forward process
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
         return categorical(self.transitions.limit().expand(B, L, -1), rng)
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        check_clean(x0, self.mask_id)
         zt = self.add_noise(x0, 0, t, rng)
         return zt, zt != x0
 
     def posterior(self, weights: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """q(z_s | z_t, x_0) for clean tokens of these weights: (B, L, V) weights to (B, L, V) chances.
+        """q(z_s | z_t, x_0) for clean tokens of these weights: (B, L, V) weights to (B, L, V) probabilities.
 
         Source: arXiv:2107.03006, Eq. 3 for a weight of one at x_0.
         """
-        weights = weights + FLOOR * uniform_over_tokens(self.vocab_size, self.mask_id).to(weights.device)
-        chances = self.transitions.likelihood(self.one_hot(zt), s, t) * self.transitions.marginal(weights, 0, s)
-        return chances / chances.sum(-1, keepdim=True)
+        weights = weights + self.floor * uniform_over_tokens(self.vocab_size, self.mask_id).to(weights)
+        joint = self.transitions.likelihood(self.one_hot(zt), s, t) * self.transitions.marginal(weights, 0, s)
+        return joint / joint.sum(-1, keepdim=True)
 
-    # ----------------------------------------------------------------------------------------------------- the way back
+    # -------------------------------------------------------------------------------------------------- reverse process
 
     def log_probs(self, logits: Tensor) -> Tensor:
-        """The network's answer as log f, float64; clean text holds no MASK."""
-        return without_mask(logits.double(), self.mask_id).log_softmax(-1)
+        """The denoiser's output as log f; clean text holds no MASK."""
+        return without_mask(logits.to(self.table_dtype), self.mask_id).log_softmax(-1)
 
     def reverse_probs(self, logits: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """p(z_s | z_t) for any s < t, (B, L, V); at s = 0 the belief about the clean tokens.
+        """p(z_s | z_t) for any s < t, (B, L, V); at s = 0 the prediction of the clean tokens.
 
-        Eq. 4 of the paper holds at s = 0 too. Its code takes f itself there, so that one network must give a belief
-        from the other places at all times but the last.
+        Eq. 4 of the paper holds at s = 0 too. Its code takes f itself there, so that one network must predict from the
+        other positions at all times but the last.
         """
-        evidence = self.transitions.likelihood(self.one_hot(zt), 0, t)
-        return self.posterior(self.meaning.weights(self.log_probs(logits).exp(), evidence), zt, t, s)
+        likelihood = self.transitions.likelihood(self.one_hot(zt), 0, t)
+        weights = REVERSES[self.reverse].weights(self.log_probs(logits).exp(), likelihood, self.floor)
+        return self.posterior(weights, zt, t, s)
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
-        """Draw from p(z_s | z_t), at the last step too (the paper's code takes the most likely word there)."""
-        check_reached(self.transitions, zt)
-        logits, t, s = denoise(zt, t), before_end(t, self.T), s.double()
-        return Step(categorical(self.reverse_probs(logits, zt, t, s), rng), self.reverse_probs(logits, zt, t, torch.zeros_like(s)))
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+        """Draw from p(z_s | z_t), at the last step too (the paper's code takes the most likely token there)."""
+        return categorical(self.reverse_probs(raw, zt, before_end(t, self.T), s.double()), rng)
+
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        return self.reverse_probs(raw, zt, before_end(t, self.T), torch.zeros_like(t))
 
     # -------------------------------------------------------------------------------------------------------- the bound
 
@@ -123,8 +117,6 @@ class D3PM(TransitionProcess):
         Step t > 1 costs KL(q(z_s | z_t, x_0) || p(z_s | z_t)) with s = t - 1; step 1 is the reconstruction,
         -log p(x_0 | z_1), which is the same divergence, as q is certain then.
         """
-        if not torch.equal(t, t.round()) or (t < 1).any():
-            raise ValueError(f"D3PM: the bound sums over whole times t in 1..{self.T}, got {t.min():g}..{t.max():g}.")
         truth = self.posterior(self.one_hot(x0), zt, t, t - 1)
         nats = self.T * divergence(truth, self.reverse_probs(logits, zt, t, t - 1))  # (B, L)
         is_first = (t == 1).to(nats.device).expand(len(nats))[:, None]
@@ -132,13 +124,14 @@ class D3PM(TransitionProcess):
 
     def prior_loss(self, x0: Tensor) -> Tensor:
         """KL(q(z_T | x_0) || limit), (B, L) nats: what the last step leaves; 0 where the schedule ends at 1."""
-        return divergence(self.transitions.marginal(self.one_hot(x0), 0, self.T), self.transitions.limit(x0.device))
+        marginal = self.transitions.marginal(self.one_hot(x0), 0, self.T)
+        return divergence(marginal, self.transitions.limit().to(marginal))
 
     def cross_entropy(self, logits: Tensor, x0: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """-log p(x_0 | z_t) of the belief about clean tokens, (B, L) nats: the auxiliary loss, Eq. 5 of the paper.
+        """-log p(x_0 | z_t), (B, L) nats: the auxiliary loss, Eq. 5 of the paper.
 
-        The paper takes f for that belief. In the joint form this pulls f away from where the bound wants it, as f must
-        not know z_t[i]; of the belief that f leads to, both have the same best f.
+        The paper takes f for p. In the joint form this pulls f away from where the bound wants it, as f must not depend
+        on z_t[i]; with the prediction that f leads to, both have the same best f.
         """
         return divergence(self.one_hot(x0), self.reverse_probs(logits, zt, t, torch.zeros_like(t)))
 
@@ -147,7 +140,7 @@ class D3PM(TransitionProcess):
         return self.terms(denoise(zt, t), x0, zt, t)
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
-        """The term of the step that lies at u of 1..T; with T draws `evaluate.sequence_bounds` takes each once."""
+        """The term of the step that is the quantile u of 1..T; T stratified draws take each once."""
         t = (u * self.T).long().clamp(max=self.T - 1) + 1
         return torch.stack(self.loss(denoise, x0, t.to(x0.device), rng)).sum(0)
 
@@ -155,4 +148,4 @@ class D3PM(TransitionProcess):
         return self.transitions.likelihood(self.one_hot(zt), 0, before_end(t, self.T)).log()
 
     def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        return self.meaning.ideal_output(log_posterior, self.log_likelihood(zt, t))
+        return REVERSES[self.reverse].ideal_output(log_posterior, self.log_likelihood(zt, t))

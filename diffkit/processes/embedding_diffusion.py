@@ -1,4 +1,4 @@
-"""Gaussian noise on word vectors: the chain, its bound and its way back, which Diffusion-LM and Plaid share."""
+"""Gaussian noise on token embeddings: the chain, its bound and its reverse step, which Diffusion-LM and Plaid share."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.processes.base import Denoise, LossTerms, Process, Step, check_clean, without_mask
+from diffkit.processes.base import Denoise, Denoiser, LossTerms, Network, Process, as_denoiser, without_mask
 from diffkit.random import categorical, normal_like
 
 Mover = Callable[["EmbeddingDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s
@@ -23,7 +23,7 @@ def ddpm(process: EmbeddingDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tenso
 
 
 def ddim(process: EmbeddingDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
-    """Keep the noise that z_t is made of if the guess x is right, at its new strength: no chance is left but the start.
+    """Keep the noise that z_t holds if the estimate x is right, at its new strength: deterministic given the start.
 
     Source: arXiv:2010.02502, Eq. 12 with sigma = 0.
     """
@@ -32,7 +32,7 @@ def ddim(process: EmbeddingDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tenso
 
 
 def renoise(process: EmbeddingDiffusion, x: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
-    """Forget z_t and hide the guess x anew: Diffusion-LM's own step.
+    """Forget z_t and add new noise to the estimate x: Diffusion-LM's own step.
 
     Source: arXiv:2205.14217, section 4.2.
     """
@@ -44,36 +44,34 @@ MOVERS: dict[str, Mover] = {"ddpm": ddpm, "ddim": ddim, "renoise": renoise}
 
 
 class EmbeddingDiffusion(Process):
-    """What both share: a word is a vector e(w) of E numbers, and z_t = alpha e(w) + sigma noise, alpha^2 + sigma^2 = 1.
+    """What both share: token w has an embedding e(w), and z_t = alpha e(w) + sigma noise, alpha^2 + sigma^2 = 1.
 
-    The chain starts at z_0, already a little noisy, from which the word is read. All that depends on time does so
-    through log SNR = log(alpha^2 / sigma^2), which falls as t grows.
+    The chain ends at z_0, still a little noisy, from which tokens are read. All that depends on time does so through
+    log SNR = log(alpha^2 / sigma^2), which falls as t grows.
 
     Args:   vocab_size: V, special tokens included; mask_id: id of MASK, which no text holds; T: length of time;
-            width: E, numbers in a word vector; sampler: how to step back, "ddpm", "ddim" or "renoise";
-            self_conditioned: the network also reads its own first guess, see `self_conditioned_output`.
+            width: E, the size of an embedding; sampler: the reverse step, "ddpm", "ddim" or "renoise";
+            self_conditioned: the network also reads its own first estimate, see `self_conditioned_output`.
     Source: arXiv:2107.00630, section 3, for the chain and its bound.
     """
 
-    options: tuple[str, ...] = ("width", "sampler", "self_conditioned")
-
     def __init__(
         self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm",
-        self_conditioned: bool = False,
+        self_conditioned: bool = False, head: int = 0,
     ):  # fmt: skip
-        super().__init__(vocab_size, mask_id, T)
+        network = Network(head or vocab_size, input_size=2 * width if self_conditioned else width)
+        super().__init__(vocab_size, mask_id, T, network)
         if width < 1:
             raise ValueError(f"{type(self).__name__}: width must be at least 1, got {width}.")
         if sampler not in MOVERS:
             raise ValueError(f"{type(self).__name__}: sampler must be one of {sorted(MOVERS)}, got {sampler!r}.")
         self.width, self.sampler, self.self_conditioned = width, sampler, self_conditioned
-        self.input_size = 2 * width if self_conditioned else width
         self.words = nn.Parameter(torch.randn(vocab_size, width))
 
-    # ------------------------------------------------------------------------------- what each method brings of its own
+    # ------------------------------------------------------------------------------------------ what each method brings
 
     def vectors(self) -> Tensor:
-        """e(w) of every word, (V, E) float64."""
+        """e(w) of every token, (V, E) float64."""
         raise NotImplementedError
 
     def log_snr(self, t: Tensor | float) -> Tensor:
@@ -81,62 +79,45 @@ class EmbeddingDiffusion(Process):
         raise NotImplementedError
 
     def weight(self, t: Tensor) -> Tensor:
-        """What a squared error of one costs at t, (B,) nats, so that its mean over t is the bound's middle part."""
+        """Weight of the squared error at t, (B,) nats, so that its mean over t is the bound's middle part."""
         raise NotImplementedError
 
     def estimate(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """The guess x of e(w) behind z_t that the network's output stands for, (B, L, E)."""
-        raise NotImplementedError
-
-    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """What the network's output says of each clean word, (B, L, V)."""
+        """The estimate x of e(w) behind z_t that the network's output stands for, (B, L, E)."""
         raise NotImplementedError
 
     def decoder_log_probs(self, denoise: Denoise, z0: Tensor) -> Tensor:
-        """log p(w | z_0) of every word, (B, L, V): how the end of the way back is read."""
+        """log p(w | z_0) of every token, (B, L, V): how the end of the chain is read."""
         raise NotImplementedError
 
-    # ---------------------------------------------------------------------------------------------------- the way there
+    # -------------------------------------------------------------------------------------------------- forward process
 
     def fraction(self, t: Tensor | float) -> Tensor:
-        """t / T, float64. Raises ValueError for times outside [0, T]."""
-        t = torch.as_tensor(t, dtype=torch.float64)
-        if not ((t >= 0) & (t <= self.T)).all():
-            raise ValueError(f"{type(self).__name__}: t must lie in [0, {self.T}], got {t.min():g}..{t.max():g}.")
-        return t / self.T
+        """t / T, float64."""
+        return torch.as_tensor(t, dtype=torch.float64) / self.T
 
     def alpha_sigma(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
         """alpha and sigma at t, each (B, 1, 1) float64, or (1, 1, 1) for one time."""
         log_snr = self.log_snr(torch.as_tensor(t, dtype=torch.float64)).reshape(-1, 1, 1).to(self.words.device)
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
-    def check_order(self, s: Tensor | float, t: Tensor | float) -> None:
-        """Raise ValueError for an s later than t: their noise would have a negative variance."""
-        s, t = torch.as_tensor(s), torch.as_tensor(t)
-        if (s > t).any():
-            raise ValueError(
-                f"{type(self).__name__}: time runs from s to a later t, got s={s.max():g} and t={t.min():g}. Swap them?"
-            )
-
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
         return normal_like(self.words.new_zeros(B, L, self.width), rng)
 
     def diffuse(self, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | w), (B, L, E) float64."""
-        check_clean(x0, self.mask_id)
         signal, noise = self.alpha_sigma(t)
         clean = self.vectors()[x0]
         return signal * clean + noise * normal_like(clean, rng)
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        """Draw z_t; hit are the tokens that are no longer nearest to their own word."""
+        """Draw z_t; hit are the tokens that are no longer nearest to their own embedding."""
         zt = self.diffuse(x0, t, rng)
         with torch.no_grad():
             return zt, self.log_likelihood(zt, t).argmax(-1) != x0
 
     def add_noise(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
-        """Draw z_t ~ q(z_t | z_s) for s < t: a step on the way there."""
-        self.check_order(s, t)
+        """Draw z_t ~ q(z_t | z_s) for s < t: a forward step."""
         (signal, noise), (signal_s, noise_s) = self.alpha_sigma(t), self.alpha_sigma(s)
         kept = signal / signal_s
         return kept * zs + (noise.square() - (kept * noise_s).square()).clamp(min=0).sqrt() * normal_like(zs, rng)
@@ -146,7 +127,6 @@ class EmbeddingDiffusion(Process):
 
         Source: arXiv:2107.00630, appendix A.4, Eq. 33.
         """
-        self.check_order(s, t)
         (signal, _), (signal_s, noise_s) = self.alpha_sigma(t), self.alpha_sigma(s)
         share = -torch.expm1(self.log_snr(t) - self.log_snr(s)).reshape(-1, 1, 1).to(x.device)  # 1 - SNR_t / SNR_s
         return signal_s / signal * (1 - share) * zt + share * signal_s * x, share.sqrt() * noise_s
@@ -171,43 +151,44 @@ class EmbeddingDiffusion(Process):
         return 0.5 * (squares + self.width * (noise.square() - 1 - noise.square().log()))
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
-        """The bound on -log p(x_0) of all words: noise between 0 and T, reading z_0, and what is left at T."""
+        """The bound on -log p(x_0) of all tokens: noise between 0 and T, reading z_0, and what is left at T."""
         return LossTerms(
             self.diffusion_loss(denoise, x0, t, rng), self.reconstruction_loss(denoise, x0, rng), self.prior_loss(x0)
         )
 
-    # ----------------------------------------------------------------------------------------------------- the way back
+    # -------------------------------------------------------------------------------------------------- reverse process
 
-    def self_conditioned_output(self, network: Denoise, zt: Tensor, t: Tensor | float, rows: int) -> Tensor:
-        """Self-conditioning: what the network says of z_t when it also reads its own guess x, made without one.
+    def self_conditioned_output(
+        self, network: Denoise, zt: Tensor, t: Tensor | float, rows: int, where: Tensor | None = None
+    ) -> Tensor:
+        """Self-conditioning: the network's output at z_t when it also reads its own estimate x, made without one.
 
         Two calls, and still a function of z_t, so bounds and samplers take it for any other denoiser. (The papers keep
-        the guess of the step before instead, which costs one call.) The first `rows` texts get a guess, the others
-        zeros in its place: in training a few, so that the network can do without. No gradient flows through a guess.
+        the estimate of the step before, which costs one call.) The first `rows` texts get an estimate, the others
+        zeros: in training a few, so that the network can do without. No gradient flows through an estimate.
         Source: arXiv:2208.04202, section 3.2; arXiv:2305.18619, section 3.5.
         """
-        t, guess = torch.as_tensor(t).expand(len(zt)), torch.zeros_like(zt)
+        t, first = torch.as_tensor(t).expand(len(zt)), torch.zeros_like(zt)
         if rows:
             with torch.no_grad():
-                raw = network(torch.cat([zt, guess], -1)[:rows], t[:rows])
-                guess[:rows] = self.estimate(raw, zt[:rows], t[:rows])
-        return network(torch.cat([zt, guess], -1), t)
+                raw = network(torch.cat([zt, first], -1)[:rows], t[:rows])
+                first[:rows] = self.estimate(raw, zt[:rows], t[:rows])
+        return as_denoiser(network)(torch.cat([zt, first], -1), t, where)
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
-        """One step of the sampler; the last one ends on the vectors of words, drawn as `reading` says."""
-        raw = denoise(zt, t)
-        zs = MOVERS[self.sampler](self, self.estimate(raw, zt, t), zt, t, s, rng)
-        if (s == 0).all():
-            zs = self.vectors()[categorical(self.decoder_log_probs(denoise, zs).exp(), rng)]
-        return Step(zs, self.token_probs(raw, zt, t))
+    def call_network(self, network: Denoiser, zt: Tensor, t: Tensor, where: Tensor | None, is_training: bool) -> Tensor:
+        if not self.self_conditioned:
+            return network(zt, t, where)
+        return self.self_conditioned_output(network, zt, t, len(zt) // 4 if is_training else len(zt), where)
+
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+        return MOVERS[self.sampler](self, self.estimate(raw, zt, t), zt, t, s, rng)
+
+    def finish(self, denoise: Denoise, z: Tensor, rng: Generator) -> Tensor:
+        """Read tokens from z_0, each drawn from `decoder_log_probs`, and return their embeddings."""
+        return self.vectors()[categorical(self.decoder_log_probs(denoise, z).exp(), rng)]
 
     def nearest(self, z: Tensor) -> Tensor:
-        """Ids of the nearest words, (B, L); never MASK."""
-        if z.ndim != 3 or z.shape[-1] != self.width:
-            raise ValueError(
-                f"{type(self).__name__}: a state is (B, L, {self.width}) noisy word vectors, got {tuple(z.shape)}. "
-                "Filling in blanks needs a process with MASK: mdlm, or d3pm and sedd with absorbing noise."
-            )
+        """Ids of the nearest embeddings, (B, L); never MASK."""
         return without_mask(self.closeness(z), self.mask_id).argmax(-1)
 
     def closeness(self, z: Tensor, signal: Tensor | float = 1.0) -> Tensor:
@@ -215,6 +196,13 @@ class EmbeddingDiffusion(Process):
         vectors = self.vectors()
         product, square = z.double() @ vectors.T, vectors.square().sum(-1)
         return signal * product - signal**2 / 2 * square
+
+    def check_start(self, z: Tensor) -> None:
+        if z.ndim != 3 or z.shape[-1] != self.width:
+            raise ValueError(
+                f"{type(self).__name__}: a state is (B, L, {self.width}) noisy embeddings, got {tuple(z.shape)}. "
+                "Infilling needs a process with MASK: mdlm, or d3pm and sedd with absorbing noise."
+            )
 
     def decode(self, z: Tensor) -> Tensor:
         with torch.no_grad():

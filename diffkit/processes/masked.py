@@ -1,22 +1,20 @@
-"""What every diffusion method here has in common (Process), and the first method: masked diffusion (MDLM)."""
+"""Masked diffusion (MDLM): corruption, the bound, and the reverse step."""
 
 from __future__ import annotations
-
-from typing import Any, Self
 
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import Denoise, LossTerms, Process, Step, check_clean, logits_at, without_mask
-from diffkit.processes.schedules import Schedule, get_schedule, schedule_from, schedule_settings
-from diffkit.random import categorical, uniform_like
+from diffkit.processes.base import Denoise, LossTerms, Process, as_denoiser, without_mask
+from diffkit.processes.schedules import Schedule, get_schedule
+from diffkit.random import inverse_cdf, uniform_like, uniform_numbers
 
-CACHED = 2**19  # logits that stay in the cache of a CPU from one pass over them to the next
+CACHED = 2**19  # logits that fit a CPU's cache from one pass over them to the next
 
 
 def subs_log_probs(logits: Tensor, zt: Tensor, mask_id: int) -> Tensor:
-    """Log-beliefs about the clean tokens: never MASK, and what is visible is certain. (B, L, V) -> (B, L, V).
+    """Log-probabilities of the clean tokens: MASK has none, and a visible token is certain. (B, L, V) -> (B, L, V).
 
     Source: arXiv:2406.07524, section 3.2.3 (SUBS).
     """
@@ -26,43 +24,34 @@ def subs_log_probs(logits: Tensor, zt: Tensor, mask_id: int) -> Tensor:
 
 
 def masked_nll(logits: Tensor, x0: Tensor, is_masked: Tensor, mask_id: int) -> Tensor:
-    """-log p of the hidden tokens, (B, L) nats and 0 elsewhere, from logits (N, V) at the N hidden places.
+    """-log p of the masked tokens, (B, L) nats and 0 elsewhere, from logits (N, V) at the N masked positions.
 
-    A CPU takes a few rows at a time, which stay in its cache: the same numbers, sooner and in less memory.
+    On a CPU a few rows at a time, which stay in its cache: the same numbers, sooner and in less memory.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-    logits.detach()[:, mask_id] = -torch.inf  # beside the graph: where the softmax is 0, so is the gradient
+    logits.detach()[:, mask_id] = -torch.inf  # outside the graph: where the softmax is 0, so is the gradient
     rows = max(1, CACHED // logits.shape[1]) if logits.is_cpu else max(1, len(logits))
     pieces = zip(logits.split(rows), x0[is_masked].split(rows), strict=True)
-    nats = torch.cat([F.cross_entropy(some, words, reduction="none") for some, words in pieces])
+    nats = torch.cat([F.cross_entropy(some, tokens, reduction="none") for some, tokens in pieces])
     return nats.new_zeros(x0.shape).masked_scatter(is_masked, nats)
 
 
 def discrete_weight(schedule: Schedule, t: Tensor) -> Tensor:
     """T (gamma_t - gamma_{t-1}) / gamma_t, t whole in 1..T: the weight of a masked token's loss in the T-step bound."""
-    if not torch.equal(t, t.round()) or (t < 1).any():
-        raise ValueError(
-            f"discrete_weight: t must be whole numbers in 1..{schedule.T}, got {t.min():g}..{t.max():g}; use "
-            "weight='continuous' for others."
-        )
-    gamma = schedule.gamma(t)
-    return schedule.T * (gamma - schedule.gamma(t - 1)) / gamma
+    gamma = schedule.rate(t)
+    return schedule.T * (gamma - schedule.rate(t - 1)) / gamma
 
 
 def continuous_weight(schedule: Schedule, t: Tensor) -> Tensor:
     """T gamma'(t) / gamma(t) for t in (0, T]: the same weight in the limit of infinitely many steps."""
-    if (t <= 0).any():
-        raise ValueError(
-            "continuous_weight: t must be positive; at t = 0 nothing is masked and the weight is infinite."
-        )
-    return schedule.T * schedule.dgamma(t) / schedule.gamma(t)
+    return schedule.T * schedule.slope(t) / schedule.rate(t)
 
 
 WEIGHTS = {"discrete": discrete_weight, "continuous": continuous_weight}
 
 
 class MaskedDiffusion(Process):
-    """Absorbing-state diffusion: tokens turn into MASK one by one; the way back reveals them.
+    """Absorbing-state diffusion: tokens turn into MASK one by one; the reverse process reveals them.
 
     Args:    vocab_size: V, special tokens included; mask_id: id of MASK; schedule: a Schedule or its name (T = 1000);
              weight: "discrete" for the bound of the T-step chain, "continuous" for its limit.
@@ -75,7 +64,8 @@ class MaskedDiffusion(Process):
     """
 
     name = "mdlm"
-    default_order = "random"
+    objectives = ("cross_entropy", "sequence_mean", "bound", "count_cross_entropy", "count_bound")
+    default_order, any_order = "random", True
 
     def __init__(self, vocab_size: int, mask_id: int, schedule: Schedule | str = "cosine", weight: str = "discrete"):
         curve = get_schedule(schedule) if isinstance(schedule, str) else schedule
@@ -84,23 +74,22 @@ class MaskedDiffusion(Process):
             raise ValueError(f"MaskedDiffusion: weight must be one of {sorted(WEIGHTS)}, got {weight!r}.")
         self.schedule, self.weight = curve, weight
 
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Self:
-        return cls(settings["vocab_size"], settings["mask_id"], schedule_from(settings), settings["weight"])
-
-    def settings(self) -> dict[str, Any]:
-        return super().settings() | schedule_settings(self.schedule) | {"weight": self.weight}
-
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        return corrupt(x0, t, schedule=self.schedule, mask_id=self.mask_id, rng=rng)
+        gamma = self.schedule.rate(t).to(x0.device, non_blocking=True)
+        return _masked_at_rate(x0, gamma, self.mask_id, rng)
+
+    def corrupt_count(self, x0: Tensor, count: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """As `corrupt`, with exactly `count` (B,) tokens of each row masked."""
+        return _masked_by_count(x0, count[:, None], uniform_like(x0, rng, torch.float32), self.mask_id)
 
     def log_probs(self, logits: Tensor, zt: Tensor) -> Tensor:
-        """Log-beliefs about the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
+        """Log-probabilities of the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
         return subs_log_probs(logits, zt, self.mask_id)
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
         """The bound on -log p(x_0), estimated at one time per row; no term for t = 0, as step 1 reveals everything.
 
+        The discrete weight is that of whole times in 1..T, the continuous one of times in (0, T].
         Source: arXiv:2406.07524, section 3.4; arXiv:2406.04329, section 3.
         """
         xt, _ = self.corrupt(x0, t, rng)
@@ -111,51 +100,44 @@ class MaskedDiffusion(Process):
     def token_loss(self, denoise: Denoise, x0: Tensor, xt: Tensor, t: Tensor) -> Tensor:
         """-log p(x_0[i] | x_t) at masked positions, (B, L) nats; 0 where the token is visible."""
         is_masked = xt == self.mask_id
-        return masked_nll(logits_at(denoise, xt, t, is_masked), x0, is_masked, self.mask_id)
+        return masked_nll(as_denoiser(denoise)(xt, t, is_masked), x0, is_masked, self.mask_id)
 
     def count_loss(self, denoise: Denoise, x0: Tensor, count: Tensor, rng: Generator) -> Tensor:
-        """The bound with exactly `count` (B,) tokens masked: (L / count) times their loss, (B, L) nats.
+        """The bound with exactly `count` (B,) in 1..L tokens masked: (L / count) times their loss, (B, L) nats.
 
         Averaged over count ~ U{1..L} this equals the continuous-time bound of a denoiser that ignores t, whatever the
-        schedule, with a far smaller variance than a draw of t. A denoiser with time sees the t whose rate is count / L.
+        schedule, with a far smaller variance than a draw of t. A denoiser with time gets the t whose rate is count / L.
         Source: arXiv:2406.03736 and arXiv:2502.09992.
         """
-        L = x0.shape[1]
-        if (count < 1).any():
-            raise ValueError(f"count_loss: mask at least one token of each row (1..{L}), got {int(count.min())}.")
-        xt, _ = corrupt_count(x0, count, mask_id=self.mask_id, rng=rng)
-        share = count.double() / L
-        nats = self.token_loss(denoise, x0, xt, self.schedule.time_of(share).to(x0.device))
+        xt, _ = self.corrupt_count(x0, count, rng)
+        share = count.double() / x0.shape[1]
+        nats = self.token_loss(denoise, x0, xt, self.schedule.time(share).to(x0.device))
         return nats / share[:, None].to(nats)
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
-        """`count_loss` at the number of masks that lies at u of 1..L."""
+        """`count_loss` at the number of masks that is the quantile u of 1..L."""
         L = x0.shape[1]
         return self.count_loss(denoise, x0, (u * L).long().clamp(max=L - 1) + 1, rng)
 
     def stay_masked(self, t: Tensor, s: Tensor) -> Tensor:
-        """Chance that a token masked at t is still masked at the earlier time s: gamma(s) / gamma(t), (B,) float64.
+        """Probability that a token masked at t is still masked at an earlier time s: gamma(s) / gamma(t), float64.
 
-        Raises: ValueError if some s >= t.
         Source: arXiv:2406.07524, reverse posterior of a masked token; it holds for any s < t, so steps may be skipped.
         """
-        if (s >= t).any():
-            bad = int((s >= t).reshape(-1).nonzero()[0])
-            raise ValueError(
-                f"stay_masked: time must run back (s < t), but row {bad} has t={t.reshape(-1)[bad]:g}, "
-                f"s={s.reshape(-1)[bad]:g}. Swap them?"
-            )
-        return self.schedule.gamma(s) / self.schedule.gamma(t)
+        return self.schedule.rate(s) / self.schedule.rate(t)
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
-        """Reveal each masked token with chance 1 - gamma(s) / gamma(t), drawing it from the denoiser's belief.
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+        """Reveal each masked token with probability 1 - gamma(s) / gamma(t), drawn from the denoiser's prediction.
 
         Two draws, first whether, then what: one draw over V + 1 outcomes needs probabilities that floats cannot hold.
         """
-        u = uniform_like(zt, rng)
+        u, which = uniform_like(zt, rng), uniform_numbers(zt.shape, rng).to(zt.device)
         reveal = (zt == self.mask_id) & (u >= self.stay_masked(t, s).to(zt.device)[:, None])
-        probs = self.log_probs(denoise(zt, t).double(), zt).exp()
-        return Step(torch.where(reveal, categorical(probs, rng), zt), probs)
+        probs = without_mask(raw[reveal].double(), self.mask_id).log_softmax(-1).exp()
+        return zt.masked_scatter(reveal, inverse_cdf(probs, which[reveal]))
+
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        return self.log_probs(raw.double(), zt).exp()
 
     def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
         seen = F.one_hot(zt, self.vocab_size).double().log()
@@ -163,6 +145,16 @@ class MaskedDiffusion(Process):
 
     def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
         return log_posterior
+
+
+def check_clean(x0: Tensor, mask_id: int, frozen: Tensor | None = None) -> None:
+    """Raise as `corrupt` does unless x0 is (B, L) integer ids without MASK, and frozen fits it."""
+    if x0.is_floating_point() or x0.dtype == torch.bool:
+        raise TypeError(f"corrupt: x0 must hold integer token ids, got {x0.dtype}.")
+    if x0.ndim != 2 or (frozen is not None and (frozen.shape != x0.shape or frozen.dtype != torch.bool)):
+        raise ValueError(f"corrupt: x0 must be (B, L), and frozen bool of its shape, got x0 {tuple(x0.shape)}.")
+    if (x0 == mask_id).any():
+        raise ValueError(f"corrupt: x0 is clean text, but it holds MASK (id {mask_id}). Was it corrupted already?")
 
 
 def corrupt(
@@ -193,8 +185,14 @@ def corrupt(
     gamma = schedule.gamma(t).to(x0.device)
     if gamma.ndim > 1 or (gamma.ndim == 1 and len(gamma) != len(x0)):
         raise ValueError(f"corrupt: t must be one number or ({len(x0)},), one per row of x0, got {tuple(gamma.shape)}.")
-    u = uniform_like(x0, rng, torch.float32)
-    is_masked = u < (gamma[:, None] if gamma.ndim else gamma)
+    return _masked_at_rate(x0, gamma, mask_id, rng, frozen)
+
+
+def _masked_at_rate(
+    x0: Tensor, gamma: Tensor, mask_id: int, rng: Generator, frozen: Tensor | None = None
+) -> tuple[Tensor, Tensor]:
+    """Mask each token with probability gamma, () or (B,)."""
+    is_masked = uniform_like(x0, rng, torch.float32) < (gamma[:, None] if gamma.ndim else gamma)
     if frozen is not None:
         is_masked &= ~frozen
     return torch.where(is_masked, mask_id, x0), is_masked
@@ -211,20 +209,22 @@ def corrupt_count(
     """
     check_clean(x0, mask_id, frozen)
     B, L = x0.shape
-    u = uniform_like(x0, rng, torch.float32)
-    if frozen is not None:
-        u = u.masked_fill(frozen, 2.0)  # last in line
     count = torch.as_tensor(count, device=x0.device)
     if count.is_floating_point() or count.shape not in ((), (B,)):
         raise ValueError(
             f"corrupt_count: count must be one whole number or ({B},) of them, got {count.dtype} {tuple(count.shape)}."
         )
-    count = count.expand(B)
-    free = (u < 2).sum(1)
-    if (count < 0).any() or (count > free).any():
-        bad = int(((count < 0) | (count > free)).nonzero()[0])
+    free = (x0.new_full((B,), L) if frozen is None else (~frozen).sum(1)) - count
+    if (count < 0).any() or (free < 0).any():
         raise ValueError(
-            f"corrupt_count: row {bad} has {int(free[bad])} free positions, cannot mask {int(count[bad])}."
+            f"corrupt_count: a row has fewer free positions than tokens to mask, got count={count.tolist()}."
         )
-    is_masked = u.argsort(1).argsort(1) < count[:, None]
+    u = uniform_like(x0, rng, torch.float32)
+    u = u if frozen is None else u.masked_fill(frozen, 2.0)  # last in line
+    return _masked_by_count(x0, count.expand(B)[:, None], u, mask_id)
+
+
+def _masked_by_count(x0: Tensor, count: Tensor, u: Tensor, mask_id: int) -> tuple[Tensor, Tensor]:
+    """Mask the `count` (B, 1) positions of each row with the lowest u (B, L)."""
+    is_masked = u.argsort(1).argsort(1) < count.to(x0.device)
     return torch.where(is_masked, mask_id, x0), is_masked

@@ -1,4 +1,4 @@
-"""Plaid: Gaussian diffusion on word vectors, trained by its likelihood."""
+"""Plaid: Gaussian diffusion on token embeddings, trained by its likelihood."""
 
 from __future__ import annotations
 
@@ -14,19 +14,19 @@ from diffkit.processes.transitions import leave_one_out
 
 
 class Plaid(EmbeddingDiffusion):
-    """Plaid: Gaussian diffusion trained by its likelihood. The network says which word; its guess is the mean vector.
+    """Plaid: Gaussian diffusion trained by its likelihood. The network predicts tokens; the estimate is their mean.
 
-    The network's output is a belief from the other places: what z_t[i] itself says is known exactly and added ("output
-    prior"). Word vectors have length sqrt(E), so each number of z_t has a variance near 1; the paper's have length 1,
-    which is the same up to log E in log SNR. -log SNR runs from `first` to `last`, both learned, and where on the way
-    training looks is learned too (`even_loss`).
+    The network predicts from the other positions: the likelihood of z_t[i] is known exactly and added ("output prior").
+    Embeddings have length sqrt(E), so each channel of z_t has a variance near 1; the paper's have length 1, which is
+    the same up to log E in log SNR. -log SNR runs from `first` to `last`, both learned; so is how often training
+    visits each piece of that axis (`even_loss`).
 
     Args:   bins: pieces of the noise axis that may be visited unequally.
     Source: arXiv:2305.18619, section 2; arXiv:2107.00630 (VDM), sections 3 and 4.
     """
 
     name = "plaid"
-    options = ("width", "sampler", "self_conditioned", "bins", "score_temperature")
+    objectives = ("bound", "likelihood")
 
     def __init__(
         self, vocab_size: int, mask_id: int, T: int = 1000, *, width: int = 16, sampler: str = "ddpm",
@@ -39,7 +39,7 @@ class Plaid(EmbeddingDiffusion):
                 "Plaid: bins must be at least 1, score_temperature positive and first < last, got "
                 f"{bins}, {score_temperature}, {first} and {last}."
             )
-        self.bins, self.score_temperature, self.head = bins, score_temperature, vocab_size
+        self.bins, self.score_temperature = bins, score_temperature
         self.ends = nn.Parameter(torch.tensor([first, last]))
         self.visits = nn.Parameter(torch.zeros(bins))
 
@@ -47,31 +47,31 @@ class Plaid(EmbeddingDiffusion):
         """All of length sqrt(E)."""
         return F.normalize(self.words.double(), dim=-1) * math.sqrt(self.width)
 
-    def chances(self) -> Tensor:
-        """How often training looks at each piece of the noise axis, (bins,) float64; a tenth goes to all alike."""
+    def visit_probs(self) -> Tensor:
+        """How often training visits each piece of the noise axis, (bins,) float64; a tenth is spread evenly."""
         return 0.9 * self.visits.double().softmax(0) + 0.1 / self.bins
 
-    def place(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
-        """Where on the noise axis [0, 1] time t is, how fast it moves there (per t / T), and in which piece."""
+    def on_axis(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+        """Time t as a point of the noise axis [0, 1], its speed there (per t / T), and the piece it lies in."""
         u = self.fraction(t).to(self.words.device)
-        chances = self.chances().detach()
-        ends = chances.cumsum(0)
+        probs = self.visit_probs().detach()
+        ends = probs.cumsum(0)
         piece = torch.searchsorted(ends, u.contiguous()).clamp(max=self.bins - 1)
-        inside = (u - (ends - chances)[piece]) / chances[piece]
-        return ((piece + inside) / self.bins).clamp(0, 1), 1 / (self.bins * chances[piece]), piece
+        inside = (u - (ends - probs).take(piece)) / probs.take(piece)
+        return ((piece + inside) / self.bins).clamp(0, 1), 1 / (self.bins * probs.take(piece)), piece
 
     def log_snr(self, t: Tensor | float) -> Tensor:
-        """A line in the place on the noise axis."""
+        """Linear along the noise axis."""
         first, last = self.ends.double()
-        return -(first + (last - first) * self.place(t)[0])
+        return -(first + (last - first) * self.on_axis(t)[0])
 
     def weight(self, t: Tensor) -> Tensor:
         """Half of the fall of SNR in units of t / T: the limit of many steps."""
         first, last = self.ends.double()
-        return 0.5 * (last - first) * self.place(t)[1] * self.log_snr(t).exp()
+        return 0.5 * (last - first) * self.on_axis(t)[1] * self.log_snr(t).exp()
 
     def logits(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """The network's belief from the other places and what z_t itself says, (B, L, V) float64."""
+        """The prediction from the other positions times the likelihood of z_t, (B, L, V) float64."""
         return without_mask(raw.double(), self.mask_id) + self.log_likelihood(zt, t)
 
     def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
@@ -79,7 +79,7 @@ class Plaid(EmbeddingDiffusion):
         return self.logits(raw, zt, t).softmax(-1)
 
     def estimate(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """The mean vector of the belief; with a score temperature below 1 the noise it leaves is taken for larger."""
+        """The mean embedding; with a score temperature below 1 the noise it leaves is taken for larger."""
         x = self.token_probs(raw, zt, t) @ self.vectors()
         signal = self.alpha_sigma(t)[0]
         return x if self.score_temperature == 1 else zt / signal - (zt / signal - x) / self.score_temperature
@@ -99,10 +99,10 @@ class Plaid(EmbeddingDiffusion):
     def even_loss(self, nats: Tensor, t: Tensor) -> Tensor:
         """A loss for `visits` alone, whose best value gives the estimates of the bound the least variance.
 
-        Fits the chances of the noise axis to where the squared loss of a row is: the best place to look is where the
-        root mean square is large. The bound itself depends on the two ends of the axis only.
+        Fits the visits of the noise axis to the squared loss of a row: the best piece to visit is where its root mean
+        square is large. The bound itself depends on the two ends of the axis only.
         Source: arXiv:2107.00630, appendix I.2, which descends the variance through a network; a histogram serves.
         """
         squares = nats.detach().sum(1).square()
-        log_chance = self.chances().log()[self.place(t)[2]]
-        return -(squares / squares.mean().clamp(min=1e-12) * log_chance).mean()
+        log_probs = self.visit_probs().log()[self.on_axis(t)[2]]
+        return -(squares / squares.mean().clamp(min=1e-12) * log_probs).mean()

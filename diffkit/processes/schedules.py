@@ -1,4 +1,4 @@
-"""How text is destroyed: schedules for the masking rate gamma(t), and the corruption they drive."""
+"""Noise schedules: the masking rate gamma(t), its slope and its inverse."""
 
 from __future__ import annotations
 
@@ -6,25 +6,35 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-Curve = Callable[[Tensor], Tensor]  # of tau = t / T in [0, 1], float64
+Function = Callable[[Tensor], Tensor]  # float64
+
+
+class Curve(NamedTuple):
+    """A masking rate over tau = t / T in [0, 1]."""
+
+    rate: Function
+    slope: Function  # per unit of tau
+    inverse: Function  # tau of a rate; what lies outside [0, 1] stands for the end next to it
 
 
 @dataclass(frozen=True)
 class Schedule:
-    """Masking rate over time: gamma(t) is the chance that a token is MASK at time t in [0, T].
+    """Masking rate over time: gamma(t) is the probability that a token is MASK at time t in [0, T].
 
-    gamma is 0 at t=0 and 1 at t=T, exactly, whatever the formula rounds to: the bound on the likelihood would otherwise
-    be infinite (a token that survives at t=T can never be made from a canvas of masks).
+    gamma is exactly 0 at t=0 and 1 at t=T, whatever the formula rounds to: otherwise the bound on the likelihood would
+    be infinite (a token still visible at t=T can never be generated from a canvas of masks).
+
+    `gamma`, `dgamma` and `time_of` check what they are given. `rate`, `slope` and `time`, the same numbers unchecked,
+    are for a training or sampling step: they read nothing back from a device.
     """
 
     name: str
-    rate: Curve
-    slope_of: Curve
+    curve: Curve
     T: int = 1000
     parameters: tuple[tuple[str, float], ...] = ()  # of the family: get_schedule(name, T, **dict(parameters)) is this
 
@@ -33,77 +43,102 @@ class Schedule:
 
         Raises: ValueError if t is NaN or outside [0, T]; TypeError if t is not a real number.
         """
-        tau = self._tau(t)
-        gamma = torch.where(tau == 1, 1.0, torch.where(tau == 0, 0.0, self.rate(tau)))
-        return gamma.clamp(0.0, 1.0)
+        return self.rate(_real(t, self.T, f"{self.name} schedule: t"))
 
     def dgamma(self, t: Tensor | float) -> Tensor:
         """Slope of gamma per unit of t, same shape as t, float64. Raises as gamma does."""
-        return self.slope_of(self._tau(t)) / self.T
+        return self.slope(_real(t, self.T, f"{self.name} schedule: t"))
 
     def time_of(self, gamma: Tensor | float) -> Tensor:
-        """The time at which the masking rate is gamma (inverse of `gamma`), by bisection to 1e-12 of T; float64."""
-        target = _real(gamma, "time_of", "gamma")
-        if not ((target >= 0) & (target <= 1)).all():
-            raise ValueError(f"time_of: a masking rate lies in [0, 1], got {_extremes(target)}.")
-        low, high = torch.zeros_like(target), torch.full_like(target, self.T)
-        for _ in range(60):
-            middle = (low + high) / 2
-            too_early = self.gamma(middle) < target
-            low, high = torch.where(too_early, middle, low), torch.where(too_early, high, middle)
-        return high
+        """The time at which the masking rate is gamma, the inverse of `gamma`, float64. Raises as gamma does."""
+        return self.time(_real(gamma, 1, "time_of: a masking rate"))
 
-    def _tau(self, t: Tensor | float) -> Tensor:
-        t = _real(t, f"{self.name} schedule", "t")
-        if not ((t >= 0) & (t <= self.T)).all():
-            raise ValueError(
-                f"{self.name} schedule: t must lie in [0, {self.T}], got {_extremes(t)}. "
-                f"Time counts steps; multiply a fraction of time by T={self.T}."
-            )
-        return t / self.T
+    def rate(self, t: Tensor | float) -> Tensor:
+        """gamma(t) for times known to lie in [0, T]."""
+        tau = torch.as_tensor(t, dtype=torch.float64) / self.T
+        return torch.where(tau == 1, 1.0, torch.where(tau == 0, 0.0, self.curve.rate(tau))).clamp(0.0, 1.0)
+
+    def slope(self, t: Tensor | float) -> Tensor:
+        """dgamma(t) for times known to lie in [0, T]."""
+        return self.curve.slope(torch.as_tensor(t, dtype=torch.float64) / self.T) / self.T
+
+    def time(self, gamma: Tensor | float) -> Tensor:
+        """time_of(gamma) for rates known to lie in [0, 1]."""
+        gamma = torch.as_tensor(gamma, dtype=torch.float64)
+        tau = torch.where(gamma == 1, 1.0, torch.where(gamma == 0, 0.0, self.curve.inverse(gamma)))
+        return tau.clamp(0.0, 1.0) * self.T
+
+    def settings(self) -> dict[str, Any]:
+        """Plain numbers and names, for JSON."""
+        own = dict(self.parameters)
+        return {"schedule": self.name, "T": self.T} | ({"schedule_parameters": own} if own else {})
 
 
-def _real(value: Tensor | float, where: str, name: str) -> Tensor:
+def _real(value: Tensor | float, most: float, what: str) -> Tensor:
     number = torch.as_tensor(value)
     if number.dtype == torch.bool or number.is_complex():
-        raise TypeError(f"{where}: {name} must be an integer or a real number, got {number.dtype}.")
+        raise TypeError(f"{what} must be an integer or a real number, got {number.dtype}.")
     number = torch.as_tensor(value, dtype=torch.float64)  # a Python float never passes through float32
-    if torch.isnan(number).any():
-        raise ValueError(f"{where}: {name} holds NaN.")
+    if not ((number >= 0) & (number <= most)).all():
+        raise ValueError(f"{what} must lie in [0, {most}], got {number.min():g}..{number.max():g}.")
     return number
-
-
-def _extremes(values: Tensor) -> str:
-    return f"{values.min():g}..{values.max():g}" if values.numel() else "nothing"
 
 
 HALF_PI = math.pi / 2
 
-# name -> (gamma of tau, its slope in tau). Other names for the same curves are in the notebook 02_noise_schedules.
-CURVES: dict[str, tuple[Curve, Curve]] = {
-    "linear": (lambda tau: tau, torch.ones_like),
-    # 1 - cos(x) as 2 sin(x / 2)^2, which does not round to 0 while its slope is still positive
-    "cosine": (lambda tau: 2 * (HALF_PI / 2 * tau).sin() ** 2, lambda tau: HALF_PI * (HALF_PI * tau).sin()),
-    "quadratic": (lambda tau: tau * (2 - tau), lambda tau: 2 * (1 - tau)),
-    "maskgit_cosine": (lambda tau: (HALF_PI * tau).sin(), lambda tau: HALF_PI * (HALF_PI * tau).cos()),
-    "cosine_sq": (lambda tau: (HALF_PI * tau).sin() ** 2, lambda tau: HALF_PI * (math.pi * tau).sin()),
-    "log": (lambda tau: tau.log1p() / math.log(2), lambda tau: 1 / ((1 + tau) * math.log(2))),
+# Other names for the same curves are in the notebook 02_noise_schedules.
+CURVES: dict[str, Curve] = {
+    "linear": Curve(lambda tau: tau, torch.ones_like, lambda gamma: gamma),
+    "cosine": Curve(  # 1 - cos(x) as 2 sin(x / 2)^2, which does not round to 0 while its slope is still positive
+        lambda tau: 2 * (HALF_PI / 2 * tau).sin() ** 2,
+        lambda tau: HALF_PI * (HALF_PI * tau).sin(),
+        lambda gamma: (gamma / 2).sqrt().asin() / (HALF_PI / 2),
+    ),
+    "quadratic": Curve(
+        lambda tau: tau * (2 - tau), lambda tau: 2 * (1 - tau), lambda gamma: gamma / (1 + (1 - gamma).sqrt())
+    ),
+    "maskgit_cosine": Curve(
+        lambda tau: (HALF_PI * tau).sin(),
+        lambda tau: HALF_PI * (HALF_PI * tau).cos(),
+        lambda gamma: gamma.asin() / HALF_PI,
+    ),
+    "cosine_sq": Curve(
+        lambda tau: (HALF_PI * tau).sin() ** 2,
+        lambda tau: HALF_PI * (math.pi * tau).sin(),
+        lambda gamma: gamma.sqrt().asin() / HALF_PI,
+    ),
+    "log": Curve(
+        lambda tau: tau.log1p() / math.log(2),
+        lambda tau: 1 / ((1 + tau) * math.log(2)),
+        lambda gamma: (gamma * math.log(2)).expm1(),
+    ),
 }
 
 
-def polynomial(power: float) -> tuple[Curve, Curve]:
+def polynomial(power: float) -> Curve:
     """gamma = tau ** power (BD3-LM calls power 2 "square", 1/2 "square_root")."""
-    return lambda tau: tau**power, lambda tau: power * tau ** (power - 1)
+    return Curve(lambda tau: tau**power, lambda tau: power * tau ** (power - 1), lambda gamma: gamma ** (1 / power))
 
 
-def loglinear(eps: float) -> tuple[Curve, Curve]:
+def loglinear(eps: float) -> Curve:
     """gamma = (1 - eps) tau, what MDLM, SEDD and RADD call log-linear: its total noise is -log(1 - (1 - eps) tau)."""
     if eps >= 1:
         raise ValueError(f"get_schedule: loglinear needs eps below 1, got eps={eps}.")
-    return lambda tau: (1 - eps) * tau, lambda tau: torch.full_like(tau, 1 - eps)
+    return Curve(
+        lambda tau: (1 - eps) * tau, lambda tau: torch.full_like(tau, 1 - eps), lambda gamma: gamma / (1 - eps)
+    )
 
 
-def geometric(sigma_min: float, sigma_max: float) -> tuple[Curve, Curve]:
+def _from_noise(total: Function, slope: Function, inverse: Function) -> Curve:
+    """gamma = 1 - exp(-sigma) for a total noise sigma over tau."""
+    return Curve(
+        lambda tau: -torch.expm1(-total(tau)),
+        lambda tau: slope(tau) * (-total(tau)).exp(),
+        lambda gamma: inverse(-torch.log1p(-gamma)),
+    )
+
+
+def geometric(sigma_min: float, sigma_max: float) -> Curve:
     """gamma = 1 - exp(-sigma) with total noise sigma growing geometrically from sigma_min to sigma_max (SEDD)."""
     _check_growth("geometric", sigma_min, sigma_max)
     ratio = math.log(sigma_max / sigma_min)
@@ -111,29 +146,26 @@ def geometric(sigma_min: float, sigma_max: float) -> tuple[Curve, Curve]:
     def sigma(tau: Tensor) -> Tensor:
         return sigma_min * (ratio * tau).exp()
 
-    return lambda tau: -torch.expm1(-sigma(tau)), lambda tau: ratio * sigma(tau) * (-sigma(tau)).exp()
+    return _from_noise(sigma, lambda tau: ratio * sigma(tau), lambda noise: (noise / sigma_min).log() / ratio)
 
 
-def vp_linear(sigma_min: float, sigma_max: float) -> tuple[Curve, Curve]:
+def vp_linear(sigma_min: float, sigma_max: float) -> Curve:
     """gamma = 1 - exp(-sigma) with total noise sigma growing linearly (the MDLM code calls it linear)."""
     _check_growth("vp_linear", sigma_min, sigma_max)
     growth = sigma_max - sigma_min
-
-    def sigma(tau: Tensor) -> Tensor:
-        return sigma_min + growth * tau
-
-    return lambda tau: -torch.expm1(-sigma(tau)), lambda tau: growth * (-sigma(tau)).exp()
+    return _from_noise(
+        lambda tau: sigma_min + growth * tau, lambda tau: growth * torch.ones_like(tau),
+        lambda noise: (noise - sigma_min) / growth,
+    )  # fmt: skip
 
 
 def _check_growth(name: str, sigma_min: float, sigma_max: float) -> None:
     if sigma_min >= sigma_max:
-        raise ValueError(
-            f"get_schedule: {name} needs sigma_min < sigma_max, got {sigma_min} and {sigma_max}. Swap them?"
-        )
+        raise ValueError(f"get_schedule: {name} needs sigma_min < sigma_max, got {sigma_min} and {sigma_max}.")
 
 
 MOST_STEPS = 10**6  # of the time axis: with more, float32 no longer tells them apart
-FAMILIES: dict[str, tuple[Callable[..., tuple[Curve, Curve]], dict[str, float]]] = {
+FAMILIES: dict[str, tuple[Callable[..., Curve], dict[str, float]]] = {
     "poly": (polynomial, {"power": 2.0}),
     "loglinear": (loglinear, {"eps": 1e-3}),
     "geometric": (geometric, {"sigma_min": 1e-4, "sigma_max": 20.0}),
@@ -175,16 +207,5 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
     settings = defaults | parameters
     if any(not 0 < value < math.inf for value in settings.values()):
         raise ValueError(f"get_schedule: the parameters of {name} must be positive and finite, got {settings}.")
-    rate, slope = CURVES[name] if family is None else family(**settings)
-    return Schedule(name, rate, slope, int(T), tuple(settings.items()))
-
-
-def schedule_settings(schedule: Schedule) -> dict[str, Any]:
-    """Plain numbers and names that `schedule_from` makes this schedule of again; JSON can hold them."""
-    own = dict(schedule.parameters)
-    return {"schedule": schedule.name, "T": schedule.T} | ({"schedule_parameters": own} if own else {})
-
-
-def schedule_from(settings: dict[str, Any]) -> Schedule:
-    """Build from what `schedule_settings` returns."""
-    return get_schedule(settings["schedule"], settings["T"], **settings.get("schedule_parameters", {}))
+    curve = CURVES[name] if family is None else family(**settings)
+    return Schedule(name, curve, int(T), tuple(settings.items()))

@@ -1,45 +1,47 @@
-"""SEDD: learn how much more likely each other word would be (the concrete score), and run noise backwards with it."""
+"""SEDD: learn ratios of probabilities (the concrete score), and run noise backwards with them."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import cached_property
 
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.base import Denoise, LossTerms, Step, check_clean, without_mask
+from diffkit.processes.base import Denoise, LossTerms, without_mask
 from diffkit.processes.schedules import Schedule
 from diffkit.processes.transitions import (
     LIMITS,
     Mixing,
     TransitionProcess,
     before_end,
-    check_reached,
     divergence,
     get_transitions,
     leave_one_out,
 )
 from diffkit.random import categorical
 
-LEAST = 1e-3  # share of its score that a word keeps in the reconstruction
+LEAST = 1e-3  # share of its score that a token keeps in the reconstruction
 NO_NOISE = 1e-8  # a masking rate at t = 0 below this costs less than a millionth of a nat for each token
 
-Sampler = Callable[["SEDD", Tensor, Tensor, Tensor, Tensor], Tensor]  # (process, score, z_t, t, s) -> (B, L, V) chances
+Sampler = Callable[
+    ["SEDD", Tensor, Tensor, Tensor, Tensor], Tensor
+]  # (process, score, z_t, t, s) -> (B, L, V) weights of z_s
 
 
 def staggered_score(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor, least: float = 0.0) -> Tensor:
-    """exp(-d R) score, the scores at s if other places stood still, times Q(s, t) to z_t; d is the noise from s to t.
+    """exp(-d R) score, the scores at s if other positions stood still, times Q(s, t) to z_t; d: noise from s to t.
 
-    Exact for one place and an exact score. With a learned one an entry may fall below zero: it is set to the share
+    Exact for one position and an exact score. With a learned one an entry may fall below zero: it is set to the share
     `least` of what the score was.
     """
     earlier = process.transitions.unmix(score, s, t)
-    is_possible = process.possible(s, zt.device) > 0  # no MASK at s = 0
+    is_possible = process.possible(s, score) > 0  # no MASK at s = 0
     return earlier.maximum(least * score) * process.transitions.likelihood(process.one_hot(zt), s, t) * is_possible
 
 
 def tweedie(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Tweedie tau-leaping: all places leap at once.
+    """Tweedie tau-leaping: all positions jump at once.
 
     Source: arXiv:2310.16834, section 4 (called analytic in its code).
     """
@@ -49,14 +51,14 @@ def tweedie(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> T
 def euler(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """One step of (t - s) along the reverse rates: first order in t - s; the last step, to s = 0, is `tweedie`.
 
-    The chance to stay is 1 minus the chance to leave, and set to zero where a step is so long that it would be less.
+    The probability to stay is 1 minus that to leave, and set to zero where a step is so long that it would be less.
     Source: arXiv:2310.16834, section 4 and its appendix.
     """
-    leave = process.rate_into(zt, t)[..., None] * (t - s).reshape(-1, 1, 1).to(zt.device) * score
+    leave = process.rate_into(zt, t)[..., None] * (t - s).reshape(-1, 1, 1).to(score) * score
     leave = leave * (1 - process.one_hot(zt))
-    chances = leave + process.one_hot(zt) * (1 - leave.sum(-1, keepdim=True)).clamp(min=0)
+    weights = leave + process.one_hot(zt) * (1 - leave.sum(-1, keepdim=True)).clamp(min=0)
     is_last = (s == 0).reshape(-1, 1, 1).to(zt.device)
-    return torch.where(is_last, tweedie(process, score, zt, t, s), chances)
+    return torch.where(is_last, tweedie(process, score, zt, t, s), weights)
 
 
 SAMPLERS: dict[str, Sampler] = {"tweedie": tweedie, "euler": euler}
@@ -65,72 +67,75 @@ SAMPLERS: dict[str, Sampler] = {"tweedie": tweedie, "euler": euler}
 class SEDD(TransitionProcess):
     """Score-entropy discrete diffusion: tokens change in continuous time; the network gives ratios of probabilities.
 
-    The rate of change from word a to word b at time t is sigma'(t) R[a, b] with R = 1 limit^T - I, so that alpha =
-    exp(-sigma) = 1 - gamma. The score s[i, y] stands for p_t(z_t with y at place i) / p_t(z_t).
+    The rate of change from token a to token b at time t is sigma'(t) R[a, b] with R = 1 limit^T - I, so that alpha =
+    exp(-sigma) = 1 - gamma. The score s[i, y] stands for p_t(z_t with y at position i) / p_t(z_t).
 
     Args:    vocab_size: V, special tokens included; mask_id: id of MASK, which clean text never holds;
              noise: "uniform" or "absorbing"; schedule: a Schedule or its name; the paper pairs absorbing with
-             "loglinear" and uniform with "geometric"; sampler: "tweedie" or "euler".
+             "loglinear" and uniform with "geometric"; sampler: "tweedie" or "euler"; dtype: of tables, see
+             TransitionProcess.
     Source:  arXiv:2310.16834, sections 3 and 4.
     """
 
     name = "sedd"
-    options = ("sampler",)
+    objectives: tuple[str, ...] = ("bound", "score_entropy")
     transitions: Mixing
 
     def __init__(
-        self,
-        vocab_size: int,
-        mask_id: int,
-        noise: str = "absorbing",
-        schedule: Schedule | str = "loglinear",
-        *,
-        sampler: str = "tweedie",
-    ):
+        self, vocab_size: int, mask_id: int, noise: str = "absorbing", schedule: Schedule | str = "loglinear", *,
+        sampler: str = "tweedie", dtype: torch.dtype = torch.float64,
+    ):  # fmt: skip
         for name, value, known in (("noise", noise, LIMITS), ("sampler", sampler, SAMPLERS)):
             if value not in known:
                 raise ValueError(f"{type(self).__name__}: {name} must be one of {sorted(known)}, got {value!r}.")
-        super().__init__(get_transitions(noise, vocab_size, mask_id, schedule))
+        super().__init__(get_transitions(noise, vocab_size, mask_id, schedule), dtype)
         self.sampler = sampler
         self.start = self.T * 1e-9  # just after t = 0, where a schedule such as geometric has jumped off zero
 
+    @cached_property
+    def starts_noisy(self) -> bool:
+        """Has the schedule jumped off zero, so that z at t = 0 must be read?"""
+        return bool(self.schedule.rate(self.start) >= NO_NOISE)
+
     def inside(self, t: Tensor | float) -> Tensor:
         """Times a billionth of T away from both ends, float64: there every rate and ratio is finite."""
-        return before_end(torch.as_tensor(t), self.T).clamp(min=self.start)
+        return before_end(t, self.T).clamp(min=self.start)
 
-    # ---------------------------------------------------------------------------------------------------- the way there
+    # -------------------------------------------------------------------------------------------------- forward process
 
-    def possible(self, t: Tensor | float, device: torch.device | str = "cpu") -> Tensor:
-        """(1 or B, 1, V) float64, what noise makes by t of a word of which nothing is known."""
-        words = LIMITS["uniform"](self.vocab_size, self.mask_id).to(device)
-        return self.transitions.marginal(words.expand(1, 1, -1), 0, t)
+    def possible(self, t: Tensor | float, like: Tensor | None = None) -> Tensor:
+        """(1 or B, 1, V), the distribution at t of a token that was uniform at 0; device and dtype of `like`."""
+        tokens = LIMITS["uniform"](self.vocab_size, self.mask_id)
+        tokens = tokens if like is None else tokens.to(like)
+        return self.transitions.marginal(tokens.expand(1, 1, -1), 0, t)
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
-        """What is left of words drawn at random: MASK, or noise; the exact end of a schedule that stops short of 1."""
+        """Uniform tokens with all of the noise: MASK, or uniform; exact for a schedule that stops short of 1 too."""
         return categorical(self.possible(self.inside(self.T)).expand(B, L, -1), rng)
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        check_clean(x0, self.mask_id)
         zt = self.add_noise(x0, 0, self.inside(t), rng)
         return zt, zt != x0
 
     def rate_into(self, zt: Tensor, t: Tensor) -> Tensor:
-        """sigma'(t) R[y, z_t] for any y other than z_t, (B, L) float64 per unit of t: how fast noise arrives here."""
+        """sigma'(t) R[y, z_t] for any y other than z_t, (B, L) per unit of t: how fast noise arrives here."""
         t = self.inside(t)
-        slope = self.schedule.dgamma(t) / (1 - self.schedule.gamma(t))
-        return slope.reshape(-1, 1).to(zt.device) * self.transitions.limit(zt.device)[zt]
+        slope = self.schedule.slope(t) / (1 - self.schedule.rate(t))
+        limit = self.transitions.limit(zt.device).to(self.table_dtype)
+        return slope.reshape(-1, 1).to(limit) * limit[zt]
 
     # -------------------------------------------------------------------------------------------------------- the score
 
     def log_score(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """The network's output as log s, (B, L, V) float64: 0 at z_t itself, -inf at what cannot be.
+        """The denoiser's output as log s, (B, L, V): 0 at z_t itself, -inf at what cannot be.
 
-        Raw zeros mean the score of a text of which nothing is known. For absorbing noise that takes log(e^sigma - 1)
-        and log(V - 1) off the output, as the paper's code does; for uniform noise it is a score of 1.
+        Raw zeros mean the score of uniform text. For absorbing noise that takes log(e^sigma - 1) and log(V - 1) off the
+        output, as the paper's code does; for uniform noise it is a score of 1.
         """
-        known = self.possible(self.inside(t), zt.device).log().expand(*zt.shape, -1)  # (B, L, V)
         never = torch.arange(self.vocab_size, device=raw.device) == self.mask_id
-        log_s = raw.double().masked_fill(never, 0.0) + known - known.gather(-1, zt[..., None])
+        raw = raw.to(self.table_dtype).masked_fill(never, 0.0)
+        known = self.possible(self.inside(t), raw).log().expand(*zt.shape, -1)  # (B, L, V)
+        log_s = raw + known - known.gather(-1, zt[..., None])
         return torch.where(self.one_hot(zt) > 0, 0.0, log_s)
 
     def score_entropy(self, raw: Tensor, x0: Tensor, zt: Tensor, t: Tensor) -> Tensor:
@@ -140,8 +145,8 @@ class SEDD(TransitionProcess):
         part without s teaches nothing, but with it the integral over t is a bound.
         Source: arXiv:2310.16834, theorems 3.4 and 3.6.
         """
-        chance = self.transitions.marginal(self.one_hot(x0), 0, self.inside(t))
-        r = chance / chance.gather(-1, zt[..., None])
+        marginal = self.transitions.marginal(self.one_hot(x0), 0, self.inside(t))
+        r = marginal / marginal.gather(-1, zt[..., None])
         log_s = self.log_score(raw, zt, t)
         entropy = log_s.exp() - torch.where(r > 0, r * log_s, 0.0) + torch.special.xlogy(r, r) - r  # (B, L, V)
         is_other = torch.arange(self.vocab_size, device=zt.device) != zt[..., None]
@@ -151,7 +156,7 @@ class SEDD(TransitionProcess):
     # -------------------------------------------------------------------------------------------------------- the bound
 
     def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
-        """T times the score entropy at t, what the start of the noise costs, and what its end does.
+        """T times the score entropy at t, what the start of the noise costs, and its end.
 
         Source: arXiv:2310.16834, theorem 3.6; its code leaves out the start and the end.
         """
@@ -162,10 +167,11 @@ class SEDD(TransitionProcess):
     def reconstruction_loss(self, denoise: Denoise, x0: Tensor, rng: Generator) -> Tensor:
         """-log p(x_0 | z) for z just after t = 0, (B, L) nats; none where the schedule starts at no noise.
 
-        No word loses all of its chance to a score that is a little off: one such word would make the bound infinite.
+        No token loses all of its probability to a score that is a little off: one such token would make the bound
+        infinite.
         """
-        if self.schedule.gamma(self.start) < NO_NOISE:
-            return torch.zeros(x0.shape, dtype=torch.float64, device=x0.device)
+        if not self.starts_noisy:
+            return torch.zeros(x0.shape, dtype=self.table_dtype, device=x0.device)
         t = torch.full((len(x0),), self.start, dtype=torch.float64, device=x0.device)
         z, _ = self.corrupt(x0, t, rng)
         return divergence(self.one_hot(x0), self.token_probs(denoise(z, t), z, t, LEAST))
@@ -173,55 +179,54 @@ class SEDD(TransitionProcess):
     def prior_loss(self, x0: Tensor) -> Tensor:
         """KL(q(z_T | x_0) || prior), (B, L) nats."""
         end = self.inside(self.T)
-        return divergence(self.transitions.marginal(self.one_hot(x0), 0, end), self.possible(end, x0.device))
+        marginal = self.transitions.marginal(self.one_hot(x0), 0, end)
+        return divergence(marginal, self.possible(end, marginal))
 
     def even_noise(self, u: Tensor) -> tuple[Tensor, Tensor]:
-        """The times (B,) when the share u of all noise is there, and dt / du in units of T.
+        """The times (B,) at which the share u of all noise is reached, and dt / du in units of T.
 
         Spread over masking rates rather than times, an average is the same for every schedule and varies less: a
         geometric one spends half of its time where nothing happens yet.
         """
-        first, last = self.schedule.gamma(self.inside(torch.tensor([0, self.T])))
-        t = self.inside(self.schedule.time_of(first.to(u.device) + u * (last - first).to(u.device)))
-        return t, (last - first).to(u.device) / (self.T * self.schedule.dgamma(t))
+        first, last = self.schedule.rate(self.inside(torch.tensor([0, self.T], device=u.device)))
+        t = self.inside(self.schedule.time(first + u * (last - first)))
+        return t, (last - first) / (self.T * self.schedule.slope(t))
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
-        """The bound, with the score entropy taken where the share u of all noise is there."""
+        """The bound, with the score entropy taken where the share u of all noise is reached."""
         t, speed = self.even_noise(u.to(x0.device))
         terms = self.loss(denoise, x0, t, rng)
         return speed[:, None] * terms.diffusion + terms.reconstruction + terms.prior
 
-    # ----------------------------------------------------------------------------------------------------- the way back
+    # -------------------------------------------------------------------------------------------------- reverse process
 
     def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor, least: float = 0.0) -> Tensor:
-        """What the score says of the clean tokens, (B, L, V): the leap to s = 0."""
+        """Prediction of the clean tokens by the score, (B, L, V): one step to s = 0."""
         t = self.inside(t)
-        chances = staggered_score(self, self.log_score(raw, zt, t).exp(), zt, t, torch.zeros_like(t), least)
-        return chances / chances.sum(-1, keepdim=True)
+        weights = staggered_score(self, self.log_score(raw, zt, t).exp(), zt, t, torch.zeros_like(t), least)
+        return weights / weights.sum(-1, keepdim=True)
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
-        check_reached(self.transitions, zt)
-        raw, t, s = denoise(zt, t), self.inside(t), s.double()
-        chances = SAMPLERS[self.sampler](self, self.log_score(raw, zt, t).exp(), zt, t, s)
-        return Step(categorical(chances, rng), self.token_probs(raw, zt, t))
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+        t = self.inside(t)
+        return categorical(SAMPLERS[self.sampler](self, self.log_score(raw, zt, t).exp(), zt, t, s.double()), rng)
 
     def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
         return self.transitions.likelihood(self.one_hot(zt), 0, self.inside(t)).log()
 
     def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """Noise of what the other places say, as a ratio: p_t(y | others) / p_t(z_t | others)."""
+        """The prediction from the other positions with noise, as a ratio: p_t(y | others) / p_t(z_t | others)."""
         others = leave_one_out(log_posterior, self.log_likelihood(zt, t)).softmax(-1)
         log_p = self.transitions.marginal(others, 0, self.inside(t)).log()
-        known = self.possible(self.inside(t), zt.device).log().expand(*zt.shape, -1)
+        known = self.possible(self.inside(t), others).log().expand(*zt.shape, -1)
         return ((log_p - known) - (log_p - known).gather(-1, zt[..., None])).nan_to_num(nan=-torch.inf)
 
 
 class UDLM(SEDD):
-    """Uniform diffusion in continuous time whose network says which word: SEDD's bound with scores made from beliefs.
+    """Uniform diffusion in continuous time that predicts tokens: SEDD's bound with scores made from the prediction.
 
-    The network's answer f is a belief from the other places, as in D3PM. Noise of it at time t gives a distribution
-    of z_t[i], and the score is a ratio of two of its chances, so scores always fit together. In this form the bound
-    is the simplified one of the paper, the limit of D3PM's for many steps, and with absorbing noise that of MDLM.
+    The denoiser's output f predicts from the other positions, as in D3PM. With the noise of time t it gives a
+    distribution of z_t[i], and the score is a ratio of two of its entries, so scores always fit together. Then
+    the bound is the simplified one of the paper, the limit of D3PM's for many steps; with absorbing noise, MDLM's.
 
     Args:   as SEDD.
     Source: arXiv:2412.10193, section 4.
@@ -230,23 +235,19 @@ class UDLM(SEDD):
     name = "udlm"
 
     def __init__(
-        self,
-        vocab_size: int,
-        mask_id: int,
-        noise: str = "uniform",
-        schedule: Schedule | str = "linear",
-        *,
-        sampler: str = "tweedie",
-    ):
-        super().__init__(vocab_size, mask_id, noise, schedule, sampler=sampler)
+        self, vocab_size: int, mask_id: int, noise: str = "uniform", schedule: Schedule | str = "linear", *,
+        sampler: str = "tweedie", dtype: torch.dtype = torch.float64,
+    ):  # fmt: skip
+        super().__init__(vocab_size, mask_id, noise, schedule, sampler=sampler, dtype=dtype)
 
     def log_score(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """Log ratios of the chances that noise of the belief f gives to each word and to z_t, (B, L, V) float64."""
-        chance = self.transitions.marginal(without_mask(raw.double(), self.mask_id).softmax(-1), 0, self.inside(t))
-        is_possible = chance > 0
-        log_p = torch.where(is_possible, chance, 1.0).log().masked_fill(~is_possible, -torch.inf)  # log 0 has no slope
+        """Log of the ratio of the probabilities that f with noise gives to each token and to z_t, (B, L, V)."""
+        f = without_mask(raw.to(self.table_dtype), self.mask_id).softmax(-1)
+        p = self.transitions.marginal(f, 0, self.inside(t))
+        is_possible = p > 0
+        log_p = torch.where(is_possible, p, 1.0).log().masked_fill(~is_possible, -torch.inf)  # log 0 has no slope
         return log_p - log_p.gather(-1, zt[..., None])
 
     def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """The belief from the other places itself."""
+        """The prediction from the other positions itself."""
         return leave_one_out(log_posterior, self.log_likelihood(zt, t))

@@ -1,17 +1,16 @@
-"""How single tokens wander: transition matrices between vocabularies, told by what they do to a row of numbers."""
+"""Noise on single tokens: transition matrices, applied without being made."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from functools import cached_property
-from typing import Any, Protocol, Self
+from functools import cached_property, partial
+from typing import Any, Protocol
 
 import torch
 from torch import Generator, Tensor
-from torch.nn import functional as F
 
 from diffkit.processes.base import Process, check_mask_id
-from diffkit.processes.schedules import Schedule, get_schedule, schedule_from, schedule_settings
+from diffkit.processes.schedules import Schedule, get_schedule
 from diffkit.random import categorical
 
 LARGEST_TABLE = 50_000_000  # numbers, 400 MB
@@ -20,7 +19,10 @@ LARGEST_TABLE = 50_000_000  # numbers, 400 MB
 class Transitions(Protocol):
     """Q(s, t), a (V, V) matrix with rows that sum to one: [a, b] is the chance that token a at time s is b at t > s.
 
-    `push` and `pull` are all that a diffusion process needs of it, and seldom is the matrix itself made.
+    limit: (V,) float64, the distribution of every token in the end, the prior.
+    marginal: distributions of tokens at s to distributions at t, p Q(s, t): (B, L, V) -> (B, L, V), dtype of p.
+    likelihood: likelihoods given the token at t to likelihoods given the token at s, Q(s, t) f: same shapes.
+    parameters: settings besides vocabulary and schedule.
     """
 
     name: str
@@ -28,21 +30,10 @@ class Transitions(Protocol):
     mask_id: int
     schedule: Schedule
 
-    def limit(self, device: torch.device | str = "cpu") -> Tensor:
-        """(V,) float64, where every token ends: what the process starts from on its way back."""
-        ...
-
-    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """Distributions of tokens at s to distributions at t, p Q(s, t): (B, L, V) -> (B, L, V) float64."""
-        ...
-
-    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """Likelihoods given the token at t to likelihoods given the token at s, Q(s, t) f: (B, L, V) -> (B, L, V)."""
-        ...
-
-    def parameters(self) -> dict[str, Any]:
-        """Numbers that made it, beside vocabulary and schedule."""
-        ...
+    def limit(self, device: torch.device | str = "cpu") -> Tensor: ...
+    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor: ...
+    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor: ...
+    def parameters(self) -> dict[str, Any]: ...
 
 
 def _column(t: Tensor | float, device: torch.device) -> Tensor:
@@ -52,30 +43,30 @@ def _column(t: Tensor | float, device: torch.device) -> Tensor:
 
 def uniform_over_tokens(vocab_size: int, mask_id: int) -> Tensor:
     """(V,) float64, every id but MASK equally likely."""
-    chance = torch.full((vocab_size,), 1 / (vocab_size - 1), dtype=torch.float64)
-    chance[mask_id] = 0
-    return chance
+    probs = torch.full((vocab_size,), 1 / (vocab_size - 1), dtype=torch.float64)
+    probs[mask_id] = 0
+    return probs
 
 
 def point_mass_at_mask(vocab_size: int, mask_id: int) -> Tensor:
-    """(V,) float64, MASK for certain."""
-    chance = torch.zeros(vocab_size, dtype=torch.float64)
-    chance[mask_id] = 1
-    return chance
+    """(V,) float64, all on MASK."""
+    probs = torch.zeros(vocab_size, dtype=torch.float64)
+    probs[mask_id] = 1
+    return probs
 
 
 LIMITS: dict[str, Callable[[int, int], Tensor]] = {"uniform": uniform_over_tokens, "absorbing": point_mass_at_mask}
 
 
 class Mixing:
-    """Keep a token with chance alpha, else draw it anew from `limit`: Q = alpha I + (1 - alpha) 1 limit^T.
+    """Keep a token with probability alpha, else draw it from `limit`: Q = alpha I + (1 - alpha) 1 limit^T.
 
     The product of two such matrices is a third, its alpha the product of theirs. So alpha(s, t) = (1 - gamma(t)) /
-    (1 - gamma(s)) is known for any real times, and no matrix is ever made.
+    (1 - gamma(s)) is known for any real times s <= t, and no matrix is ever made.
     Source: arXiv:2107.03006, appendix A.2; arXiv:2310.16834, where alpha = exp(-sigma) and Q = exp(sigma R).
     """
 
-    def __init__(self, vocab_size: int, mask_id: int, schedule: Schedule, noise: str):
+    def __init__(self, noise: str, vocab_size: int, mask_id: int, schedule: Schedule):
         self.vocab_size, self.mask_id, self.schedule, self.name = vocab_size, mask_id, schedule, noise
 
     def parameters(self) -> dict[str, Any]:
@@ -84,37 +75,35 @@ class Mixing:
     def limit(self, device: torch.device | str = "cpu") -> Tensor:
         return LIMITS[self.name](self.vocab_size, self.mask_id).to(device)
 
-    def keep(self, s: Tensor | float, t: Tensor | float, device: torch.device) -> Tensor:
-        """alpha(s, t), the chance that a token was not drawn anew between s and t: (1 or B, 1, 1) float64."""
-        s, t = _column(s, device), _column(t, device)
-        if (s > t).any():
-            raise ValueError(f"Mixing: time runs from s to a later t, got s={s.max():g} and t={t.min():g}. Swap them?")
-        return (1 - self.schedule.gamma(t)) / (1 - self.schedule.gamma(s))
+    def keep(self, s: Tensor | float, t: Tensor | float, like: Tensor) -> Tensor:
+        """alpha(s, t), the probability that a token was not drawn again between s and t: (1 or B, 1, 1)."""
+        s, t = _column(s, like.device), _column(t, like.device)
+        return ((1 - self.schedule.rate(t)) / (1 - self.schedule.rate(s))).to(like.dtype)
 
     def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        alpha = self.keep(s, t, p.device)
-        return alpha * p + (1 - alpha) * p.sum(-1, keepdim=True) * self.limit(p.device)
+        alpha = self.keep(s, t, p)
+        return alpha * p + (1 - alpha) * p.sum(-1, keepdim=True) * self.limit().to(p)
 
     def unmix(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """The inverse of `push`: weights at t to weights at s, negative where no weights at s could have led there."""
-        alpha = self.keep(s, t, p.device)
-        return (p - (1 - alpha) * p.sum(-1, keepdim=True) * self.limit(p.device)) / alpha
+        """The inverse of `marginal`: weights at t to weights at s, negative where none at s could have led there."""
+        alpha = self.keep(s, t, p)
+        return (p - (1 - alpha) * p.sum(-1, keepdim=True) * self.limit().to(p)) / alpha
 
     def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        alpha = self.keep(s, t, f.device)
-        return alpha * f + (1 - alpha) * (f * self.limit(f.device)).sum(-1, keepdim=True)
+        alpha = self.keep(s, t, f)
+        return alpha * f + (1 - alpha) * (f * self.limit().to(f)).sum(-1, keepdim=True)
 
 
 class Gaussian:
-    """Steps to neighbouring ids, as if tokens were grey values: far ids are less likely than near ones.
+    """Steps to neighbouring ids, as if tokens were grey values: near ids are likelier than far ones.
 
     Off the diagonal Q_t is exp(-4 d^2 / ((K - 1)^2 beta_t)), d the distance of two of the K = V - 1 ids that are not
     MASK, over its sum for all d in -(K - 1)..K - 1; what is missing stays. No closed form for products is known, so
-    they are kept in a table of (T + 1) V^2 numbers. Times are whole; others go to the nearest.
+    they are kept in a table of (T + 1) V^2 numbers, read on the CPU. Times are whole; others go to the nearest.
 
     Args:   schedule: beta_t rises from beta_first to beta_last as gamma does; by default 0.1 / T and 20 / T.
     Raises: ValueError for betas that are not positive, or a table that memory cannot hold.
-    Source: arXiv:2107.03006, appendix A.2.3; made for images. Ids of words have no such order.
+    Source: arXiv:2107.03006, appendix A.2.3; made for images. Token ids have no such order.
     """
 
     name = "gaussian"
@@ -140,14 +129,14 @@ class Gaussian:
 
     def one_step(self, t: int) -> Tensor:
         """Q_t, (V, V) float64; MASK goes nowhere and is never reached."""
-        beta = self.beta_first + (self.beta_last - self.beta_first) * self.schedule.gamma(t)
+        beta = self.beta_first + (self.beta_last - self.beta_first) * self.schedule.rate(t)
         K = self.vocab_size - 1
         weight = torch.exp(-4 * torch.arange(K, dtype=torch.float64) ** 2 / (max(1, K - 1) ** 2 * beta))  # by distance
-        place = torch.arange(K)
-        among_words = (weight / (2 * weight.sum() - weight[0]))[(place[:, None] - place).abs()].fill_diagonal_(0)
+        rank = torch.arange(K)
+        moves = (weight / (2 * weight.sum() - weight[0]))[(rank[:, None] - rank).abs()].fill_diagonal_(0)
         matrix = torch.eye(self.vocab_size, dtype=torch.float64)
-        word = torch.tensor([v for v in range(self.vocab_size) if v != self.mask_id])
-        matrix[word[:, None], word] = among_words + torch.diag(1 - among_words.sum(1))
+        ids = torch.tensor([v for v in range(self.vocab_size) if v != self.mask_id])
+        matrix[ids[:, None], ids] = moves + torch.diag(1 - moves.sum(1))
         return matrix
 
     @cached_property
@@ -161,11 +150,6 @@ class Gaussian:
     def matrix(self, s: Tensor | float, t: Tensor | float, device: torch.device) -> Tensor:
         """Q(s, t) for one pair of times or for one of each row: (1 or B, V, V) float64."""
         s, t = _column(s, device), _column(t, device)
-        if not ((s >= 0) & (s <= t) & (t <= self.schedule.T)).all():
-            raise ValueError(
-                f"Gaussian: time runs from s to a later t in [0, {self.schedule.T}], got s={s.min():g}..{s.max():g} "
-                f"and t={t.min():g}..{t.max():g}."
-            )
         times = torch.broadcast_tensors(*((time + 0.5).floor().long().flatten() for time in (s, t)))
         pairs, which = torch.stack(times, 1).unique(dim=0, return_inverse=True)
         made = torch.stack([self._between(int(a), int(b)) for a, b in pairs]).to(device)
@@ -178,17 +162,14 @@ class Gaussian:
         return product
 
     def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        return p.double() @ self.matrix(s, t, p.device)
+        return p @ self.matrix(s, t, p.device).to(p.dtype)
 
     def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        return f.double() @ self.matrix(s, t, f.device).mT
+        return f @ self.matrix(s, t, f.device).mT.to(f.dtype)
 
 
-def _mixing(noise: str) -> Callable[..., Mixing]:
-    return lambda vocab_size, mask_id, schedule: Mixing(vocab_size, mask_id, schedule, noise)
-
-
-TRANSITIONS: dict[str, Callable[..., Transitions]] = {name: _mixing(name) for name in LIMITS} | {"gaussian": Gaussian}
+TRANSITIONS: dict[str, Callable[..., Transitions]] = {name: partial(Mixing, name) for name in LIMITS}
+TRANSITIONS["gaussian"] = Gaussian
 
 
 def get_transitions(
@@ -208,81 +189,53 @@ def get_transitions(
     return TRANSITIONS[noise](vocab_size, mask_id, curve, **parameters)
 
 
-def transition_settings(transitions: Transitions) -> dict[str, Any]:
-    """Plain numbers and names that `transitions_from` makes these transitions of again; JSON can hold them."""
-    parameters = transitions.parameters()
-    return (
-        {"vocab_size": transitions.vocab_size, "mask_id": transitions.mask_id, "noise": transitions.name}
-        | schedule_settings(transitions.schedule)
-        | ({"noise_parameters": parameters} if parameters else {})
-    )
+def before_end(t: Tensor | float, T: int) -> Tensor:
+    """Times, none later than a billionth of T before the end, float64.
 
-
-def transitions_from(settings: dict[str, Any]) -> Transitions:
-    """Build from what `transition_settings` returns."""
-    curve, parameters = schedule_from(settings), settings.get("noise_parameters", {})
-    return get_transitions(settings["noise"], settings["vocab_size"], settings["mask_id"], curve, **parameters)
-
-
-def before_end(t: Tensor, T: int) -> Tensor:
-    """Times, none later than a billionth of T before the end.
-
-    At T itself nothing is left of the clean text: a rate of change may be infinite, and a word that is visible all the
-    same, as in filling in blanks, could not have come from anywhere.
+    At T itself nothing is left of the clean text: a rate of change may be infinite, and a token that is visible all the
+    same, as in infilling, could not have come from anywhere.
     """
-    t = torch.as_tensor(t, dtype=torch.float64)
-    if not ((t >= 0) & (t <= T)).all():
-        raise ValueError(f"time must lie in [0, {T}], got {t.min():g}..{t.max():g}.")
-    return t.clamp(max=T * (1 - 1e-9))
-
-
-def check_reached(transitions: Transitions, zt: Tensor) -> None:
-    """Raise ValueError if a canvas holds MASK and the noise never makes it."""
-    if (zt == transitions.mask_id).any() and transitions.limit()[transitions.mask_id] == 0:
-        raise ValueError(
-            f"step: the canvas holds MASK, which {transitions.name} noise never makes. Filling in the blanks of a text "
-            "needs a process with MASK: absorbing noise, or mdlm."
-        )
-
-
-# -------------------------------------------------------------------------------- what every method over tokens needs
+    return torch.as_tensor(t, dtype=torch.float64).clamp(max=T * (1 - 1e-9))
 
 
 class TransitionProcess(Process):
-    """What D3PM and SEDD share: tokens change by transitions. Each adds its noise, its loss and its way back."""
+    """What D3PM and SEDD share: tokens change by transitions. Each adds its noise, its loss and its reverse step.
 
-    def __init__(self, transitions: Transitions):
+    Args: dtype: of all (B, L, V) tables; float32 halves time and memory, and rounds probabilities to seven digits.
+    """
+
+    def __init__(self, transitions: Transitions, dtype: torch.dtype = torch.float64):
         super().__init__(transitions.vocab_size, transitions.mask_id, transitions.schedule.T)
-        self.transitions, self.schedule = transitions, transitions.schedule
-
-    @classmethod
-    def from_settings(cls, settings: dict[str, Any]) -> Self:
-        made = transitions_from(settings)
-        own = {name: settings[name] for name in cls.options if name in settings}
-        return cls(made.vocab_size, made.mask_id, made.name, made.schedule, **own, **made.parameters())  # type: ignore
-
-    def settings(self) -> dict[str, Any]:
-        return super().settings() | transition_settings(self.transitions)
+        self.transitions, self.schedule, self.noise = transitions, transitions.schedule, transitions.name
+        self.noise_parameters, self.table_dtype = transitions.parameters(), dtype
 
     def one_hot(self, z: Tensor) -> Tensor:
-        """(B, L) ids to (B, L, V) float64."""
-        return F.one_hot(z, self.vocab_size).double()
+        """(B, L) ids to (B, L, V)."""
+        return (z[..., None] == torch.arange(self.vocab_size, device=z.device)).to(self.table_dtype)
 
     def add_noise(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
-        """Draw z_t ~ q(z_t | z_s) for s < t: a step on the way there."""
+        """Draw z_t ~ q(z_t | z_s) for s < t: a forward step."""
         return categorical(self.transitions.marginal(self.one_hot(zs), s, t), rng)
 
+    def check_start(self, z: Tensor) -> None:
+        super().check_start(z)
+        if self.transitions.limit()[self.mask_id] == 0 and (z == self.mask_id).any():
+            raise ValueError(
+                f"{type(self).__name__}: the canvas holds MASK, which {self.noise} noise never makes. Infilling needs "
+                "a process with MASK: absorbing noise, or mdlm."
+            )
 
-def leave_one_out(log_posterior: Tensor, log_evidence: Tensor) -> Tensor:
-    """log p(x_0[i] | z_t at all places but i), up to a constant: divide the evidence of place i out of the posterior.
 
-    Words that place i rules out are left out: the posterior no longer knows of them, and no step depends on them.
+def leave_one_out(log_posterior: Tensor, log_likelihood: Tensor) -> Tensor:
+    """log p(x_0[i] | z_t at all positions but i), up to a constant: divide the evidence of position i out.
+
+    Tokens that position i rules out are left out: the posterior no longer knows of them, and no step depends on them.
     """
-    others = torch.where(log_evidence > -torch.inf, log_posterior - log_evidence, -torch.inf)
+    others = torch.where(log_likelihood > -torch.inf, log_posterior - log_likelihood, -torch.inf)
     return others.clamp(min=-1e4)  # a row of nothing but -inf would have no softmax
 
 
 def divergence(q: Tensor, p: Tensor) -> Tensor:
-    """KL(q || p) of the last axis, nats; infinite where p rules out what q allows."""
+    """KL(q || p) over the last axis, nats; infinite where p rules out what q allows."""
     log_p = torch.where(q > 0, p, 1.0).log()  # not log 0 where q is 0: its gradient would be NaN
     return (torch.special.xlogy(q, q) - q * log_p).sum(-1)

@@ -1,29 +1,28 @@
-"""Block by block with old keys and values: faster calls, APPROXIMATE beliefs (Fast-dLLM)."""
+"""Block by block with a KV cache that goes stale (Fast-dLLM): faster calls, APPROXIMATE predictions."""
 
 from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
 from diffkit.network.attention import Attention, KeyValueCache
-from diffkit.processes.base import Denoise
+from diffkit.processes.base import Denoiser, without_mask
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.parallel import Choose, time_by_count, with_chosen
-from diffkit.sampling.skipping import logits_of_rows, token_probs
+from diffkit.sampling.parallel import Choose, reveal_chosen, time_by_count
+from diffkit.sampling.unmasking import probs_at
 
 
 class StaleCache(KeyValueCache):
-    """Keys and values of a whole canvas, made by one full pass; later passes make new ones of a stretch of it only.
+    """Keys and values of a whole canvas from one full pass; later passes compute new ones for a span of it only.
 
-    In a network that looks both ways those of the other places are out of date once a token changes: APPROXIMATE. Exact
-    are the full pass itself, and a network of one layer, whose keys depend on nothing but the token in their place.
+    In a bidirectional network those of the other positions are out of date once a token changes: APPROXIMATE. Exact
+    are the full pass itself, and a network of one layer, whose keys depend on nothing but the token at their position.
 
-    Args: first: where the stretch starts; rows: which rows of the full pass are read, (B,) bool.
+    Args: first: where the span starts; rows: which rows of the full pass are read, (B,) bool.
     """
 
     exact = False
@@ -33,11 +32,11 @@ class StaleCache(KeyValueCache):
         self.first, self.rows = 0, torch.empty(0)
 
     def __len__(self) -> int:
-        """Places before the stretch."""
+        """Positions before the span."""
         return self.first
 
     def extend(self, layer: Attention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Keys and values (B, H, L, K) of the canvas: new ones in the stretch, old ones around it."""
+        """Keys and values (B, H, L, K) of the canvas: new ones in the span, old ones around it."""
         if layer not in self.layers:
             self.layers[layer] = k, v
             return k, v
@@ -49,83 +48,75 @@ class StaleCache(KeyValueCache):
         return k, v
 
 
-Span = Callable[[int, int, int], tuple[int, int]]  # block from lo to hi of a canvas of L -> places read anew
+Span = Callable[[int, int, int], tuple[int, int]]  # block from lo to hi of a canvas of L -> positions computed again
 
 
-def recompute_suffix(lo: int, hi: int, L: int) -> tuple[int, int]:
-    """Prefix cache: what stands before the block is not read again."""
+def prefix_cache(lo: int, hi: int, L: int) -> tuple[int, int]:
+    """Prefix cache: keys and values before the block are reused."""
     return lo, L
 
 
-def recompute_block(lo: int, hi: int, L: int) -> tuple[int, int]:
-    """Dual cache: nor are the masks behind it."""
+def dual_cache(lo: int, hi: int, L: int) -> tuple[int, int]:
+    """Dual cache: those of the masks behind it, too."""
     return lo, hi
 
 
 class Blockwise:
-    """Write block after block from left to right, each as `choose` allows; the whole canvas is in view.
+    """Generate block after block from left to right, each as `choose` allows; the whole canvas is in view.
 
-    Args:   size: tokens of a block; anew: which places are read again after the first call of a block. None: all of
-            them, at every call, exact and slow; `recompute_suffix` or `recompute_block`: APPROXIMATE, for networks of ours only.
+    Args:   size: tokens of a block; cache: which keys and values are reused after the first call of a block. None:
+            none, exact and slow; `prefix_cache` or `dual_cache`: APPROXIMATE, for networks of this package only.
     Source: blocks: arXiv:2502.09992; caches: arXiv:2505.22618 (Fast-dLLM), sections on prefix and dual cache.
     """
 
-    def __init__(self, process: MaskedDiffusion, size: int, choose: Choose, recompute: Span | None = None):
+    def __init__(self, process: MaskedDiffusion, size: int, choose: Choose, cache: Span | None = None):
         check_whole(size, "size", "Blockwise")
-        self.process, self.size, self.choose, self.recompute = process, size, choose, recompute
+        self.process, self.size, self.choose, self.cache = process, size, choose, cache
 
-    def moves(self, denoise: Denoise, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
+    def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         L = z.shape[1]
+        position = torch.arange(L, device=z.device)
         for lo in range(0, L, self.size):
             hi = min(lo + self.size, L)
-            is_open = (torch.arange(L, device=z.device) >= lo) & (torch.arange(L, device=z.device) < hi)
-            ask = (
-                partial(logits_of_rows, denoise)
-                if self.recompute is None
-                else CachedDenoiser(denoise, *self.recompute(lo, hi, L))
-            )
-            while (hidden := (z == self.process.mask_id) & is_open).any():
-                t = time_by_count(self.process, z)
-                probs = token_probs(self.process, ask(z, t, hidden))
-                z = with_chosen(self.choose, probs, z, hidden, rng)
+            in_block = (position >= lo) & (position < hi)
+            predict = partial(probs_at, self.process, denoise)
+            if self.cache is not None:
+                predict = BlockCache(self.process, denoise, *self.cache(lo, hi, L))
+            while (is_masked := (z == self.process.mask_id) & in_block).any():
+                probs = predict(z, time_by_count(self.process, z), is_masked)
+                z = reveal_chosen(self.choose, probs, z, is_masked, rng)
                 yield float(time_by_count(self.process, z).max()), z
 
 
-class CachedDenoiser:
-    """Reads all places once, and then places first..last only, with `StaleCache` for the others."""
+class BlockCache:
+    """As `probs_at`, but reads all positions once, and then first..last only, with `StaleCache` for the others."""
 
-    def __init__(self, network: Any, first: int, last: int):
-        if not getattr(network, "selects_positions", False):
-            raise ValueError(
-                "Reused: keys and values can be kept of a network of ours only, not of a plain function. Use anew=None."
-            )
-        self.network, self.first, self.last = network, first, last
+    def __init__(self, process: MaskedDiffusion, denoise: Denoiser, first: int, last: int):
+        self.process, self.denoise, self.first, self.last = process, denoise, first, last
         self.old: StaleCache | None = None
 
-    def __call__(self, z: Tensor, t: Tensor, hidden: Tensor) -> Tensor:
-        """Logits (N, V) at the hidden places."""
-        rows = hidden.any(1)
+    def __call__(self, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
+        rows, span = where.any(1), slice(0, None)
         if self.old is None:
             self.old, self.read = StaleCache(), rows  # rows whose block is complete are never asked about again
-            return self.network(z[rows], t[rows], hidden[rows], cache=self.old)
-        self.old.first, self.old.rows = self.first, rows[self.read]
-        stretch = slice(self.first, self.last)
-        return self.network(z[rows, stretch], t[rows], hidden[rows, stretch], cache=self.old)
+        else:
+            self.old.first, self.old.rows, span = self.first, rows[self.read], slice(self.first, self.last)
+        logits = self.denoise(z[rows, span], t[rows], where[rows, span], cache=self.old)
+        return without_mask(logits.double(), self.process.mask_id).softmax(-1)
 
 
-def reuse_error(network: Any, before: Tensor, after: Tensor, hidden: Tensor, first: int, last: int) -> Tensor:
-    """What old keys cost: total variation between beliefs with and without them at each hidden place, (N,).
+def reuse_error(
+    process: MaskedDiffusion, network: Denoiser, before: Tensor, after: Tensor, where: Tensor, span: tuple[int, int]
+) -> Tensor:
+    """Cost of stale keys: total variation between predictions with and without them at each position of `where`, (N,).
 
-    The canvas `before` (B, L) is read in full; it becomes `after`, of which places first..last are read again.
+    The canvas `before` (B, L) is read in full; it becomes `after`, of which the span (first, last) is read again.
 
-    Args: hidden: (B, L) bool, masked places of `after` within first..last.
+    Args: where: (B, L) bool, masked positions of `after` within the span.
     """
-    t, reused = torch.zeros(len(before), device=before.device), CachedDenoiser(network, first, last)
-    everywhere = torch.ones_like(hidden)
-    reused(before, t, everywhere)
-    whole = torch.zeros_like(hidden)
-    whole[:, first:last] = True
-    quick = reused(after, t, whole)
-    slow = network(after, t, whole)
-    difference = (quick.double().softmax(-1) - slow.double().softmax(-1)).abs().sum(-1) / 2
-    return difference[hidden[whole]]
+    t, cached = torch.zeros(len(before), device=before.device), BlockCache(process, network, *span)
+    cached(before, t, torch.ones_like(where))
+    in_span = torch.zeros_like(where)
+    in_span[:, slice(*span)] = True
+    stale, fresh = cached(after, t, in_span), probs_at(process, network, after, t, in_span)
+    return ((stale - fresh).abs().sum(-1) / 2)[where[in_span]]

@@ -1,4 +1,4 @@
-"""Steering while text is still points in space: push by a classifier's gradient, and put known words back."""
+"""Guidance in embedding space: by a classifier's gradient, and infilling by replacement."""
 
 from __future__ import annotations
 
@@ -9,55 +9,57 @@ from torch import Generator, Tensor
 
 from diffkit.checks import check_finite, check_ids
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.base import Denoise, Process, Step
+from diffkit.processes.base import Denoise, Denoiser, Process
 from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 
 LogClassifier = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> (B,) log p(label | z_t), differentiable in z_t
 
 
 def exact_log_classifier(language: StoryLanguage, process: EmbeddingDiffusion, label: str) -> LogClassifier:
-    """The best classifier of noisy texts there can be: log p(label | z_t) up to a constant, by two sums over plots."""
+    """The best possible classifier of noisy texts: log p(label | z_t) up to a constant, by two exact posteriors."""
+    language.label_id(label)  # raises for an unknown one
 
-    language.label_id(label)  # an unknown one is told now, not in the first call
-
-    def opinion(zt: Tensor, t: Tensor) -> Tensor:
+    def log_classifier(zt: Tensor, t: Tensor) -> Tensor:
         evidence = process.log_likelihood(zt, t)
         return language.posterior(evidence, label)[0] - language.posterior(evidence)[0]
 
-    return opinion
+    return log_classifier
 
 
-def gradient_guided(process: EmbeddingDiffusion, denoise: Denoise, opinion: LogClassifier, strength: float) -> Denoise:
-    """Classifier guidance of guesses: x + strength sigma^2 / alpha^2 times the gradient of the opinion by z_t / alpha.
+def gradient_guided(
+    process: EmbeddingDiffusion, denoise: Denoise, log_classifier: LogClassifier, scale: float
+) -> Denoiser:
+    """Classifier guidance: add scale sigma^2 / alpha^2 times the gradient of log p(y | z) by z / alpha to the estimate.
 
-    At strength 1, with the exact guess and opinion, the mean under Bayes' rule: E[x | z, label]. For a process whose
-    network gives points. Diffusion-LM itself climbs by several small steps on z (arXiv:2205.14217, section 4.3).
+    At scale 1, with the exact estimate and classifier, the mean under Bayes' rule: E[x | z, label]. For a process whose
+    network predicts embeddings. Diffusion-LM itself takes several small steps on z (arXiv:2205.14217, section 4.3).
     Source: arXiv:2105.05233, section 4.1, by way of Tweedie's formula.
     """
     if process.predicts_tokens:
-        raise ValueError(f"pushed: the network of {type(process).__name__} names words; it takes classifier_guided.")
+        raise ValueError(
+            f"gradient_guided: the network of {type(process).__name__} predicts tokens; it takes classifier_guided."
+        )
+    check_finite(scale, "scale", "gradient_guided")
 
-    check_finite(strength, "strength", "pushed")
-
-    def guided(zt: Tensor, t: Tensor) -> Tensor:
+    def guided(zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
         with torch.enable_grad():
             point = zt.detach().requires_grad_()
-            (slope,) = torch.autograd.grad(opinion(point, t).sum(), point)
+            (slope,) = torch.autograd.grad(log_classifier(point, t).sum(), point)
         signal, noise = process.alpha_sigma(t)
-        return denoise(zt, t) + strength * (noise.square() / signal) * slope
+        estimate = denoise(zt, t) + scale * (noise.square() / signal) * slope
+        return estimate if where is None else estimate[where]
 
     return guided
 
 
 class ReplacementInfilling(Process):
-    """A process that fills in: after each step the known words are put back, at the noise of that moment.
+    """Infilling in embedding space: after each step the given tokens are put back, with the noise of that time.
 
-    Given words reach the others only through the noisy points that stand for them, so this is not exact, however many
-    the steps: by the time a word is legible the others may have made up their minds. Takes the place of the process,
-    with the same denoiser.
+    Given tokens reach the others only through their noisy embeddings, so this is not exact, however many the steps: by
+    the time a token is legible the others may be decided. Takes the place of the process, with the same denoiser.
 
-    Args:   start: (B, L) ids, MASK where words are missing.
-    Source: arXiv:2205.14217, section 4.3 (infilling); arXiv:2201.09865 for pictures.
+    Args:   start: (B, L) ids, MASK where tokens are missing.
+    Source: arXiv:2205.14217, section 4.3 (infilling); arXiv:2201.09865 for images.
     """
 
     def __init__(self, process: EmbeddingDiffusion, start: Tensor):
@@ -76,11 +78,15 @@ class ReplacementInfilling(Process):
         end = torch.full((B,), float(self.T), dtype=torch.float64)
         return self._put_back(self.process.prior(B, L, rng), end, rng)
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
-        zs, probs = self.process.step(denoise, zt, t, s, rng)
-        if (s > 0).all():
-            return Step(self._put_back(zs, s, rng), probs)
-        return Step(torch.where(self.known, self.process.vectors()[self.given], zs), probs)
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+        zs = self.process.reverse_step(raw, zt, t, s, rng)
+        return self._put_back(zs, s, rng) if (s > 0).all() else zs
+
+    def finish(self, denoise: Denoise, z: Tensor, rng: Generator) -> Tensor:
+        return torch.where(self.known, self.process.vectors()[self.given], self.process.finish(denoise, z, rng))
+
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        return self.process.token_probs(raw, zt, t)
 
     def decode(self, z: Tensor) -> Tensor:
         return self.process.decode(z)

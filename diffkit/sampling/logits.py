@@ -1,53 +1,61 @@
-"""Filters on beliefs, each a denoiser in and a denoiser out: temperature, top-k, top-p."""
+"""Filters on the predictions, each a denoiser in and a denoiser out: temperature, top-k, top-p."""
 
 from __future__ import annotations
+
+from collections.abc import Callable
 
 import torch
 from torch import Tensor
 
 from diffkit.checks import check_whole
-from diffkit.processes.base import Denoise, without_mask
+from diffkit.processes.base import Denoise, Denoiser, as_denoiser, without_mask
 
 
-def exclude_mask(denoise: Denoise, mask_id: int) -> Denoise:
-    """MASK is never an answer: filters must not count it among the likely tokens, whatever the network says of it."""
-    return lambda zt, t: without_mask(denoise(zt, t), mask_id)
+def _mapped(denoise: Denoise, change: Callable[[Tensor], Tensor]) -> Denoiser:
+    """The denoiser with its logits (..., V) changed."""
+    ask = as_denoiser(denoise)
+    return lambda zt, t, where=None, **cache: change(ask(zt, t, where, **cache))
 
 
-def with_temperature(denoise: Denoise, temperature: float) -> Denoise:
-    """Sharpen (below 1) or flatten (above 1) the beliefs; 0 leaves only the most likely token."""
+def exclude_mask(denoise: Denoise, mask_id: int) -> Denoiser:
+    """MASK is never predicted: filters must not count it among the likely tokens."""
+    return _mapped(denoise, lambda logits: without_mask(logits, mask_id))
+
+
+def with_temperature(denoise: Denoise, temperature: float) -> Denoiser:
+    """Sharpen (below 1) or flatten (above 1) the predictions; 0 leaves only the most likely token."""
     if not 0 <= temperature < torch.inf:
-        raise ValueError(f"cooler: the temperature must be 0 or more, got {temperature}.")
+        raise ValueError(f"with_temperature: the temperature must be 0 or more, got {temperature}.")
     if temperature == 0:
         return with_top_k(denoise, 1)
-    return lambda zt, t: denoise(zt, t) / temperature
+    return _mapped(denoise, lambda logits: logits / temperature)
 
 
-def with_top_k(denoise: Denoise, k: int) -> Denoise:
+def with_top_k(denoise: Denoise, k: int) -> Denoiser:
     """Keep the k most likely tokens of each position; among equals the lower id."""
     check_whole(k, "k", "with_top_k")
 
-    def filtered(zt: Tensor, t: Tensor) -> Tensor:
-        logits = denoise(zt, t)
-        rank = logits.argsort(dim=-1, descending=True, stable=True).argsort(dim=-1, stable=True)
-        return logits.masked_fill(rank >= min(k, rank.shape[-1]), -torch.inf)
+    def keep(logits: Tensor) -> Tensor:
+        last = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
+        above, ties = logits > last, logits == last
+        kept = above | ties & (ties.cumsum(-1) <= k - above.sum(-1, keepdim=True))
+        return logits.masked_fill(~kept, -torch.inf)
 
-    return filtered
+    return _mapped(denoise, keep)
 
 
-def with_top_p(denoise: Denoise, p: float) -> Denoise:
+def with_top_p(denoise: Denoise, p: float) -> Denoiser:
     """Keep the smallest set of tokens whose probability reaches p, the token that crosses the line included."""
     if not 0 < p <= 1:
         raise ValueError(f"with_top_p: p is a share of probability in (0, 1], got {p}.")
 
-    def filtered(zt: Tensor, t: Tensor) -> Tensor:
-        logits = denoise(zt, t)
+    def keep(logits: Tensor) -> Tensor:
         order = logits.argsort(dim=-1, descending=True, stable=True)
         probs = logits.double().softmax(-1).gather(-1, order)
         beyond = probs.cumsum(-1) - probs >= p
         return logits.masked_fill(torch.zeros_like(beyond).scatter(-1, order, beyond), -torch.inf)
 
-    return filtered
+    return _mapped(denoise, keep)
 
 
 def filtered(

@@ -1,4 +1,4 @@
-"""How text is made: from masks to words, as a stream of frames; prompts and infilling."""
+"""Generate text: one driver that yields frames for every sampler; prompts and infilling."""
 
 from __future__ import annotations
 
@@ -6,121 +6,139 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import NamedTuple, Protocol
+from typing import NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.checks import check_ids, check_whole
-from diffkit.processes.base import Denoise, Process, on_device_of
-from diffkit.processes.masked import MaskedDiffusion
+from diffkit.checks import check_generator, check_whole
+from diffkit.processes.base import Denoise, Denoiser, Process, as_denoiser, on_device_of
 from diffkit.processes.schedules import Schedule
 from diffkit.sampling.logits import exclude_mask, filtered
+from diffkit.sampling.skipping import SkipIdle, even_times
 from diffkit.sampling.unmasking import UNMASKING_ORDERS, Score, Unmasking
-
-__all__ = [
-    "UNMASKING_ORDERS",
-    "Frame",
-    "Unmasking",
-    "Score",
-    "canvas_from_text",
-    "check_canvas",
-    "denoise_frames",
-    "evaluating",
-]
-__all__ += ["infill", "last_frame", "noising_frames", "sample", "sample_many"]
 
 
 class Frame(NamedTuple):
-    """One picture of a text on its way."""
+    """One state on the way to a text."""
 
     step: int  # 0 is the start
     t: float
     z: Tensor  # the state
     tokens: Tensor  # (B, L) ids to print
-    probs: Tensor | None  # (B, L, V), the belief that led here; None at the start, and where no whole table is made
+    probs: Tensor | None  # (B, L, V), the prediction at the state before; None at the start, and if not asked for
+
+
+@runtime_checkable
+class Sampler(Protocol):
+    """How text is generated, with all settings; `denoise_frames` plays it."""
+
+    process: Process
+
+    def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
+        """From the start z to a text; after every move the time left (of the latest row) and the state."""
+        ...
+
+
+class Ancestral:
+    """The reverse steps of the process itself, on a grid of times (N + 1,) from T down to 0."""
+
+    def __init__(self, process: Process, times: Tensor):
+        self.process, self.times = process, times
+
+    def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
+        for t, s in pairwise(self.times):
+            z = self.process.advance(denoise, z, t.expand(len(z)), s.expand(len(z)), rng)
+            yield float(s), z
+
+
+def sampler_for(process: Process, steps: int, order: str | Score, counts: Schedule | None) -> Sampler:
+    """The sampler of a process that takes `steps` steps in an order, see `denoise_frames`."""
+    check_whole(steps, "steps", "denoise_frames", most=process.T)
+    times = even_times(process.T, steps)
+    if order == "ancestral":
+        return SkipIdle(process, times) if process.any_order else Ancestral(process, times)
+    if isinstance(order, str) and order not in UNMASKING_ORDERS:
+        raise ValueError(f"denoise_frames: the orders are {sorted(['ancestral', *UNMASKING_ORDERS])}, got {order!r}.")
+    if not process.any_order:
+        raise ValueError(
+            f"denoise_frames: order {order!r} is for masked diffusion; {type(process).__name__} has only "
+            "order='ancestral'."
+        )
+    return Unmasking(process, order, times, counts)
 
 
 @contextmanager
 def evaluating(denoise: Denoise) -> Iterator[None]:
-    """No dropout while sampling; a network goes back to the mode it was in."""
-    networks = [denoise] if isinstance(denoise, nn.Module) and denoise.training else []
+    """Turn dropout off while sampling; afterwards every module is in the mode it was in."""
+    training = [part for part in denoise.modules() if part.training] if isinstance(denoise, nn.Module) else []
     try:
-        for network in networks:
-            network.eval()
+        for part in training:
+            part.training = False
         yield
     finally:
-        for network in networks:
-            network.train()
+        for part in training:
+            part.training = True
 
 
-def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor | None, where: str) -> None:
+def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor | None) -> None:
     """Raise ValueError unless exactly one of shape and start is given, and makes a canvas of at least one token."""
     if (shape is None) == (start is None):
-        raise ValueError(f"{where}: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
+        raise ValueError("denoise_frames: give either shape=(B, L), for new text, or start=ids with MASK, to fill in.")
     if start is not None:
-        check_ids(process.decode(start), process.vocab_size, where)
+        process.check_start(start)
         shape = start.shape[:2]  # type: ignore[assignment]
     elif not isinstance(shape, Sequence) or len(shape) != 2:
-        raise ValueError(f"{where}: shape must be (B, L), got {shape}.")
+        raise ValueError(f"denoise_frames: shape must be (B, L), got {shape}.")
     for size, name in zip(shape, ("B", "L"), strict=True):  # type: ignore[arg-type]
-        check_whole(size, name, f"{where}, shape (B, L)")
+        check_whole(size, name, "denoise_frames, shape (B, L)")
 
 
-def _way_back(process: Process, order: str | Score, counts: Schedule | None) -> Process | Unmasking:
-    """Who takes the steps: the process itself, or a rule."""
-    if order == "ancestral":
-        return process
-    if not isinstance(process, MaskedDiffusion):
-        raise ValueError(
-            f"denoise_frames: rule {order!r} chooses places for masked diffusion; {type(process).__name__} has its "
-            "own way, order='ancestral'."
-        )
-    return Unmasking(process, order, counts)
-
-
-def _believed(
+def _with_filters(
     process: Process, denoise: Denoise, temperature: float, top_k: int | None, top_p: float | None
-) -> Denoise:
-    """The denoiser with its filters."""
+) -> Denoiser:
+    """The denoiser with its filters, MASK excluded."""
     if process.predicts_tokens:
-        return filtered(exclude_mask(denoise, process.mask_id), temperature, top_k, top_p)
+        return as_denoiser(filtered(exclude_mask(denoise, process.mask_id), temperature, top_k, top_p))
     if (temperature, top_k, top_p) != (1.0, None, None):
         raise ValueError(
-            "denoise_frames: temperature, top_k and top_p filter beliefs about words, but the network of "
-            f"{type(process).__name__} gives points in space; leave them out."
+            "denoise_frames: temperature, top_k and top_p filter predicted tokens, but the network of "
+            f"{type(process).__name__} predicts embeddings; leave them out."
         )
-    return denoise
+    return as_denoiser(denoise)
 
 
 @torch.no_grad()  # as a decorator: around a yield, `with` would turn gradients off in the caller's loop too
 def denoise_frames(
-    process: Process,
+    process: Process | Sampler,
     denoise: Denoise,
     *,
     shape: tuple[int, int] | None = None,
     start: Tensor | None = None,
-    steps: int,
+    steps: int | None = None,
     rng: Generator,
     order: str | Score = "ancestral",
     counts: Schedule | None = None,
     temperature: float = 1.0,
     top_k: int | None = None,
     top_p: float | None = None,
+    keep_probs: bool = False,
 ) -> Iterator[Frame]:
     """Yield the start and then every state on the way to text. Stop early by leaving the loop.
 
-    Args:   process: the way back; denoise: a model, or any function (z_t, t) -> (B, L, head).
+    Args:   process: a process, or a sampler, which brings its own steps and order;
+            denoise: a model, or any function (z_t, t) -> (B, L, head).
             shape: (B, L) to start from the prior; or start: (B, L) ids, MASK marks what to fill, the rest is kept.
-            steps: network calls, 1 to T; rng: of all draws. rule: "ancestral" (the process's own step), or a name from
+            steps: reverse steps, 1 to T; rng: of all draws. order: "ancestral" (the process's own step), or a name from
             UNMASKING_ORDERS or a score, with `counts`, the schedule of how many masks are left (see `Unmasking`).
-            temperature, top_k, top_p: filters on the beliefs, in this order.
+            temperature, top_k, top_p: filters on the predictions, in this order.
+            keep_probs: each frame holds the whole prediction at the state before, at the cost of computing it.
     Returns: an iterator over steps + 1 frames, on the device of the network.
-    Raises: ValueError unless exactly one of shape and start is given, for steps outside 1..T, an unknown rule, or
-            filters and rules that the process does not know.
+    Raises: ValueError unless exactly one of shape and start is given, for steps outside 1..T, an unknown order, or
+            filters and orders that the process does not have.
 
-    >>> from diffkit.language import load_language
+    >>> from diffkit import MaskedDiffusion, load_language
     >>> micro, rng = load_language("micro"), torch.Generator().manual_seed(1)
     >>> process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
     >>> for frame in denoise_frames(process, micro.denoiser(process), shape=(1, 5), steps=5, rng=rng, order="random"):
@@ -132,19 +150,40 @@ def denoise_frames(
     4 [MASK] ran Mia ran
     5 Tom ran Mia ran
     """
-    check_canvas(process, shape, start, "denoise_frames")
-    check_whole(steps, "steps", "denoise_frames", most=process.T)
-    mover, believe = _way_back(process, order, counts), _believed(process, denoise, temperature, top_k, top_p)
+    check_generator(rng)
+    if isinstance(process, Sampler):
+        if steps is not None:
+            raise ValueError(f"denoise_frames: a sampler brings its own steps; leave steps={steps} out.")
+        sampler, process = process, process.process
+    elif steps is None:
+        raise ValueError("denoise_frames: a process needs steps=, the number of reverse steps; a sampler does not.")
+    else:
+        sampler = sampler_for(process, steps, order, counts)
+    check_canvas(process, shape, start)
+    ask = _with_filters(process, denoise, temperature, top_k, top_p)
+    z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
+    t = float(process.T)
+    yield Frame(0, t, z, process.decode(z), None)
     with evaluating(denoise):
-        z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
-        yield Frame(0, float(process.T), z, process.decode(z), None)
-        times = torch.linspace(process.T, 0, steps + 1, dtype=torch.float64)
-        for i in range(steps):
-            z, probs = mover.step(believe, z, times[i].expand(len(z)), times[i + 1].expand(len(z)), rng)
-            yield Frame(i + 1, times[i + 1].item(), z, process.decode(z), probs)
+        rng_state = rng.get_state()
+        for step, (left, zs) in enumerate(sampler.states(ask, z, rng), 1):
+            probs = _prediction(process, ask, z, (t, left), rng, rng_state) if keep_probs else None
+            z, t = zs, left
+            yield Frame(step, t, z, process.decode(z), probs)
+            rng_state = rng.get_state()
 
 
-class GetsNoisier(Protocol):
+def _prediction(
+    process: Process, denoise: Denoiser, z: Tensor, times: tuple[float, float], rng: Generator, rng_state: Tensor
+) -> Tensor:
+    """What was predicted in the move between two times: by the process's own step, with the same random numbers."""
+    replay = Generator(rng.device)
+    replay.set_state(rng_state)
+    t, s = torch.tensor(times, dtype=torch.float64)
+    return process.step(denoise, z, t.expand(len(z)), s.expand(len(z)), replay).probs
+
+
+class AddsNoise(Protocol):
     """What `noising_frames` needs of a process."""
 
     def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]: ...
@@ -153,8 +192,8 @@ class GetsNoisier(Protocol):
 
 
 @torch.no_grad()
-def noising_frames(process: GetsNoisier, x0: Tensor, times: Sequence[float], *, rng: Generator) -> Iterator[Frame]:
-    """The way there as one path: a text (B, L) at rising times, each state made noisier from the one before."""
+def noising_frames(process: AddsNoise, x0: Tensor, times: Sequence[float], *, rng: Generator) -> Iterator[Frame]:
+    """The forward process as one path: a text (B, L) at rising times, each state made noisier from the one before."""
     if not times or any(s > t for s, t in pairwise(times)):
         raise ValueError(f"noising_frames: times must rise, and be at least one, got {list(times)[:8]}.")
     z, _ = process.corrupt(x0, torch.full((len(x0),), times[0], dtype=torch.float64), rng)
@@ -171,11 +210,9 @@ def last_frame(frames: Iterator[Frame]) -> Frame:
     return frame
 
 
-def sample(
-    process: Process, denoise: Denoise, *, shape: tuple[int, int], steps: int, rng: Generator, **how: object
-) -> Tensor:
-    """New texts, (B, L) ids. `how`: rule, counts, temperature, top_k, top_p as in `denoise_frames`."""
-    return last_frame(denoise_frames(process, denoise, shape=shape, steps=steps, rng=rng, **how)).tokens  # type: ignore[arg-type]
+def sample(process: Process | Sampler, denoise: Denoise, **how: object) -> Tensor:
+    """New texts, (B, L) ids. `how`: shape, steps, rng, order and so on, as in `denoise_frames`."""
+    return last_frame(denoise_frames(process, denoise, **how)).tokens  # type: ignore[arg-type]
 
 
 def sample_many(
@@ -189,22 +226,21 @@ def sample_many(
     )
 
 
-def infill(process: Process, denoise: Denoise, start: Tensor, *, steps: int, rng: Generator, **how: object) -> Tensor:
+def infill(process: Process | Sampler, denoise: Denoise, start: Tensor, **how: object) -> Tensor:
     """Fill every MASK of `start` (B, L) and keep all else: a prompt, an ending, a middle.
 
-    Args:   process, denoise, steps, rng: as in `denoise_frames`; start: (B, L) ids, MASK where words are missing, see
-            `canvas_from_text`; how: rule, counts, temperature, top_k, top_p as there.
+    Args:   start: (B, L) ids, MASK where tokens are missing, see `canvas_from_text`; how: steps, rng, order and so on,
+            as in `denoise_frames`.
     Returns: (B, L) ids without MASK.
-    Raises: as `denoise_frames`.
 
-    >>> from diffkit.language import load_language
+    >>> from diffkit import MaskedDiffusion, load_language
     >>> micro, rng = load_language("micro"), torch.Generator().manual_seed(0)
     >>> process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
     >>> start = canvas_from_text("Mia ___ Tom ___", micro.tokenizer, micro.length, complete=True)
     >>> micro.decode(infill(process, micro.denoiser(process), start, steps=2, rng=rng, order="left_to_right"))
     ['Mia hid Tom hid']
     """
-    return last_frame(denoise_frames(process, denoise, start=start, steps=steps, rng=rng, **how)).tokens  # type: ignore[arg-type]
+    return last_frame(denoise_frames(process, denoise, start=start, **how)).tokens  # type: ignore[arg-type]
 
 
 def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int, *, complete: bool = False) -> Tensor:

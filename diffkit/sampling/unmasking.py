@@ -1,22 +1,23 @@
-"""Which positions to reveal first: rules that score the hidden places, and the step that follows one."""
+"""Unmasking orders: which positions to reveal first, and the sampler that follows one."""
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from itertools import pairwise
 
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.base import Denoise, Step
+from diffkit.processes.base import Denoiser, without_mask
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule, get_schedule
-from diffkit.random import categorical, highest, uniform_like
+from diffkit.random import highest, inverse_cdf, uniform_like
 
-Score = Callable[[Tensor, Generator], Tensor]  # probs (B, L, V) -> (B, L), high goes first
+Score = Callable[[Tensor, Generator], Tensor]  # probs (B, L, V) -> (B, L), the highest are revealed first
 
 
 def rounded(score: Tensor) -> Tensor:
-    """Saturated beliefs differ by rounding noise, not the same on every machine: ties go to the lower position."""
+    """Saturated predictions differ by rounding noise, not the same on every machine: ties go to the lower position."""
     return (score * 1e4).round()
 
 
@@ -37,7 +38,7 @@ def margin(probs: Tensor, rng: Generator) -> Tensor:
 
 
 def entropy(probs: Tensor, rng: Generator) -> Tensor:
-    """Where the belief has the lowest entropy (arXiv:2505.24857)."""
+    """Where the prediction has the lowest entropy (arXiv:2505.24857)."""
     return rounded(-torch.special.entr(probs).sum(-1))
 
 
@@ -53,29 +54,51 @@ UNMASKING_ORDERS: dict[str, Score] = {
     "entropy": entropy,
     "left_to_right": left_to_right,
 }
+WITHOUT_PREDICTIONS = (random_order, left_to_right)  # the network is asked at the revealed positions only
+POSITION_BY_POSITION = (confidence, margin, entropy)  # take (N, V) too: the network is asked at masked positions only
+
+
+def probs_at(process: MaskedDiffusion, denoise: Denoiser, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
+    """Predicted tokens at masked positions `where`, (B, L) bool: (N, V) float64. Rows without one are not read."""
+    rows = where.any(1)
+    if not rows.any():
+        return torch.empty(0, process.vocab_size, dtype=torch.float64, device=z.device)
+    logits = denoise(z[rows], t.to(z.device)[rows], where[rows])
+    return without_mask(logits.double(), process.mask_id).softmax(-1)
 
 
 class Unmasking:
-    """A step that reveals a planned number of tokens, at the positions a rule puts first; for masked diffusion.
+    """Reveal a planned number of tokens at each step, at the positions with the highest scores; masked diffusion only.
 
-    Positions are chosen before tokens are drawn: one token at a time is exact under every rule when the denoiser is.
+    Positions are chosen before tokens are drawn: one token at a time is exact in any order when the denoiser is.
 
-    Args:   rule: a name from UNMASKING_ORDERS, or a score; counts: the schedule whose gamma says which share of the starting masks
-                is left at each time; linear reveals the same number at every step.
-    Raises: ValueError for an unknown rule.
+    Args:   order: a name from UNMASKING_ORDERS, or a score; times: (N + 1,) from T down to 0;
+            counts: the schedule whose gamma is the share of the starting masks left at each time; linear reveals the
+            same number at every step.
     """
 
-    def __init__(self, process: MaskedDiffusion, order: str | Score, counts: Schedule | None = None):
-        if isinstance(order, str) and order not in UNMASKING_ORDERS:
-            raise ValueError(f"Reveal: the orders are {sorted(['ancestral', *UNMASKING_ORDERS])}, got {order!r}.")
+    def __init__(self, process: MaskedDiffusion, order: str | Score, times: Tensor, counts: Schedule | None = None):
         self.process, self.score = process, UNMASKING_ORDERS[order] if isinstance(order, str) else order
-        self.counts = counts or get_schedule("linear", process.T)
+        self.times, self.counts = times, counts or get_schedule("linear", process.T)
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
-        """One step from t back to s; same call as the process's own step."""
-        probs = self.process.log_probs(denoise(zt, t).double(), zt).exp()
-        is_masked = zt == self.process.mask_id
-        share = (self.counts.gamma(s) / self.counts.gamma(t)).to(zt.device)
-        left = (is_masked.sum(1) * share + 1e-9).floor()  # masks to keep, (B,)
-        reveal = highest(self.score(probs, rng), is_masked, is_masked.sum(1) - left)
-        return Step(torch.where(reveal, categorical(probs, rng), zt), probs)
+    def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
+        for t, s in pairwise(self.times):
+            is_masked = z == self.process.mask_id
+            score, probs_of = self._scored(denoise, z, t.expand(len(z)), is_masked, rng)
+            left = (is_masked.sum(1) * (self.counts.rate(s) / self.counts.rate(t)).item() + 1e-9).floor()
+            reveal = highest(score, is_masked, is_masked.sum(1) - left)
+            z = z.masked_scatter(reveal, inverse_cdf(probs_of(reveal), uniform_like(z, rng)[reveal]))
+            yield float(s), z
+
+    def _scored(
+        self, denoise: Denoiser, z: Tensor, t: Tensor, is_masked: Tensor, rng: Generator
+    ) -> tuple[Tensor, Callable[[Tensor], Tensor]]:
+        """The scores (B, L), and a function from revealed positions, (B, L) bool, to their predictions (n, V)."""
+        if self.score in WITHOUT_PREDICTIONS:
+            return self.score(z[..., None], rng), lambda reveal: probs_at(self.process, denoise, z, t, reveal)
+        if self.score in POSITION_BY_POSITION:
+            probs = probs_at(self.process, denoise, z, t, is_masked)
+            score = torch.zeros(z.shape, dtype=probs.dtype, device=z.device)
+            return score.masked_scatter(is_masked, self.score(probs, rng)), lambda reveal: probs[reveal[is_masked]]
+        probs = self.process.token_probs(denoise(z, t), z, t)
+        return self.score(probs, rng), lambda reveal: probs[reveal]

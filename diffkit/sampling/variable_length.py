@@ -1,4 +1,4 @@
-"""How long should it be: reading the end first, keeping it for last, or growing the canvas block by block."""
+"""Variable length: predicting the length first, revealing EOS last, or growing the canvas block by block."""
 
 from __future__ import annotations
 
@@ -7,14 +7,14 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Generator, Tensor
 
-from diffkit.checks import check_ids, check_whole
+from diffkit.checks import check_whole
 from diffkit.model import DiffusionModel
 from diffkit.network.attention import KeyValueCache
-from diffkit.processes.base import Denoise, on_device_of
+from diffkit.processes.base import Denoise, Denoiser
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import categorical, highest
-from diffkit.sampling.sampler import Frame
+from diffkit.sampling.sampler import Frame, denoise_frames
 from diffkit.sampling.unmasking import Score, confidence, random_order
 
 
@@ -29,30 +29,20 @@ def lengths_before_eos(ids: Tensor, eos_id: int) -> Tensor:
 
 def length_histogram(lengths: Tensor, L: int, smoothing: float = 0.5) -> Tensor:
     """p(length) for 0..L from observed lengths (n,), each length counted `smoothing` times more: (L + 1,) float64."""
-    if lengths.is_floating_point() or lengths.numel() and (lengths.min() < 0 or lengths.max() > L):
-        raise ValueError(
-            f"length_histogram: lengths are whole numbers in 0..{L}, got {lengths.dtype} {lengths.tolist()[:8]}."
-        )
-    if not smoothing >= 0 or not (smoothing or len(lengths)):
-        raise ValueError(
-            f"length_histogram: without lengths smoothing must be positive, else 0 or more, got {smoothing}."
-        )
     counts = torch.bincount(lengths, minlength=L + 1).double() + smoothing
     return counts / counts.sum()
 
 
 @torch.no_grad()
 def length_probs(process: MaskedDiffusion, denoise: Denoise, canvas: Tensor, eos_id: int) -> Tensor:
-    """p(length | what is visible), canvases with MASK (B, L) -> (B, L) float64: the belief that EOS stands at a place.
+    """p(length | visible tokens), canvases with MASK (B, L) -> (B, L) float64: the probability of EOS at each position.
 
-    A text has one EOS, so of an exact denoiser the column of EOS sums to one over places, and is the exact posterior of
-    the length. A network's need not; it is normalised here. This is the length head that every masked model has.
+    A text has one EOS, so with an exact denoiser the column of EOS sums to one over positions, and is the exact
+    posterior of the length. A network's need not; it is normalised here. Every masked model has this length head.
     """
-    check_ids(canvas, process.vocab_size, "length_probs")
-    check_whole(eos_id, "eos_id", "length_probs", 0, process.vocab_size - 1)
     share = (canvas == process.mask_id).double().mean(1)
-    logits = denoise(canvas, process.schedule.time_of(share).to(canvas.device)).double()
-    at_end = process.log_probs(logits, canvas).exp()[..., eos_id]
+    t = process.schedule.time(share).to(canvas.device)
+    at_end = process.token_probs(denoise(canvas, t), canvas, t)[..., eos_id]
     return at_end / at_end.sum(1, keepdim=True)
 
 
@@ -63,17 +53,17 @@ def canvases_of(lengths: Tensor, L: int, *, mask_id: int, eos_id: int, pad_id: i
     """
     if len(lengths) == 0 or int(lengths.min()) < 0 or int(lengths.max()) >= L:
         raise ValueError(
-            f"canvases_of: lengths must lie in 0..{L - 1}, as EOS needs a place, got {lengths.tolist()[:8]}."
+            f"canvases_of: lengths must lie in 0..{L - 1}, as EOS needs a position, got {lengths.tolist()[:8]}."
         )
-    place, end = torch.arange(L), lengths[:, None]
-    return torch.where(place < end, mask_id, torch.where(place == end, eos_id, pad_id))
+    position, end = torch.arange(L), lengths[:, None]
+    return torch.where(position < end, mask_id, torch.where(position == end, eos_id, pad_id))
 
 
-# ---------------------------------------------------------------- the end comes last: scores for `order=` of `sample`
+# ---------------------------------------------------------------- EOS comes last: scores for `order=` of `sample`
 
 
 def words_first(ends: Sequence[int]) -> Score:
-    """Most confident first, but a place that would show one of `ends` (EOS, PAD) only after all that would not.
+    """Most confident first, but a position whose best token is one of `ends` (EOS, PAD) only after all others.
 
     Source: arXiv:2502.09992 (LLaDA), which gives EOS the lowest confidence.
     """
@@ -86,12 +76,10 @@ def words_first(ends: Sequence[int]) -> Score:
 
 
 def left_to_right_in_blocks(block: int) -> Score:
-    """Any place of the first block that has hidden ones, the blocks from left to right.
+    """Any position of the first block that has masked ones, the blocks from left to right.
 
     Source: arXiv:2502.09992 (LLaDA), semi-autoregressive remasking; the model sees the whole canvas at every step.
     """
-
-    check_whole(block, "block", "left_to_right_in_blocks")
 
     def score(probs: Tensor, rng: Generator) -> Tensor:
         return random_order(probs, rng) - torch.arange(probs.shape[1], device=probs.device) // block
@@ -102,24 +90,46 @@ def left_to_right_in_blocks(block: int) -> Score:
 # ------------------------------------------------------------------------------------------ the canvas grows until EOS
 
 
-def _block_frames(
-    process: BlockDiffusion, network: DiffusionModel, x: Tensor, here: slice, cache: KeyValueCache, *, steps: int,
-    rng: Generator,
-) -> Iterator[Tensor]:  # fmt: skip
-    """Fill the MASKs of one block in random order, an equal share at every step; yield its ids after each of them."""
-    ids = x[:, here]
-    for left in range(steps - 1, -1, -1):
-        hidden = (is_masked := ids == process.mask_id).sum(1)
-        if not hidden.any():
-            return
-        logits = network(ids, 0.0, cache=cache)
-        cache.cut(here.start)  # the block is not finished: forget it
-        beliefs, due = process.log_probs(logits.double(), ids).exp(), hidden - (hidden * left / (left + 1)).floor()
-        ids = torch.where(highest(random_order(beliefs, rng), is_masked, due), categorical(beliefs, rng), ids)
-        yield ids
+class Growing:
+    """Generate block after block until every row has its EOS; what is not written yet is PAD.
+
+    A finished block is read once more: its keys and values are kept, which is exact, as a block never looks right. A
+    block takes `steps` steps, each revealing an equal share of its masked tokens in random order.
+
+    Args: steps: per block; eos_id, pad_id; given: tokens at the start of each row that are kept.
+    """
+
+    def __init__(self, process: BlockDiffusion, *, steps: int, eos_id: int, pad_id: int, given: int = 0):
+        self.process, self.steps, self.eos_id, self.pad_id, self.given = process, steps, eos_id, pad_id, given
+
+    def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
+        L, cache, mask_id = z.shape[1], KeyValueCache(), self.process.mask_id
+        position, done = torch.arange(L, device=z.device), torch.zeros(len(z), dtype=torch.bool, device=z.device)
+        for lo in range(0, L, self.process.block):
+            hi = min(lo + self.process.block, L)
+            is_new = (position >= max(lo, self.given)) & (position < hi) & ~done[:, None]
+            z = z.masked_fill(is_new, mask_id)
+            for left in range(self.steps - 1, -1, -1):
+                if not (z == mask_id).any():
+                    break
+                z = torch.cat([z[:, :lo], self._step(denoise, z[:, lo:hi], left, cache, rng), z[:, hi:]], 1)
+                cache.cut(lo)  # the block is not finished: forget it
+                if not (z == mask_id).any():
+                    z = z.where(position <= lengths_before_eos(z, self.eos_id)[:, None], self.pad_id)
+                yield self.process.T * (1 - hi / L), z
+            done |= (z[:, lo:hi] == self.eos_id).any(1)
+            if done.all():
+                return
+            denoise(z[:, lo:hi], torch.zeros(len(z)), cache=cache)  # finished: keep its keys and values
+
+    def _step(self, denoise: Denoiser, ids: Tensor, left: int, cache: KeyValueCache, rng: Generator) -> Tensor:
+        """Reveal tokens of a block (B, size) so that an equal share remains for each of the steps left."""
+        is_masked = ids == self.process.mask_id
+        probs = self.process.log_probs(denoise(ids, torch.zeros(len(ids)), cache=cache).double(), ids).exp()
+        due = is_masked.sum(1) - (is_masked.sum(1) * left / (left + 1)).floor()
+        return torch.where(highest(random_order(probs, rng), is_masked, due), categorical(probs, rng), ids)
 
 
-@torch.no_grad()
 def grow(
     process: BlockDiffusion,
     network: DiffusionModel,
@@ -132,38 +142,17 @@ def grow(
     pad_id: int,
     prompt: Tensor | None = None,
 ) -> Iterator[Frame]:
-    """Write block after block until every row has its EOS, and yield a frame at each step; what is not there is PAD.
-
-    Finished blocks are read once: their keys and values are kept, which changes nothing, as a block never looks right.
-    A block takes `steps` steps, each revealing an equal share of its hidden tokens in random order.
+    """Frames of the sampler `Growing`.
 
     Args:    rows: how many texts; length: the longest canvas, in tokens; steps: per block, at most its tokens.
              prompt: (rows, n) ids that the texts start with.
     Raises:  ValueError for no steps, a prompt as long as the canvas, or a canvas longer than the network can read.
     """
-    check_whole(rows, "rows", "grow")
-    start, longest = torch.empty(rows, 0).long() if prompt is None else prompt, network.config.denoiser["max_length"]
-    check_whole(length, "length", "grow", most=longest)
+    prompt = torch.empty(rows, 0).long() if prompt is None else prompt
+    check_whole(length, "length", "grow", most=network.denoiser.config.max_length)
     check_whole(steps, "steps", "grow", most=process.block)
-    if start.shape[0] != rows or start.shape[1] >= length:
-        raise ValueError(f"grow: the prompt must be ({rows}, fewer than {length}) ids, got {tuple(start.shape)}.")
-    x, cache, step = on_device_of(network, torch.full((rows, length), pad_id)), KeyValueCache(), 0
-    x[:, : start.shape[1]] = start
-    place, done = (
-        on_device_of(network, torch.arange(length)),
-        on_device_of(network, torch.zeros(rows, dtype=torch.bool)),
-    )
-    yield Frame(step, float(process.T), x.clone(), x.clone(), None)
-    for first in range(0, length, process.block):
-        here = slice(first, min(first + process.block, length))
-        x[:, here] = x[:, here].where((place[here] < start.shape[1]) | done[:, None], process.mask_id)
-        for ids in _block_frames(process, network, x, here, cache, steps=steps, rng=rng):
-            x[:, here] = ids
-            if not (ids == process.mask_id).any():
-                x = x.where(place <= lengths_before_eos(x, eos_id)[:, None], pad_id)
-            step += 1
-            yield Frame(step, process.T * (1 - here.stop / length), x.clone(), x.clone(), None)
-        done |= (x[:, here] == eos_id).any(1)
-        if done.all():
-            return
-        network(x[:, here], 0.0, cache=cache)  # finished: keep its keys and values
+    if prompt.shape[0] != rows or prompt.shape[1] >= length:
+        raise ValueError(f"grow: the prompt must be ({rows}, fewer than {length}) ids, got {tuple(prompt.shape)}.")
+    start = torch.cat([prompt, prompt.new_full((rows, length - prompt.shape[1]), pad_id)], 1)
+    growing = Growing(process, steps=steps, eos_id=eos_id, pad_id=pad_id, given=prompt.shape[1])
+    return denoise_frames(growing, network, start=start, rng=rng)

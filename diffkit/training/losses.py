@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from typing import get_type_hints
-
 import torch
 import torch.distributed as dist
 from torch import Generator, Tensor
@@ -12,7 +10,7 @@ from diffkit.checks import check_generator
 from diffkit.processes.base import Denoise, Process
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.diffusion_lm import DiffusionLM
-from diffkit.processes.masked import MaskedDiffusion, corrupt_count
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD
 from diffkit.random import uniform_like
@@ -79,13 +77,13 @@ def _counts(process: MaskedDiffusion, x0: Tensor, t: Tensor, rng: Generator) -> 
     With the linear schedule and t uniform on 1..T, the counts are uniform on 1..L.
     """
     moment = t - uniform_like(t, rng)
-    return (process.schedule.gamma(moment) * x0.shape[1]).ceil().long().clamp(1, x0.shape[1]).to(x0.device)
+    return (process.schedule.rate(moment) * x0.shape[1]).ceil().long().clamp(1, x0.shape[1]).to(x0.device)
 
 
 def count_cross_entropy(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
     """As cross_entropy, with the number of masks in a row set by its time, not drawn: less noise in the gradient."""
     count = _counts(process, x0, t, rng)
-    xt, _ = corrupt_count(x0, count, mask_id=process.mask_id, rng=rng)
+    xt, _ = process.corrupt_count(x0, count, rng)
     return pooled(process.token_loss(denoise, x0, xt, t).sum(), count.sum())
 
 
@@ -142,8 +140,7 @@ OBJECTIVES = {
 
 def check_objective(name: str, process: Process) -> None:
     """Raise ValueError, with those that fit, for an objective that is made for another process."""
-    made_for = {name: get_type_hints(objective).get("process", Process) for name, objective in OBJECTIVES.items()}
-    fitting = [name for name, kind in made_for.items() if isinstance(process, kind)]
+    fitting = list(process.objectives)
     if name not in fitting:
         raise ValueError(
             f"check_objective: objective {name!r} is made for another process; {type(process).__name__} can be trained "

@@ -24,7 +24,7 @@ from safetensors.torch import load_file, save_file
 from diffkit.cli import main
 from diffkit.cli.settings import DataSettings, ModelSettings, read_config
 from diffkit.data.tokenizer import word_level_tokenizer
-from diffkit.model import PROCESSES
+from diffkit.processes import PROCESSES
 from diffkit.training.config import Curriculum, TrainConfig
 from diffkit.training.losses import OBJECTIVES
 

@@ -20,9 +20,9 @@ from diffkit.processes.d3pm import D3PM
 from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD
-from diffkit.sampling.remasking import Remasking, rescaled
+from diffkit.sampling.remasking import Remasking, rescale
 from diffkit.sampling.sampler import Frame, denoise_frames, infill, noising_frames
-from diffkit.sampling.skipping import even_times, fast_frames
+from diffkit.sampling.skipping import even_times
 
 PROCESS = masked_diffusion()
 
@@ -107,8 +107,8 @@ def test_the_data_gives_back_every_frame(process):
 
 def test_the_data_of_a_run_that_takes_words_back():
     process = masked_diffusion()
-    sampler = Remasking(process, even_times(1000, 12), rescaled(0.9))
-    frames = list(fast_frames(sampler, MICRO.denoiser(process), shape=(1, L), rng=generator(3)))
+    sampler = Remasking(process, even_times(1000, 12), rescale(0.9))
+    frames = list(denoise_frames(sampler, MICRO.denoiser(process), shape=(1, L), rng=generator(3)))
     assert any(((a.tokens != MASK) & (b.tokens == MASK)).any() for a, b in pairwise(frames)), "none is taken back"
     player = Player(frames, MICRO.tokenizer)
     found = [MICRO.tokenizer.convert_tokens_to_ids(words) for words in texts_in(player.data)]

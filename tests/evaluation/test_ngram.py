@@ -77,9 +77,5 @@ def test_it_writes_like_any_other_model():
 
 
 def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="order must be 0 or more .* got order -1"):
-        NGram(SEEN, -1, vocab_size=V, mask_id=MASK)
-    with pytest.raises(ValueError, match="5 words of 30522 do not fit"):
+    with pytest.raises(ValueError, match="5 tokens of 30522 do not fit"):
         NGram(torch.zeros(2, 5, dtype=torch.long), 5, vocab_size=30522, mask_id=0)
-    with pytest.raises(ValueError, match=r"x0 \(0, 5\)"):
-        NGram(SEEN[:0], 2, vocab_size=V, mask_id=MASK)

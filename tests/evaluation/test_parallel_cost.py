@@ -18,11 +18,11 @@ from diffkit.evaluation.parallel_cost import (
     order_board,
     sampler_nats,
     score_order,
-    shipped_folder,
+    shipped_plans,
 )
 from diffkit.evaluation.statistics import Estimate
-from diffkit.sampling.sampler import sample
-from diffkit.sampling.unmasking import UNMASKING_ORDERS, Unmasking, random_order
+from diffkit.sampling.sampler import denoise_frames, sample
+from diffkit.sampling.unmasking import UNMASKING_ORDERS, random_order
 
 PROCESS = masked_diffusion()
 EXACT = MICRO.denoiser(PROCESS)
@@ -59,7 +59,7 @@ def one_open_place(probs, is_masked, steps_left):
 @pytest.mark.parametrize("name", [*FIXED, "own"])
 @pytest.mark.parametrize("steps", [1, 2, 3])
 def test_the_kl_is_that_of_the_samplers_whole_law(name, steps):
-    plan = one_open_place if name == "own" else shipped_folder()[name]
+    plan = one_open_place if name == "own" else shipped_plans()[name]
     q = law(plan, steps)
     assert abs(sum(q.values()) - 1) < 1e-9
     of_texts = torch.tensor([q.get(tuple(text), 0.0) for text in TEXTS.tolist()], dtype=torch.float64)
@@ -72,7 +72,7 @@ def test_the_kl_is_that_of_the_samplers_whole_law(name, steps):
 
 @pytest.mark.parametrize("name", UNMASKING_ORDERS)
 def test_one_place_a_step_costs_nothing_and_one_step_costs_the_same_for_all(name):
-    plan = shipped_folder(seed=3)[name]
+    plan = shipped_plans(seed=3)[name]
     torch.testing.assert_close(sampler_nats(PROCESS, EXACT, TEXTS, plan, L), -PROBS.log())
     alone = EXACT(torch.full((1, L), MASK), torch.tensor([1000.0]))[0].log_softmax(-1)
     together = -alone[torch.arange(L), TEXTS].sum(1)
@@ -97,14 +97,14 @@ def test_a_drawn_order_bounds_the_law_of_the_random_sampler():
 @pytest.mark.parametrize("name", UNMASKING_ORDERS)
 @pytest.mark.parametrize("steps", [2, 3, 4])
 def test_an_even_plan_reveals_where_the_sampler_reveals(name, steps):
-    plan, mover, zt = evenly(UNMASKING_ORDERS[name], seed=2), Unmasking(PROCESS, name), torch.full((40, L), MASK)
-    times = torch.linspace(1000, 0, steps + 1, dtype=torch.float64)
-    for i in range(steps):
-        left = steps - i
-        t, s = times[i].expand(40), times[i + 1].expand(40)
-        zs, probs = mover.step(EXACT, zt, t, s, generator(2000 + left))
-        assert torch.equal(plan(probs, zt == MASK, left), (zt == MASK) & (zs != MASK))
-        zt = zs
+    plan, rng = evenly(UNMASKING_ORDERS[name], seed=2), generator()
+    frames, zt = denoise_frames(PROCESS, EXACT, shape=(40, L), steps=steps, rng=rng, order=name, keep_probs=True), None
+    for frame in frames:
+        if zt is not None:
+            left = steps + 1 - frame.step
+            assert torch.equal(plan(frame.probs, zt == MASK, left), (zt == MASK) & (frame.z != MASK))
+        zt = frame.z
+        rng.manual_seed(2000 + steps - frame.step)
 
 
 def test_one_place_a_step_is_the_any_order_model_also_when_it_is_wrong():
@@ -123,11 +123,11 @@ def test_one_place_a_step_is_the_any_order_model_also_when_it_is_wrong():
 @pytest.mark.parametrize(
     ("plan", "says"),
     [
-        (evenly(lambda probs, rng: probs.amax(-1)[0]), "one number for every place"),
+        (evenly(lambda probs, rng: probs.amax(-1)[0]), "one number for every position"),
         (evenly(lambda probs, rng: 3.0), "yours is float"),
         (evenly(lambda probs, rng: (probs * probs.log()).sum(-1)), "NaN"),
         (evenly(lambda probs, rng: probs.log().sum(-1)), "-inf"),
-        (lambda probs, is_masked, left: is_masked[0], "yes or no for every place"),
+        (lambda probs, is_masked, left: is_masked[0], "yes or no for every position"),
         (lambda probs, is_masked, left: None, "yours is NoneType"),
         (lambda probs, is_masked, left: is_masked.long(), "not torch.int64"),
         (lambda probs, is_masked, left: torch.ones_like(is_masked), "& is_masked"),
@@ -156,7 +156,7 @@ def test_steps_and_names_are_checked():
 
 
 def test_scores_are_means_of_the_same_stories():
-    nats = excess_nats(shipped_folder()["margin"], TALES, steps=4, n=8, seed=5)
+    nats = excess_nats(shipped_plans()["margin"], TALES, steps=4, n=8, seed=5)
     score = score_order("margin", TALES, steps=4, n=8, seed=5)
     assert score.mean == pytest.approx(nats.mean().item()) and score.standard_error > 0
 
@@ -212,7 +212,7 @@ def test_the_capstones_rule_pays_with_a_trained_network():
     model = load_model("tales-mdlm")
     costs = {
         name: score_order(plan, TALES, steps=16, n=32, model=model).mean
-        for name, plan in {"random": shipped_folder()["random"], "one": evenly(one_open_question)}.items()
+        for name, plan in {"random": shipped_plans()["random"], "one": evenly(one_open_question)}.items()
     }
     assert costs["one"] < 0.6 < 1.5 < costs["random"]
     texts = sample(model.process, model, shape=(64, 48), steps=16, rng=generator(0), order=one_open_question)

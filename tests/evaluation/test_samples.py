@@ -34,8 +34,6 @@ def test_distinct_n_counts_by_hand():
     assert distinct_n(IDS, 2, eos_id=EOS) == 4 / 10  # 23 32 34 55
     assert distinct_n(IDS, 3, eos_id=EOS) == 4 / 7  # 232 323 234 555
     assert math.isnan(distinct_n(IDS, 7, eos_id=EOS))
-    with pytest.raises(ValueError, match="at least 1"):
-        distinct_n(IDS, 0, eos_id=EOS)
 
 
 def test_token_entropy_is_that_of_the_words_within_a_sample():
@@ -77,6 +75,8 @@ def test_true_stories_lie_at_the_floor_and_one_story_far_above():
     true = marginals(TALES, TALES.sample(2000, generator()))
     alike = marginals(TALES, TALES.sample(1, generator()).expand(200, -1))
     assert set(true) == {"plot", "ending", "length"}
+    with pytest.raises(ValueError, match="no sample is a story"):
+        marginals(TALES, torch.zeros(2, TALES.length, dtype=torch.int64))
     for name in true:
         assert true[name].kl < 2 * true[name].kl_floor + 0.005
         assert alike[name].kl > 5 * alike[name].kl_floor and alike[name].total_variation > 0.5
@@ -91,20 +91,6 @@ def test_seen_windows_are_those_found_by_looking(seed, n):
     windows = [tuple(row[i : i + n]) for row in ids.tolist() for i in range(len(row) - n + 1)]
     want = sum(window in known for window in windows) / len(windows)
     assert seen_windows(ids, torch.tensor(stream), n) == pytest.approx(want)
-
-
-def test_a_window_must_fit():
-    with pytest.raises(ValueError, match=r"seen_windows: n must lie in 1\.\.4.*got 5"):
-        seen_windows(torch.zeros(2, 6, dtype=torch.long), torch.zeros(4, dtype=torch.long), 5)
-
-
-def test_mistakes_are_named():
-    with pytest.raises(ValueError, match="at least one sample"):
-        distance(torch.zeros(3), torch.ones(3) / 3)
-    with pytest.raises(ValueError, match="as many as probabilities"):
-        distance(torch.ones(2), torch.ones(3) / 3)
-    with pytest.raises(ValueError, match="no sample is a story"):
-        marginals(TALES, torch.zeros(2, TALES.length, dtype=torch.int64))
 
 
 def test_self_bleu_is_full_for_one_text_told_again_and_low_for_strangers():
@@ -130,8 +116,3 @@ def test_pairs_of_slots_are_counted_against_their_exact_joint_distribution():
     assert found.kl < 3 * found.kl_floor
     one_hero = ids[ids[:, 0] == ids[ids[:, 0] != TALES.tokenizer.convert_tokens_to_ids("One")][0, 0]]
     assert pair_distance(TALES, one_hero, "hero", "park").kl > 1
-
-
-def test_pairs_of_slots_need_a_valid_story():
-    with pytest.raises(ValueError, match="distance"):
-        pair_distance(TALES, torch.full((3, TALES.length), TALES.pad_id), "hero", "park")

@@ -16,12 +16,13 @@ from diffkit.evaluation.infilling import conditional_gap
 from diffkit.evaluation.parallel_cost import score_order
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model, load_model
+from diffkit.network.attention import CachedDenoiser
 from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import condition_on
-from diffkit.sampling.parallel import ParallelUnmasking, confidence_threshold
-from diffkit.sampling.sampler import last_frame, sample
-from diffkit.sampling.skipping import FirstHitting, NoChangeCache, SkipIdle, even_times, fast_frames
+from diffkit.sampling.parallel import confidence_threshold
+from diffkit.sampling.sampler import denoise_frames, last_frame, sample
+from diffkit.sampling.skipping import FirstHitting, NoChangeCache, SkipIdle, even_times
 from diffkit.sampling.variable_length import grow
 from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import fit
@@ -89,9 +90,9 @@ def test_fast_samplers():
     for sampler in (
         SkipIdle(process, even_times(1000, 12)),
         FirstHitting(process),
-        ParallelUnmasking(process, confidence_threshold(0.9)),
+        confidence_threshold(process, 0.9),
     ):
-        texts = [last_frame(fast_frames(sampler, each, shape=(3, L), rng=seeded(4))) for each in (model, on_gpu)]
+        texts = [last_frame(denoise_frames(sampler, each, shape=(3, L), rng=seeded(4))) for each in (model, on_gpu)]
         assert texts[1].tokens.is_cuda
         assert (texts[0].tokens == texts[1].tokens.cpu()).all(1).sum() >= 2
     kept = sample(process, NoChangeCache(on_gpu), shape=(2, L), steps=12, rng=seeded(5))
@@ -103,7 +104,7 @@ def test_grow_and_write():
         texts = []
         for model in (load_model(name), load_model(name).cuda()):
             if name == "tales-ar":
-                texts.append(model.process.write(model, model.process.prior(3, L, seeded()), seeded(6)).cpu())
+                texts.append(model.process.write(CachedDenoiser(model), model.process.prior(3, L, seeded()), seeded(6)).cpu())
                 continue
             ends = {"eos_id": TALES.eos_id, "pad_id": TALES.pad_id}
             frames = grow(model.process, model, rows=3, length=L, steps=8, rng=seeded(6), **ends)

@@ -36,7 +36,6 @@ from diffkit.course.widgets.sampler_lab import SamplerLab
 from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import load_corpus
 from diffkit.data.tokenizer import SPECIAL_TOKENS, load_tokenizer
-from diffkit.evaluation.judge import load_judge
 from diffkit.io import write_atomic
 from diffkit.model import build_model, load_model, model_folder
 from diffkit.paths import PRETRAINED
@@ -328,20 +327,10 @@ def test_a_model_that_needs_more_than_safetensors_is_refused(visited, spoil):
         load_model(visited[0])
 
 
-def test_a_tokenizer_or_judge_with_code_of_its_own_is_refused(visited):
+def test_a_tokenizer_with_code_of_its_own_is_refused(visited):
     own_type(*visited)
     with pytest.raises(ValueError, match="custom code"):
         load_tokenizer(visited[0])
-    with pytest.raises(ValueError, match="custom code"):
-        load_judge(str(visited[0]))
-
-
-def test_a_judge_fetches_no_kernel(visited):
-    folder, _ = visited
-    shape = {"n_embd": 8, "n_layer": 1, "n_head": 1, "vocab_size": 9}
-    (folder / "config.json").write_text(json.dumps({"model_type": "gpt2", "attn_implementation": "x/kernel"} | shape))
-    with pytest.raises(ValueError, match="'x/kernel' from the Hub, which is never run"):
-        load_judge(str(folder))
 
 
 @pytest.mark.parametrize("text", ["!!python/object/apply:os.mkdir ['{}']", "{{class_path: os.mkdir, init_args: {{}}}}"])

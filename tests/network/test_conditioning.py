@@ -9,6 +9,7 @@ from toys import MASK, MICRO, TALES, L, V, derivations, generator
 from diffkit.languages.story_language import endings
 from diffkit.model import build_model, start_from
 from diffkit.network.conditioning import Conditioned, dropped
+from diffkit.processes.base import as_denoiser
 from diffkit.processes.masked import MaskedDiffusion
 
 
@@ -59,21 +60,21 @@ def test_a_conditioned_model_answers_at_chosen_positions_alike():
     where = torch.zeros(2, L, dtype=torch.bool)
     where[0, 1] = where[1, 3] = True
     told = Conditioned(model, 1)
-    assert told.selects_positions
+    assert as_denoiser(told) is told
     assert torch.allclose(told(xt, torch.tensor(0.0), where), told(xt, torch.tensor(0.0))[where], atol=1e-6)
 
 
 @pytest.mark.parametrize("label", [torch.tensor([0, 9]), torch.tensor([0]), torch.tensor([-1, 0])])
 def test_a_label_that_does_not_exist_is_refused(label):
     with pytest.raises(ValueError, match="label must be"):
-        conditional_model()(torch.full((2, L), MASK), 0.0, label=label)
+        conditional_model().eval()(torch.full((2, L), MASK), 0.0, label=label)
 
 
 def test_a_model_without_labels_says_so():
     plain = build_model(MaskedDiffusion(V, MASK), {"hidden_size": 16, "num_layers": 1, "num_heads": 2}, max_length=L)
     assert plain.labels == 0
-    with pytest.raises(ValueError, match="takes no label"):
-        plain(torch.full((1, L), MASK), 0.0, label=torch.tensor([0]))
+    with pytest.raises(ValueError, match="label must be"):
+        plain.eval()(torch.full((1, L), MASK), 0.0, label=torch.tensor([0]))
 
 
 def test_a_conditional_model_starts_from_one_without_labels(tmp_path):

@@ -12,7 +12,7 @@ from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo, sequence_bounds
 from diffkit.model import build_model, load_model, quiet
-from diffkit.network.attention import KeyValueCache
+from diffkit.network.attention import CachedDenoiser, KeyValueCache
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.sampling.sampler import denoise_frames, infill, last_frame, sample
 from diffkit.training.config import TrainConfig
@@ -135,6 +135,7 @@ def test_the_cache_writes_the_same_text(steps, rotary):
     model, start = network(rotary=rotary), torch.full((20, L), MASK)
     slow = last_frame(denoise_frames(PROCESS, model, start=start, steps=steps, rng=generator(4))).tokens
     assert torch.equal(PROCESS.write(model, start, generator(4)), slow)
+    assert torch.equal(PROCESS.write(CachedDenoiser(model), start, generator(4)), slow)
     assert (slow != MASK).all()
 
 

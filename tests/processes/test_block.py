@@ -308,7 +308,7 @@ def test_mistakes_are_named():
         BlockDiffusion(5, 1, 0)
     with pytest.raises(ValueError, match="'confidence' chooses places for masked diffusion; BlockDiffusion"):
         sample(process(2), network(2), shape=(1, L), steps=1, rng=generator(), order="confidence")
-    with pytest.raises(ValueError, match=r"noisy and clean text one behind the other, \(B, 2 L\) ids, got \(16, 5\)"):
+    with pytest.raises(ValueError, match=r"noisy and then clean text, \(B, 2 L\) ids, got \(16, 5\)"):
         network(2)(TEXTS, 0.0)
     with pytest.raises(ValueError, match=f"at most {L} tokens .* got {L + 1}"):
         network(2)(torch.zeros(1, 2 * L + 2, dtype=torch.long), 0.0)

@@ -18,6 +18,7 @@ from toys import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, V, generator
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo
 from diffkit.model import build_model, load_model, quiet
+from diffkit.processes import process_from
 from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.embedding_diffusion import MOVERS
 from diffkit.processes.plaid import Plaid
@@ -186,7 +187,7 @@ def test_plaids_bound_is_the_entropy_whatever_the_visits():
             with torch.no_grad():
                 process.visits.copy_(torch.randn(5, generator=generator(seed)))
         times, weights = [], []
-        edges = torch.cat([torch.zeros(1), process.chances().detach().cumsum(0)])  # smooth within each piece
+        edges = torch.cat([torch.zeros(1), process.visit_probs().detach().cumsum(0)])  # smooth within each piece
         for low, high in zip(edges[:-1], edges[1:], strict=True):
             times += (1000 * (low + (high - low) * (NODES[0] + 1) / 2)).clamp(max=1000).tolist()
             weights += ((high - low) * NODES[1] / 2).tolist()
@@ -244,7 +245,7 @@ def test_where_training_looks_follows_the_loss():
     assert after.var() < before.var() / 2
     error = math.sqrt((before.var() + after.var()).item() / len(before))
     assert abs((before.mean() - after.mean()).item()) < 5 * error
-    assert process.chances().sum().item() == pytest.approx(1) and process.chances().min() >= 0.1 / 8
+    assert process.visit_probs().sum().item() == pytest.approx(1) and process.visit_probs().min() >= 0.1 / 8
 
 
 @each_method
@@ -252,7 +253,7 @@ def test_where_training_looks_follows_the_loss():
 def test_values_and_gradients_are_finite_at_both_ends(method, time):
     process = made(method)
     t = torch.full((16,), time, dtype=torch.float64)
-    for raw in (torch.zeros(16, L, process.head), 1e3 * torch.randn(16, L, process.head, generator=generator())):
+    for raw in (torch.zeros(16, L, process.network.head), 1e3 * torch.randn(16, L, process.network.head, generator=generator())):
         raw.requires_grad_()
         zt, _ = process.corrupt(TEXTS, t, generator())
         value = process.estimate(raw, zt, t).square().sum() + process.reconstruction_loss(lambda *_: raw, TEXTS, generator()).sum()  # noqa: B023, E501  # fmt: skip
@@ -350,7 +351,7 @@ def test_a_low_score_temperature_takes_the_noise_for_larger():
 def test_self_conditioning_shows_the_network_its_own_first_guess(method):
     """Two calls: z_t beside zeros, then the same beside the guess made of the first answer, in some rows only."""
     process, zt, t = made(method, self_conditioned=True), torch.randn(5, L, 16, generator=generator()).double(), 400.0
-    asked, width = [], process.head
+    asked, width = [], process.network.head
 
     def network(both, time):
         asked.append(both)
@@ -360,7 +361,7 @@ def test_self_conditioning_shows_the_network_its_own_first_guess(method):
         )
 
     found = process.self_conditioned_output(network, zt, t, rows=2)
-    assert process.input_size == 32 and [each.shape[0] for each in asked] == [2, 5] and found.shape == (5, L, width)
+    assert process.network.input_size == 32 and [each.shape[0] for each in asked] == [2, 5] and found.shape == (5, L, width)
     assert torch.equal(asked[0][..., :16], zt[:2]) and (asked[0][..., 16:] == 0).all()
     guess = process.estimate(network(asked[0], t), zt[:2], torch.full((2,), t))
     torch.testing.assert_close(asked[1][:2, :, 16:], guess.detach())
@@ -390,7 +391,7 @@ def test_a_self_conditioned_model_is_a_function_of_the_state(method):
 @each_method
 def test_settings_build_the_process_again(method):
     process = method(V, MASK, 30, width=6, sampler="ddim")
-    again = method.from_settings(json.loads(json.dumps(process.settings())))
+    again = process_from(json.loads(json.dumps(process.settings())))
     assert again.settings() == process.settings() and again.sampler == "ddim" and again.width == 6
 
 
@@ -432,17 +433,11 @@ def test_mistakes_are_named():
         Plaid(V, MASK, first=3.0, last=1.0)
     with pytest.raises(ValueError, match="mask_id must be one of"):
         Plaid(V, V)
-    with pytest.raises(ValueError, match="it holds MASK"):
-        process.corrupt(torch.full((1, L), MASK), torch.tensor([5.0]), generator())
-    with pytest.raises(ValueError, match=r"xt must be \(B, L, 16\) word vectors"):
+    with pytest.raises(ValueError, match=r"xt must be \(B, L, 16\) embeddings"):
         model(TEXTS, 3.0)
     with pytest.raises(ValueError, match="needs a process with MASK"):
         next_frames = denoise_frames(process, model, start=torch.full((1, L), MASK), steps=2, rng=generator())
         list(next_frames)
-    for time in (-1.0, 1001.0):
-        for method in METHODS:
-            with pytest.raises(ValueError, match=r"t must lie in \[0, 1000\]"):
-                made(method).alpha_sigma(time)
     with pytest.raises(ValueError, match="leave them out"):
         list(denoise_frames(made(DiffusionLM), MICRO.denoiser(made(DiffusionLM)), shape=(1, L), steps=2, rng=generator(), top_k=2))  # noqa: E501  # fmt: skip
 

@@ -72,7 +72,7 @@ def test_slope_is_the_derivative(name, parameters):
     """By autograd through the formula, and by central differences of gamma itself, per unit of t."""
     schedule, t = get_schedule(name, 50, **parameters), 50 * INSIDE
     tau = INSIDE.clone().requires_grad_()
-    (slope,) = torch.autograd.grad(schedule.rate(tau).sum(), tau)
+    (slope,) = torch.autograd.grad(schedule.curve.rate(tau).sum(), tau)
     torch.testing.assert_close(schedule.dgamma(t), slope / 50, atol=1e-12, rtol=1e-10)
     h = 1e-4
     torch.testing.assert_close(
@@ -158,7 +158,7 @@ def test_times_outside_the_axis_raise(method, t):
 @pytest.mark.parametrize("method", ["gamma", "dgamma", "time_of"])
 def test_times_that_are_no_numbers_raise(method):
     ask = getattr(get_schedule("cosine"), method)
-    with pytest.raises(ValueError, match="NaN"):
+    with pytest.raises(ValueError, match="nan"):
         ask(math.nan)
     with pytest.raises(TypeError, match="real number"):
         ask(torch.tensor([True]))
@@ -168,7 +168,7 @@ def test_times_that_are_no_numbers_raise(method):
 
 @pytest.mark.parametrize("gamma", [-0.1, 1.1, math.inf])
 def test_rates_outside_the_unit_interval_raise(gamma):
-    with pytest.raises(ValueError, match=r"lies in \[0, 1\]"):
+    with pytest.raises(ValueError, match=r"lie in \[0, 1\]"):
         get_schedule("cosine").time_of(gamma)
 
 
@@ -255,7 +255,7 @@ def test_counts_per_row_with_frozen_positions(seed, B, L, share):
 
 @pytest.mark.parametrize("count", [-1, 6, torch.tensor([2, 6])])
 def test_counts_that_do_not_fit_raise(count):
-    with pytest.raises(ValueError, match="has 5 free positions, cannot mask"):
+    with pytest.raises(ValueError, match="fewer free positions"):
         corrupt_count(text(2, 5), count, mask_id=MASK, rng=generator())
 
 
@@ -267,17 +267,17 @@ def test_counts_that_do_not_fit_raise(count):
         (text(2, 3)[0], 5, {}, ValueError, r"must be \(B, L\)"),
         (text(2, 3), torch.tensor([1.0, 2.0, 3.0]), {}, ValueError, r"one number or \(2,\)"),
         (text(2, 3), torch.ones(2, 3), {}, ValueError, r"one number or \(2,\)"),
-        (text(2, 3), math.nan, {}, ValueError, "NaN"),
+        (text(2, 3), math.nan, {}, ValueError, "nan"),
         (text(2, 3), 1001, {}, ValueError, "must lie in"),
         (text(2, 3), torch.tensor([-1, 5]), {}, ValueError, "must lie in"),
-        (text(2, 3), 5, {"frozen": torch.zeros(2, 4, dtype=torch.bool)}, ValueError, "frozen must be bool"),
-        (text(2, 3), 5, {"frozen": torch.zeros(2, 3)}, ValueError, "frozen must be bool"),
+        (text(2, 3), 5, {"frozen": torch.zeros(2, 4, dtype=torch.bool)}, ValueError, "frozen bool"),
+        (text(2, 3), 5, {"frozen": torch.zeros(2, 3)}, ValueError, "frozen bool"),
         (torch.tensor([[2, MASK]]), 5, {}, ValueError, "holds MASK"),
     ],
 )
 def test_calls_that_make_no_sense_raise(x0, t, how, error, message):
     with pytest.raises(error, match=message):
         hide(x0, t, **how)
-    if "t" not in message and "one number" not in message and "lie in" not in message and "NaN" not in message:
+    if "t" not in message and "one number" not in message and "lie in" not in message and "nan" not in message:
         with pytest.raises(error, match=message):
             corrupt_count(x0, 1, mask_id=MASK, rng=generator(), **how)

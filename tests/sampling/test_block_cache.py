@@ -6,15 +6,15 @@ from toys import MASK, MICRO, TEXTS, L, V, deduplicated, generator, masked_diffu
 
 from diffkit.network.attention import KeyValueCache
 from diffkit.network.transformer import Denoiser, DenoiserConfig
-from diffkit.sampling.block_cache import Blockwise, StaleCache, recompute_block, recompute_suffix, reuse_error
-from diffkit.sampling.parallel import confidence_threshold, most_confident
-from diffkit.sampling.sampler import last_frame
-from diffkit.sampling.skipping import CallCounter, fast_frames
+from diffkit.sampling.block_cache import Blockwise, StaleCache, dual_cache, prefix_cache, reuse_error
+from diffkit.sampling.parallel import above_threshold, most_confident
+from diffkit.sampling.sampler import denoise_frames, last_frame
+from diffkit.sampling.skipping import CallCounter
 
 PROCESS = masked_diffusion()
 CANVAS = 12
-ANEW = {"prefix": recompute_suffix, "dual": recompute_block}
-each_cache = pytest.mark.parametrize("anew", ANEW.values(), ids=ANEW.keys())
+CACHES = {"prefix": prefix_cache, "dual": dual_cache}
+each_cache = pytest.mark.parametrize("cache", CACHES.values(), ids=CACHES.keys())
 
 
 def network(layers, seed=0, **settings):
@@ -35,24 +35,24 @@ def canvases(n=8, seed=1, hidden=0.5):
 
 
 def write(sampler, denoise, seed=2, **how):
-    return last_frame(fast_frames(sampler, denoise, rng=generator(seed), **how)).tokens
+    return last_frame(denoise_frames(sampler, denoise, rng=generator(seed), **how)).tokens
 
 
 @torch.no_grad()
 @each_cache
 @pytest.mark.parametrize("layers", [1, 2, 3])
-def test_old_keys_are_exact_for_one_layer_and_on_the_first_call(layers, recompute):
+def test_old_keys_are_exact_for_one_layer_and_on_the_first_call(layers, cache):
     """A block opens, one token of it is written: with one layer nothing differs, with more the beliefs do; and without
     a change they do not, at any depth. Double precision, tolerance 1e-12."""
     model, before = network(layers), canvases(hidden=0.7)
     before[:, 4:8] = MASK
-    first, last = recompute(4, 8, CANVAS)
+    span = cache(4, 8, CANVAS)
     hidden = torch.zeros_like(before, dtype=torch.bool)
     hidden[:, 5:8] = True
     after = before.clone()
     after[:, 4] = 3
-    assert reuse_error(model, before, before, hidden, first, last).max() < 1e-12
-    error = reuse_error(model, before, after, hidden, first, last)
+    assert reuse_error(PROCESS, model, before, before, hidden, span).max() < 1e-12
+    error = reuse_error(PROCESS, model, before, after, hidden, span)
     assert error.shape == (24,)
     assert error.max() < 1e-12 if layers == 1 else error.max() > 1e-4
     assert error.max() <= 1
@@ -72,22 +72,22 @@ def test_the_first_reading_is_a_plain_one_and_reads_any_rows_later():
 
 
 @each_cache
-@pytest.mark.parametrize("choose", [most_confident(1), confidence_threshold(0.6)], ids=["one", "above"])
+@pytest.mark.parametrize("choose", [most_confident(1), above_threshold(0.6)], ids=["one", "above"])
 @pytest.mark.parametrize("size", [1, 4, 5, CANVAS])
-def test_one_layer_writes_the_same_tokens_with_and_without_old_keys(recompute, choose, size):
+def test_one_layer_writes_the_same_tokens_with_and_without_old_keys(cache, choose, size):
     """Same random stream, new texts and prompts, blocks that do not divide the canvas too."""
     model = network(1)
     for how in ({"shape": (6, CANVAS)}, {"start": canvases()}):
-        kept = write(Blockwise(PROCESS, size, choose, recompute), model, **how)
+        kept = write(Blockwise(PROCESS, size, choose, cache), model, **how)
         assert torch.equal(kept, write(Blockwise(PROCESS, size, choose), model, **how))
 
 
 @each_cache
-def test_blocks_of_one_call_are_exact_at_any_depth(recompute):
+def test_blocks_of_one_call_are_exact_at_any_depth(cache):
     """If each block is written in a single call, every call is a first one: no old key is ever used."""
     model = network(3)
-    all_at_once = confidence_threshold(0.0)
-    kept = write(Blockwise(PROCESS, 4, all_at_once, recompute), model, shape=(8, CANVAS))
+    all_at_once = above_threshold(0.0)
+    kept = write(Blockwise(PROCESS, 4, all_at_once, cache), model, shape=(8, CANVAS))
     assert torch.equal(kept, write(Blockwise(PROCESS, 4, all_at_once), model, shape=(8, CANVAS)))
 
 
@@ -95,20 +95,16 @@ def test_deeper_networks_write_other_tokens_from_old_keys():
     """The approximation is visible: else the tests above would compare a thing with itself."""
     model = network(3)
     whole = write(Blockwise(PROCESS, 6, most_confident(1)), model, shape=(64, CANVAS))
-    for recompute in ANEW.values():
-        assert not torch.equal(
-            whole, write(Blockwise(PROCESS, 6, most_confident(1), recompute), model, shape=(64, CANVAS))
-        )
+    for cache in CACHES.values():
+        assert not torch.equal(whole, write(Blockwise(PROCESS, 6, most_confident(1), cache), model, shape=(64, CANVAS)))
 
 
-@pytest.mark.parametrize("anew", [None, *ANEW.values()])
-def test_blocks_are_filled_in_order_and_what_was_given_stays(recompute):
+@pytest.mark.parametrize("cache", [None, *CACHES.values()])
+def test_blocks_are_filled_in_order_and_what_was_given_stays(cache):
     start = canvases(hidden=0.8)
     start[0] = torch.where(start[0] == MASK, 0, start[0])  # one complete text
     frames = list(
-        fast_frames(
-            Blockwise(PROCESS, 5, confidence_threshold(0.5), recompute), network(2), start=start, rng=generator(3)
-        )
+        denoise_frames(Blockwise(PROCESS, 5, above_threshold(0.5), cache), network(2), start=start, rng=generator(3))
     )
     for before, after in zip(frames[:-1], frames[1:], strict=True):
         visible = before.tokens != MASK
@@ -122,11 +118,11 @@ def test_blocks_are_filled_in_order_and_what_was_given_stays(recompute):
 def test_fewer_places_are_read():
     """A full reading opens each block; then prefix reads from the block on, dual the block alone."""
     read = {}
-    for name, recompute in {"none": None, **ANEW}.items():
+    for name, cache in {"none": None, **CACHES}.items():
         model = network(2)
         sizes = []
         model.register_forward_pre_hook(lambda _, given, sizes=sizes: sizes.append(given[0].shape[1]))
-        write(Blockwise(PROCESS, 4, most_confident(1), recompute), model, shape=(2, CANVAS))
+        write(Blockwise(PROCESS, 4, most_confident(1), cache), model, shape=(2, CANVAS))
         read[name] = sizes
     assert read["none"] == [12] * 12
     assert read["prefix"] == [12, 12, 12, 12, 12, 8, 8, 8, 12, 4, 4, 4]
@@ -143,13 +139,13 @@ def test_without_old_keys_any_denoiser_will_do_and_one_block_is_the_plain_order(
 def test_what_cannot_be_kept_is_said():
     with pytest.raises(ValueError, match="size must be a whole number of at least 1, got 0"):
         Blockwise(PROCESS, 0, most_confident(1))
-    with pytest.raises(ValueError, match="not of a plain function"):
-        write(Blockwise(PROCESS, 2, most_confident(1), recompute_block), table_denoiser(), shape=(2, L))
+    with pytest.raises(TypeError, match="cache"):  # a plain function has no keys and values
+        write(Blockwise(PROCESS, 2, most_confident(1), dual_cache), table_denoiser(), shape=(2, L))
     with pytest.raises(ValueError, match="a cache needs a network that is causal"):
         network(2)(canvases(), 0.0, cache=KeyValueCache())
 
 
 def test_calls_are_counted_through_the_cache():
     counted = CallCounter(network(2))
-    write(Blockwise(PROCESS, 4, most_confident(2), recompute_block), counted, shape=(3, CANVAS))
+    write(Blockwise(PROCESS, 4, most_confident(2), dual_cache), counted, shape=(3, CANVAS))
     assert counted.calls == 6 and counted.rows == 18

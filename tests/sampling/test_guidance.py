@@ -1,5 +1,7 @@
 """Guidance against Bayes' rule, a classifier asked word by word, and the exact conditional language."""
 
+import math
+
 import pytest
 import torch
 from hypothesis import given
@@ -10,7 +12,7 @@ from diffkit.evaluation.bounds import mask_patterns
 from diffkit.model import build_model
 from diffkit.network.conditioning import Conditioned
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.guidance import classifier_guided, condition_on, exact_classifier, guide
+from diffkit.sampling.guidance import MIN_LOG_PROB, classifier_guided, condition_on, exact_classifier, guide
 from diffkit.sampling.sampler import sample
 
 PROCESS = MaskedDiffusion(V, MASK, "linear")
@@ -38,6 +40,25 @@ def test_guided_beliefs_are_the_product_of_powers(scale, seed):
     product = torch.where(p > 0, p ** (1 + scale) * q.clamp(min=1e-300) ** -scale, 0.0)
     want = product / product.sum(-1, keepdim=True)
     assert torch.allclose(guide(told, untold, scale)(zt, TIME).softmax(-1), want, atol=1e-9)
+
+
+@pytest.mark.parametrize("scale", [1.0, -0.5])
+def test_a_token_that_only_the_unconditional_prediction_excludes_gives_no_nan(scale):
+    """Its log-probability counts as MIN_LOG_PROB; without that, infinite logits and NaN probabilities."""
+    log_p = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64).log()
+    log_q = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64).log()
+    guided = guide(lambda zt, t: log_p.expand(1, L, 3), lambda zt, t: log_q.expand(1, L, 3), scale)
+    logits = guided(torch.zeros(1, L, dtype=torch.long), TIME)
+    want = (1 + scale) * log_p - scale * torch.tensor([MIN_LOG_PROB, math.log(0.5), math.log(0.5)], dtype=torch.float64)
+    torch.testing.assert_close(logits[0, 0, :2], want[:2])
+    assert (logits[..., 2] == -torch.inf).all() and not logits.softmax(-1).isnan().any()
+
+
+def test_guidance_passes_on_where_logits_are_needed():
+    told, untold, zt = random_denoiser(0), random_denoiser(1), torch.full((2, L), MASK)
+    where = torch.rand(2, L, generator=generator()) < 0.5
+    for guided in (guide(told, untold, 1.5), classifier_guided(told, untold, 2.0)):
+        assert torch.equal(guided(zt, TIME, where), guided(zt, TIME)[where])
 
 
 def test_scales_without_guidance_are_the_denoisers_themselves():

@@ -29,7 +29,8 @@ from diffkit.paths import PRETRAINED
 from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.logits import filtered, with_temperature, with_top_k, with_top_p
 from diffkit.sampling.sampler import canvas_from_text, denoise_frames, infill, last_frame, sample
-from diffkit.sampling.unmasking import UNMASKING_ORDERS, Unmasking
+from diffkit.sampling.skipping import CallCounter
+from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
 PROCESS = masked_diffusion()
 each_rule = pytest.mark.parametrize("order", UNMASKING_ORDERS)
@@ -116,7 +117,7 @@ def test_nothing_stays_hidden_and_what_was_given_stays(seed, order, steps, hidde
     start = TEXTS[torch.randint(0, 16, (3,), generator=rng)]
     start = torch.where(torch.rand(3, L, generator=rng) < hidden, MASK, start)
     given_start = start.clone()
-    how = {"order": order, "temperature": temperature, "top_k": top_k, "top_p": top_p}
+    how = {"order": order, "temperature": temperature, "top_k": top_k, "top_p": top_p, "keep_probs": True}
     frames = list(denoise_frames(PROCESS, TABLE, start=start, steps=steps, rng=rng, **how))
     assert [frame.step for frame in frames] == list(range(steps + 1))
     assert frames[0].t == 1000 and frames[0].probs is None and frames[-1].t == 0
@@ -195,6 +196,25 @@ def test_one_step_to_T_steps():
 # --------------------------------------------------------------------------------------------------------- the rules
 
 
+@pytest.mark.parametrize("order", EVERY_RULE)
+def test_logits_are_computed_only_where_they_are_needed(order):
+    """At what is revealed, where an order looks at no prediction; else at what is masked."""
+    counted = CallCounter(TABLE)
+    frames = list(denoise_frames(PROCESS, counted, shape=(4, 5), steps=5, rng=generator(), order=order))
+    masks = [int((frame.tokens == MASK).sum()) for frame in frames]
+    assert counted.heads == (masks[0] if order in ("ancestral", "random", "left_to_right") else sum(masks))
+    assert all(frame.probs is None for frame in frames)
+
+
+@each_rule
+def test_a_score_of_ones_own_writes_what_the_order_of_that_name_writes(order):
+    """A user's function is given the whole table; same tokens, though the shipped order asked for less."""
+    score = UNMASKING_ORDERS[order]
+    how = {"shape": (16, L), "steps": 3}
+    named = sample(PROCESS, TABLE, rng=generator(), order=order, **how)
+    assert torch.equal(named, sample(PROCESS, TABLE, rng=generator(), order=lambda p, rng: score(p, rng), **how))
+
+
 def test_what_the_rules_prefer():
     """Three positions whose order differs from rule to rule."""
     probs = torch.tensor([[[0.6, 0.4, 0.0], [0.55, 0.25, 0.2], [0.5, 0.5, 0.0]]], dtype=torch.float64)
@@ -217,11 +237,8 @@ def test_random_order_is_uniform():
 def test_ties_go_to_the_lower_position(order):
     noisy = torch.zeros(1, L, V, dtype=torch.float64) + 1e-13 * torch.arange(L)[:, None]  # rounding noise
     frames = denoise_frames(PROCESS, lambda zt, t: noisy, shape=(1, L), steps=L, rng=generator(), order=order)
-    assert [int((frame.tokens[0] == MASK).sum()) for frame in frames] == [5, 4, 3, 2, 1, 0]
-    step = Unmasking(PROCESS, order).step(
-        lambda zt, t: noisy, torch.full((1, L), MASK), torch.tensor([1000.0]), torch.tensor([800.0]), generator()
-    )
-    assert (step.zs[0] != MASK).tolist() == [True, False, False, False, False]
+    hidden = [(frame.tokens[0] == MASK).tolist() for frame in frames]
+    assert hidden == [[False] * i + [True] * (L - i) for i in range(L + 1)]
 
 
 # ------------------------------------------------------------------------------------------------------------ filters
@@ -231,16 +248,24 @@ def answers(*logits):
     return lambda zt, t: torch.tensor([[logits]], dtype=torch.float64)
 
 
-@given(st.lists(st.floats(-20, 20), min_size=2, max_size=8), st.integers(1, 10), st.floats(0.01, 1))
+def kept_by(filtered_denoiser):
+    return [i for i, x in enumerate(filtered_denoiser(None, None)[0, 0].tolist()) if x > -math.inf]
+
+
+@given(
+    st.lists(st.one_of(st.floats(-20, 20), st.sampled_from([0.0, 1.0])), min_size=2, max_size=8),
+    st.integers(1, 10),
+    st.floats(0.01, 1),
+)
 def test_filters_against_plain_python(logits, k, p):
     """Top-k keeps k, the lower id among equals; top-p the shortest list that reaches p, the crossing token included."""
     ranked = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
-    kept = with_top_k(answers(*logits), k)(None, None)[0, 0]
-    assert [i for i, x in enumerate(kept.tolist()) if x > -math.inf] == sorted(ranked[:k])
-    assert all(x in (-math.inf, logits[i]) for i, x in enumerate(kept.tolist()))
+    kept = with_top_k(answers(*logits), k)
+    assert kept_by(kept) == sorted(ranked[:k])
+    assert all(x in (-math.inf, logits[i]) for i, x in enumerate(kept(None, None)[0, 0].tolist()))
 
     probs = torch.tensor(logits, dtype=torch.float64).softmax(0).tolist()
-    kept = [i for i, x in enumerate(with_top_p(answers(*logits), p)(None, None)[0, 0].tolist()) if x > -math.inf]
+    kept = kept_by(with_top_p(answers(*logits), p))
     assert kept == sorted(ranked[: len(kept)]) and kept
     assert sum(probs[i] for i in kept) >= p - 1e-9
     assert sum(probs[i] for i in ranked[: len(kept) - 1]) < p + 1e-9
@@ -249,7 +274,24 @@ def test_filters_against_plain_python(logits, k, p):
 def test_the_crossing_token_is_kept():
     denoise = answers(*torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log().tolist())
     for p, kept in ((0.4, 1), (0.6, 2), (0.79, 2), (0.81, 3), (1.0, 3)):
-        assert int((with_top_p(denoise, p)(None, None) > -torch.inf).sum()) == kept
+        assert kept_by(with_top_p(denoise, p)) == list(range(kept))
+
+
+@pytest.mark.parametrize(("p", "kept"), [(0.5, [0]), (0.75, [0, 1]), (0.500001, [0, 1]), (1.0, [0, 1, 2])])
+def test_a_set_that_reaches_p_exactly_is_large_enough(p, kept):
+    """Probabilities 1/2, 1/4, 1/4, exact in binary."""
+    denoise = answers(*torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64).log2().mul(math.log(2)).tolist())
+    probs = denoise(None, None).softmax(-1)[0, 0].tolist()
+    assert probs == [0.5, 0.25, 0.25] and kept_by(with_top_p(denoise, p)) == kept
+
+
+@pytest.mark.parametrize(
+    "wrap", [lambda d: with_temperature(d, 0.7), lambda d: with_top_k(d, 2), lambda d: with_top_p(d, 0.6)]
+)
+def test_filters_pass_on_where_logits_are_needed(wrap):
+    counted, zt, t = CallCounter(TABLE), TEXTS[:4], torch.ones(4)
+    where = torch.rand(4, L, generator=generator()) < 0.4
+    assert torch.equal(wrap(counted)(zt, t, where), wrap(TABLE)(zt, t)[where]) and counted.heads == where.sum()
 
 
 @pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
@@ -285,7 +327,9 @@ def test_filters_never_count_mask(how):
         return logits
 
     heard, unheard = (
-        last_frame(denoise_frames(PROCESS, who, shape=(8, L), steps=3, rng=generator(), order="random", **how))
+        last_frame(
+            denoise_frames(PROCESS, who, shape=(8, L), steps=3, rng=generator(), order="random", **how, keep_probs=True)
+        )
         for who in (loud, silent)
     )
     assert torch.equal(heard.tokens, unheard.tokens) and torch.equal(heard.probs, unheard.probs)
@@ -314,7 +358,7 @@ def test_frames_come_one_at_a_time():
         wanted.append(torch.is_grad_enabled())
         return TABLE(zt, t)
 
-    for frame in denoise_frames(PROCESS, denoise, shape=(1, L), steps=5, rng=generator()):
+    for frame in denoise_frames(PROCESS, denoise, shape=(1, L), steps=5, rng=generator(), order="random"):
         assert torch.is_grad_enabled()
         if frame.step == 2:
             break
@@ -347,6 +391,7 @@ def test_no_dropout_while_sampling():
         ({"shape": (1, L), "steps": 0}, r"whole number in 1..1000, got 0"),
         ({"shape": (1, L), "steps": 1001}, r"whole number in 1..1000, got 1001"),
         ({"shape": (1, L), "steps": 2.5}, r"whole number in 1..1000, got 2.5"),
+        ({"shape": (1, L), "steps": None}, "needs steps="),
         ({"shape": (1, L), "order": "luck"}, r"orders are \['ancestral', 'confidence'.*got 'luck'"),
         ({"shape": (1, L), "temperature": -1.0}, "temperature must be 0 or more, got -1"),
         ({"shape": (1, L), "top_k": 0}, "k must be a whole number of at least 1, got 0"),

@@ -20,20 +20,24 @@ from toys import (
     table_denoiser,
 )
 
-from diffkit.network.conditioning import Conditioned
 from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.processes.schedules import get_schedule
-from diffkit.sampling.parallel import ParallelUnmasking, confidence_threshold, entropy_bounded, most_confident
-from diffkit.sampling.sampler import denoise_frames, last_frame, sample
+from diffkit.sampling.parallel import (
+    ParallelUnmasking,
+    above_threshold,
+    confidence_threshold,
+    entropy_bounded,
+    most_confident,
+    within_entropy,
+)
+from diffkit.sampling.sampler import Ancestral, denoise_frames, last_frame, sample
 from diffkit.sampling.skipping import (
     CallCounter,
-    FirstHitting,
     NoChangeCache,
     SkipIdle,
     even_times,
     expected_calls,
-    fast_frames,
-    takes_time,
+    first_hitting,
 )
 
 PROCESS = masked_diffusion()
@@ -57,7 +61,7 @@ def network(**settings):
 
 def write(sampler, denoise, start=None, n=64, seed=0):
     how = {"shape": (n, L)} if start is None else {"start": start}
-    return last_frame(fast_frames(sampler, denoise, rng=generator(seed), **how)).tokens
+    return last_frame(denoise_frames(sampler, denoise, rng=generator(seed), **how)).tokens
 
 
 def prompts(n=64, seed=3, hidden=0.6):
@@ -68,11 +72,11 @@ def prompts(n=64, seed=3, hidden=0.6):
 
 SAMPLERS = {
     "lazy": SkipIdle(PROCESS, even_times(1000, 7)),
-    "first hitting": FirstHitting(PROCESS),
+    "first hitting": first_hitting(PROCESS),
     "one": ParallelUnmasking(PROCESS, most_confident(1)),
     "three": ParallelUnmasking(PROCESS, most_confident(3)),
-    "above": ParallelUnmasking(PROCESS, confidence_threshold(0.5)),
-    "entropy": ParallelUnmasking(PROCESS, entropy_bounded(0.5)),
+    "above": confidence_threshold(PROCESS, 0.5),
+    "entropy": entropy_bounded(PROCESS, 0.5),
 }
 each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLERS.keys())
 
@@ -88,8 +92,8 @@ def test_lazy_writes_the_tokens_of_the_plain_sampler(schedule, steps):
     model = network(time="adaln")
     for start in (None, prompts(8)):
         how = {"shape": (8, L)} if start is None else {"start": start}
-        lazy = fast_frames(SkipIdle(process, even_times(1000, steps)), model, rng=generator(5), **how)
-        full = denoise_frames(process, model, steps=steps, rng=generator(5), **how)
+        lazy = denoise_frames(SkipIdle(process, even_times(1000, steps)), model, rng=generator(5), **how)
+        full = denoise_frames(Ancestral(process, even_times(1000, steps)), model, rng=generator(5), **how)
         for quick, slow in zip(lazy, full, strict=True):
             assert torch.equal(quick.tokens, slow.tokens) and (quick.step, quick.t) == (slow.step, slow.t)
 
@@ -98,20 +102,19 @@ def test_lazy_computes_its_head_only_for_what_it_reveals():
     """Every masked token is looked at once; a row without a reveal is not read."""
     counted = CallCounter(network())
     start = prompts()
-    frames = list(fast_frames(SkipIdle(PROCESS, even_times(1000, 400)), counted, start=start, rng=generator(1)))
+    frames = list(denoise_frames(SkipIdle(PROCESS, even_times(1000, 400)), counted, start=start, rng=generator(1)))
     changes = [(a.tokens != b.tokens).any(1).sum().item() for a, b in zip(frames[:-1], frames[1:], strict=True)]
     assert counted.heads == (start == MASK).sum() > 100
     assert counted.rows == sum(changes) and counted.calls == sum(change > 0 for change in changes) < 400
 
 
-@pytest.mark.parametrize("order", ["ancestral", "random", "entropy"])
-def test_the_cache_changes_no_token_and_saves_calls(order):
-    """Same random stream, same ids under every rule; rows are read again only after they changed."""
+def test_the_cache_changes_no_token_and_saves_calls():
+    """Same random stream, same ids; rows are read again only after they changed."""
     plain, cached = CallCounter(network()), CallCounter(network())
     steps = 200
-    how = {"shape": (16, L), "steps": steps, "order": order}
-    full = list(denoise_frames(PROCESS, plain, rng=generator(2), **how))
-    quick = list(denoise_frames(PROCESS, NoChangeCache(cached), rng=generator(2), **how))
+    sampler = Ancestral(PROCESS, even_times(1000, steps))
+    full = list(denoise_frames(sampler, plain, shape=(16, L), rng=generator(2)))
+    quick = list(denoise_frames(sampler, NoChangeCache(cached), shape=(16, L), rng=generator(2)))
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(full, quick, strict=True))
     changed = sum(
         (a.tokens != b.tokens).any(1).sum().item() for a, b in zip(full[:-2], full[1:-1], strict=True)
@@ -143,12 +146,10 @@ def test_what_was_handed_out_before_does_not_change_later():
 
 
 def test_the_cache_refuses_a_network_with_time():
-    """Why: the same ids, another time, another belief."""
-    for denoise in (network(time="sinusoidal"), Conditioned(network(time="table", labels=2), 1)):
-        assert takes_time(denoise)
-        with pytest.raises(ValueError, match="built with time='none', or the sampler Lazy"):
-            NoChangeCache(denoise)
-    assert not takes_time(network()) and not takes_time(TABLE) and not takes_time(Conditioned(network(labels=2), 1))
+    """Why: the same ids, another time, another prediction."""
+    model = network(time="sinusoidal")
+    with pytest.raises(ValueError, match="takes the time"):
+        NoChangeCache(model, model.config.time)
 
 
 # ------------------------------------------------------------------------------------------------ exact: the same law
@@ -180,7 +181,7 @@ def test_first_hitting_follows_the_law_of_infinitely_many_steps():
     many = chain_probs(PROCESS, TABLE, even_times(1000, 1000))
     torch.testing.assert_close(infinite, many, atol=0, rtol=0.02)  # the ancestral chain is close to its limit
     counted = CallCounter(TABLE)
-    counts = micro_counts(write(FirstHitting(PROCESS), counted, n=8000, seed=7))
+    counts = micro_counts(write(first_hitting(PROCESS), counted, n=8000, seed=7))
     want = torch.cat([infinite, 1 - infinite.sum(0, keepdim=True)])
     assert counted.calls == L and counted.heads == 8000 * L
     assert stats.chisquare(counts, 8000 * want).pvalue > 1e-6
@@ -211,7 +212,7 @@ def test_first_hitting_times_are_those_of_independent_reveals(schedule):
         seen.append(t.clone())
         return TABLE(zt, t)
 
-    write(FirstHitting(process), spying, n=4000, seed=8)
+    write(first_hitting(process), spying, n=4000, seed=8)
     for k, t in enumerate(seen, 1):
         assert stats.kstest(process.schedule.gamma(t), stats.beta(L + 1 - k, k).cdf).pvalue > 2e-7
     assert stats.kstest(process.schedule.gamma(seen[0]), stats.uniform.cdf).pvalue < 1e-6
@@ -228,7 +229,7 @@ def test_number_of_calls_against_its_closed_form(steps, length):
     calls = []
     for seed in range(20):
         before = uniform.rows
-        frames = fast_frames(SkipIdle(PROCESS, times), uniform, shape=(20, length), rng=generator(seed))
+        frames = denoise_frames(SkipIdle(PROCESS, times), uniform, shape=(20, length), rng=generator(seed))
         last_frame(frames)
         calls.append((uniform.rows - before) / 20)
     calls = torch.tensor(calls, dtype=torch.float64)
@@ -247,8 +248,8 @@ def test_above_reveals_all_sure_places_and_at_least_one():
     is_masked = torch.tensor([[True, False, True, True], [False, True, True, False], [False] * 4])
     probs = table_of([[0.95, 0.05], [0.5, 0.5], [0.92, 0.08], [0.6, 0.4], [0.3, 0.7]])
     want = torch.tensor([[True, False, False, True], [False, False, True, False], [False] * 4])
-    assert torch.equal(confidence_threshold(0.9)(probs, is_masked), want)
-    assert torch.equal(confidence_threshold(0.0)(probs, is_masked), is_masked)
+    assert torch.equal(above_threshold(0.9)(probs, is_masked), want)
+    assert torch.equal(above_threshold(0.0)(probs, is_masked), is_masked)
 
 
 def test_most_confident_takes_ties_from_the_left():
@@ -264,7 +265,7 @@ def test_entropy_bounded_is_the_largest_set_of_the_most_certain(seed, bound, hid
     rng = generator(seed)
     is_masked = torch.rand(3, 6, generator=rng) < hidden
     probs = (3 * torch.randn(int(is_masked.sum()), V, generator=rng, dtype=torch.float64)).softmax(-1)
-    chosen = entropy_bounded(bound)(probs, is_masked)
+    chosen = within_entropy(bound)(probs, is_masked)
     entropies = (-(probs * probs.log()).sum(-1) * 1e4).round() / 1e4
     first = 0
     for row in range(3):
@@ -281,17 +282,17 @@ def test_entropy_bounded_is_the_largest_set_of_the_most_certain(seed, bound, hid
 def test_no_slack_is_exact_with_the_exact_denoiser():
     """Bound 0: one place, and those that are certain. Chi-square, 8,000 draws, fails once in a million seeds; and with
     a large bound, all at once, the law is visibly another."""
-    one = micro_counts(write(ParallelUnmasking(PROCESS, entropy_bounded(0.0)), exact_denoiser(), n=8000, seed=9))
+    one = micro_counts(write(entropy_bounded(PROCESS, 0.0), exact_denoiser(), n=8000, seed=9))
     assert one[16] == 0 and stats.chisquare(one[:16], 8000 * PROBS).pvalue > 1e-6
     counted = CallCounter(exact_denoiser())
-    all_at_once = micro_counts(write(ParallelUnmasking(PROCESS, entropy_bounded(100.0)), counted, n=8000, seed=9))
+    all_at_once = micro_counts(write(entropy_bounded(PROCESS, 100.0), counted, n=8000, seed=9))
     assert counted.calls == 1 and all_at_once[16] > 1000
 
 
 def test_a_threshold_takes_fewer_calls_where_the_text_is_certain():
     """Of `micro`, where words decide others, with no error: above a threshold of 1 - 1e-9 nothing is guessed."""
     counted = CallCounter(exact_denoiser())
-    counts = micro_counts(write(ParallelUnmasking(PROCESS, confidence_threshold(1 - 1e-9)), counted, n=4000, seed=10))
+    counts = micro_counts(write(confidence_threshold(PROCESS, 1 - 1e-9), counted, n=4000, seed=10))
     assert counts[16] == 0 and stats.chisquare(counts[:16], 4000 * PROBS).pvalue > 1e-6
     assert counted.rows < 4000 * L
 
@@ -301,13 +302,13 @@ def test_all_is_filled_what_was_given_stays_and_rows_do_not_mix(sampler):
     """Prompts of every kind, complete and empty ones too; a token once revealed stays; the start is not written on."""
     start = torch.cat([prompts(8), TEXTS[:1], torch.full((1, L), MASK)])
     kept = start.clone()
-    frames = list(fast_frames(sampler, TABLE, start=start, rng=generator(11)))
+    frames = list(denoise_frames(sampler, TABLE, start=start, rng=generator(11)))
     assert frames[0].t == 1000 and frames[-1].t == 0 and [f.step for f in frames] == list(range(len(frames)))
     for before, after in zip(frames[:-1], frames[1:], strict=True):
         visible = before.tokens != MASK
         assert torch.equal(after.tokens[visible], before.tokens[visible]) and after.t <= before.t
     assert (frames[-1].tokens != MASK).all() and torch.equal(start, kept)
-    again = list(fast_frames(sampler, TABLE, start=start, rng=generator(11)))
+    again = list(denoise_frames(sampler, TABLE, start=start, rng=generator(11)))
     assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(frames, again, strict=True))
 
 
@@ -319,23 +320,19 @@ def test_a_complete_text_costs_no_call(sampler):
 
 def test_frames_need_no_gradients_and_leave_the_mode_of_a_network_alone():
     model = network().train()
-    frame = last_frame(fast_frames(SAMPLERS["entropy"], model, shape=(2, L), rng=generator()))
+    frame = last_frame(denoise_frames(SAMPLERS["entropy"], model, shape=(2, L), rng=generator()))
     assert model.training and frame.probs is None
 
 
 def test_what_is_not_understood_is_said():
     with pytest.raises(ValueError, match="give either shape"):
-        next(fast_frames(SAMPLERS["lazy"], TABLE, rng=generator()))
-    with pytest.raises(ValueError, match="must fall from 1000 to 0"):
-        SkipIdle(PROCESS, torch.tensor([1000.0, 500.0, 500.0, 0.0]))
-    with pytest.raises(ValueError, match=r"steps must be a whole number in 1\.\.1000"):
-        even_times(1000, 0)
-    with pytest.raises(ValueError, match="a probability in"):
-        confidence_threshold(90)
-    with pytest.raises(ValueError, match="a number of nats"):
-        entropy_bounded(-1)
-    with pytest.raises(ValueError, match="n must be a whole number of at least 1, got 0"):
-        most_confident(0)
+        next(denoise_frames(SAMPLERS["lazy"], TABLE, rng=generator()))
+    with pytest.raises(ValueError, match="a sampler brings"):
+        next(denoise_frames(SAMPLERS["lazy"], TABLE, shape=(1, L), steps=5, rng=generator()))
+    with pytest.raises(ValueError, match="got 90"):
+        confidence_threshold(PROCESS, 90)
+    with pytest.raises(ValueError, match="got -1"):
+        entropy_bounded(PROCESS, -1)
 
 
 def test_lazy_is_the_plain_sampler_on_a_shipped_model():
@@ -345,5 +342,5 @@ def test_lazy_is_the_plain_sampler_on_a_shipped_model():
     model = load_model("tales-mdlm")
     length = model.denoiser.config.max_length
     plain = sample(model.process, model, shape=(4, length), steps=60, rng=generator(12))
-    lazy = SkipIdle(model.process, even_times(1000, 60))
-    assert torch.equal(last_frame(fast_frames(lazy, model, shape=(4, length), rng=generator(12))).tokens, plain)
+    every_step = Ancestral(model.process, even_times(1000, 60))
+    assert torch.equal(sample(every_step, model, shape=(4, length), rng=generator(12)), plain)

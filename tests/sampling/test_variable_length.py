@@ -4,14 +4,14 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import MASK, MICRO, TALES, L, V, generator
+from toys import MASK, MICRO, TALES, L, V, generator, uniform_denoiser
 
 from diffkit.model import build_model
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import categorical
-from diffkit.sampling.sampler import sample
-from diffkit.sampling.unmasking import Unmasking, random_order
+from diffkit.sampling.sampler import denoise_frames, sample
+from diffkit.sampling.unmasking import random_order
 from diffkit.sampling.variable_length import (
     canvases_of,
     grow,
@@ -69,7 +69,7 @@ def test_canvases_have_the_length_asked_for(lengths):
 
 @pytest.mark.parametrize("lengths", [[L], [-1], []])
 def test_a_length_that_does_not_fit_is_refused(lengths):
-    with pytest.raises(ValueError, match="EOS needs a place"):
+    with pytest.raises(ValueError, match="EOS needs a position"):
         canvases_of(torch.tensor(lengths, dtype=torch.long), L, mask_id=MASK, **ENDS)
 
 
@@ -83,16 +83,11 @@ def test_words_come_before_ends():
 @given(st.integers(1, 4), st.integers(0, 99))
 def test_blocks_are_revealed_from_left_to_right(block, seed):
     process = MaskedDiffusion(V, MASK, "linear")
-    step = Unmasking(process, left_to_right_in_blocks(block))
-    rng, z = generator(seed), torch.full((2, L), MASK)
-    for left in range(L, 0, -1):
-        z, _ = step.step(
-            lambda zt, t: torch.zeros(len(zt), L, V), z, torch.tensor([1000.0 * left / L] * 2),
-            torch.tensor([1000.0 * (left - 1) / L] * 2), rng,
-        )  # fmt: skip
-        first_hidden = (z == MASK).int().argmax(1) // block
-        last_shown = torch.where(z != MASK, torch.arange(L), -1).amax(1) // block
-        assert left == 1 or (last_shown <= first_hidden).all()
+    how = {"shape": (2, L), "steps": L, "order": left_to_right_in_blocks(block), "rng": generator(seed)}
+    for frame in list(denoise_frames(process, uniform_denoiser, **how))[:-1]:
+        first_hidden = (frame.z == MASK).int().argmax(1) // block
+        last_shown = torch.where(frame.z != MASK, torch.arange(L), -1).amax(1) // block
+        assert (last_shown <= first_hidden).all()
 
 
 def test_the_end_last_is_still_exact_one_token_at_a_time():

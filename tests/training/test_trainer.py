@@ -24,6 +24,7 @@ from diffkit.data.batches import ChunkBatches, StoryBatches, StreamBatches
 from diffkit.data.tokenizer import word_level_tokenizer
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model
+from diffkit.processes import process_from
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training import checkpoint
 from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
@@ -167,7 +168,7 @@ def test_cross_entropy_pools_the_batch_and_sequence_mean_does_not():
 
 def test_counts_are_uniform_under_the_linear_schedule():
     """Also where T is no multiple of L (here 7 steps for 5 tokens), which is what makes count_bound unbiased."""
-    process = MaskedDiffusion.from_settings({**LINEAR.settings(), "T": 7})
+    process = process_from({**LINEAR.settings(), "T": 7})
     n = 20_000
     counts = torch.bincount(_counts(process, torch.zeros(n, L), uniform(n, 7, rng()), rng(1)), minlength=L + 1)
     assert counts[0] == 0 and ((counts[1:] - n / L) ** 2 / (n / L)).sum() < 18.5  # chi-square, 4 df, p = 0.001

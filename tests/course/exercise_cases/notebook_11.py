@@ -83,6 +83,6 @@ WRONG = [
     (capstone.check_unmasking_order, "other stories", across_the_batch),
     (capstone.check_unmasking_order, "NaN", lambda probs, rng: (probs * probs.log()).sum(-1)),
     (capstone.check_unmasking_order, "never be revealed", lambda probs, rng: probs.log().amin(-1)),
-    (capstone.check_unmasking_order, "one number for every place", lambda probs, rng: doubt_of(probs).argmax(1)),
+    (capstone.check_unmasking_order, "one number for every position", lambda probs, rng: doubt_of(probs).argmax(1)),
     (capstone.check_unmasking_order, "yours is list", lambda probs, rng: doubt_of(probs).tolist()),
 ]

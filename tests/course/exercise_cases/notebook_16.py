@@ -6,7 +6,7 @@ import torch
 
 from diffkit.course.exercises.methods import capstone
 from diffkit.course.exercises.methods import leaderboard as ex
-from diffkit.evaluation.parallel_cost import shipped_folder
+from diffkit.evaluation.parallel_cost import shipped_plans
 
 
 def apart(a, b):
@@ -122,7 +122,7 @@ WRONG = [
     (capstone.check_reveal_plan, "drawn independently", sure_and(2, far=False)),
     (capstone.check_reveal_plan, "the best so far", sure_and(9)),
     (capstone.check_reveal_plan, "may show", as_many_as_are_due),
-    (capstone.check_reveal_plan, "`margin`", shipped_folder()["margin"]),
+    (capstone.check_reveal_plan, "`margin`", shipped_plans()["margin"]),
     (capstone.check_reveal_plan, "nats a story", lambda probs, is_masked, left: is_masked),
     (capstone.check_reveal_plan, "wasted", wait),
     (capstone.check_reveal_plan, "revealed twice", lambda probs, is_masked, left: probs.amax(-1) > 0.9),

@@ -16,8 +16,7 @@ from diffkit.evaluation.parallel_cost import (
     evenly,
     excess_nats,
     reveal_steps,
-    shipped_folder,
-    true_stories,
+    shipped_plans,
 )
 from diffkit.evaluation.statistics import mean_of
 from diffkit.languages.story_language import StoryLanguage, load_language
@@ -36,7 +35,7 @@ def one_question(probs: Tensor, rng: Generator) -> Tensor:
 @lru_cache
 def bars(steps: int) -> dict[str, Tensor]:
     """Excess nats (N,) of every shipped order on the same stories."""
-    return {name: judge(plan, steps) for name, plan in shipped_folder().items()}
+    return {name: judge(plan, steps) for name, plan in shipped_plans().items()}
 
 
 def judge(plan: Plan, steps: int) -> Tensor:
@@ -49,7 +48,8 @@ def judge(plan: Plan, steps: int) -> Tensor:
 
 def costliest_step(plan: Plan, language: StoryLanguage, steps: int) -> str:
     """The step at which drawing independently lost most: its tokens, their joint and their independent probability."""
-    process, x0 = MaskedDiffusion(len(language.tokenizer), language.mask_id), true_stories(language, N, SEED)
+    process = MaskedDiffusion(len(language.tokenizer), language.mask_id)
+    x0 = language.sample(N, Generator().manual_seed(SEED))
     worst = (-1.0, "")
     for number, step in enumerate(reveal_steps(process, language.denoiser(process), x0, plan, steps), 1):
         after = torch.where(step.reveal, x0, step.zt)

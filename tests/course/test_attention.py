@@ -4,7 +4,8 @@ import pytest
 import torch
 
 from diffkit.course import plots
-from diffkit.network.attention import Attention, attention_weights
+from diffkit.course.attention import attention_weights
+from diffkit.network.attention import Attention
 from diffkit.network.transformer import Denoiser, DenoiserConfig
 
 
