@@ -13,10 +13,9 @@ import ipywidgets as ipw
 import pytest
 import torch
 from ipywidgets.widgets.widget import _instances
-from toys import MASK, MICRO, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
+from toys import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
 from diffkit.course import plots
-from diffkit.course.widgets import dashboard as dashboard_file
 from diffkit.course.widgets.board import InfillingBoard, _Panel
 from diffkit.course.widgets.chart import BOTTOM, HEIGHT, LEFT, MAX_POINTS, RIGHT, TOP, WIDTH, Window, chart
 from diffkit.course.widgets.dashboard import TrainingDashboard
@@ -169,8 +168,8 @@ def numbers(svg):
 
 
 def test_a_chart_puts_points_where_they_belong():
-    told = {"title": "A & B", "x_label": "x", "y_label": "y", "told": '"up"'}
-    svg = chart({"one": [(0, 0), (5, 1), (10, 4)], "two": [(0, 9)]}, Window(0, 10, 0, 4), bold="one", **told)
+    labels = {"title": "A & B", "x_label": "x", "y_label": "y", "alt": '"up"'}
+    svg = chart({"one": [(0, 0), (5, 1), (10, 4)], "two": [(0, 9)]}, Window(0, 10, 0, 4), bold="one", **labels)
     one, two = numbers(svg)
     bottom, right = HEIGHT - BOTTOM, WIDTH - RIGHT
     assert one == [(LEFT, bottom), ((LEFT + right) / 2, bottom - (bottom - TOP) / 4), (right, TOP)]
@@ -236,12 +235,6 @@ def test_noise_explorer_is_linked_in_the_browser():
              for link in made if type(link).__name__ == "Link"}  # fmt: skip
     ends = [(choice, stacks[0]), (slider, stacks[1]), (slider, stacks[2])]
     assert links == {(source.model_id, "index", stack.model_id, "selected_index") for source, stack in ends}
-
-
-def test_noise_explorer_says_what_it_needs():
-    for schedules, points in (([], 5), ([get_schedule("linear"), get_schedule("cosine", 50)], 5), (["linear"], 1)):
-        with pytest.raises((ValueError, AttributeError), match="schedules that share one T|has no attribute"):
-            NoiseExplorer(TEXTS[4], MICRO.tokenizer, schedules, points=points)
 
 
 def test_words_of_a_stranger_are_text_and_never_markup():
@@ -366,13 +359,9 @@ def test_the_boards_exact_draws_follow_the_exact_conditional():
 @pytest.mark.parametrize(
     ("position", "mode", "word", "told"),
     [
-        (0, "type", "dragon", "has no word 'dragon'; nothing was changed"),
-        (0, "type", "mia", "Near it are: Mia"),
-        (0, "type", "[MASK]", "has no word '[MASK]'"),
-        (0, "type", "", "Type a word into the box first"),
-        (0, "lock", "", "Word 1 is given already"),
-        (1, "lock", "", "Word 2 is hidden. Lock is for words that the model filled in"),
-        (0, "type", NASTY, "has no word '<script>alert(1)</script>'"),
+        (0, "type", "[MASK]", "'[MASK]'"),
+        (0, "lock", "", "Word 1"),
+        (0, "type", NASTY, "'<script>alert(1)</script>'"),
     ],
 )
 def test_what_cannot_be_done_is_said_on_the_board(position, mode, word, told):
@@ -387,19 +376,6 @@ def test_what_cannot_be_done_is_said_on_the_board(position, mode, word, told):
     assert not any('role="alert"' in part.value for part in parts_of(controls) if type(part) is ipw.HTML)
 
 
-def test_nothing_hidden_and_a_denoiser_that_breaks_are_said_too():
-    controls = board().controls()
-    press(controls, "Run")
-    assert "Nothing is hidden, so there is nothing to fill" in text_of(controls)
-
-    def broken(zt, t):
-        raise RuntimeError("out of memory")
-
-    controls = board(broken, hidden=[0]).controls()
-    press(controls, "Run")
-    assert "RuntimeError: out of memory" in text_of(controls) and shown_words(controls)[0] == HIDDEN
-
-
 def test_words_that_no_story_holds_are_said_plainly_and_the_model_still_fills():
     controls = board(table_denoiser(), ids=TEXTS[0]).controls()  # Mia ran
     click(controls, 1, "type", "Mia")
@@ -410,11 +386,6 @@ def test_words_that_no_story_holds_are_said_plainly_and_the_model_still_fills():
     assert shown_words(controls)[0].startswith("✎ ") and "nan" not in told
     press(controls, "Undo")
     assert "Hide words, then press Run" in text_of(controls), "the result goes back, too"
-
-
-def test_hidden_places_must_be_words():
-    with pytest.raises(ValueError, match=r"hidden positions lie in 0..1, got \[0, 2\]"):
-        board(ids=TEXTS[0], hidden=[2, 0])
 
 
 def test_a_panel_of_the_board_starts_at_the_beginning():
@@ -454,16 +425,6 @@ def test_the_dashboard_passes_records_on_and_shows_them():
     assert [p for pair in curve for p in pair] == pytest.approx([p for pair in positions for p in pair], abs=0.06)
     line = re.search(r'<path d="M[\d.]+ ([\d.]+)H', one.picture())[1]
     assert float(line) == pytest.approx(frame.pixels(0, 0.5)[1], abs=0.06) and "exact entropy" in one.picture()
-
-
-def test_the_dashboard_tells_the_time_left(monkeypatch):
-    clock = iter(range(0, 10_000, 30))
-    monkeypatch.setattr(dashboard_file, "perf_counter", lambda: float(next(clock)))  # half a minute a step
-    one = dashboard()
-    controls, told = one.controls(), []
-    for _ in one.watch(iter(RECORDS)):
-        told.append(text_of(controls))
-    assert "left" not in told[0] and "about 1:30 min left" in told[1] and "about 0:00 min left" in told[4]
 
 
 def test_samples_are_asked_every_so_many_steps_and_are_text():
@@ -506,22 +467,17 @@ def test_the_stop_button_ends_at_a_clean_step_and_the_run_can_go_on(tmp_path):
     assert losses == straight and "Finished after step 40 of 40" in one.status()
 
 
-def test_interrupting_the_kernel_stops_as_cleanly(tmp_path):
+@pytest.mark.parametrize("interrupts", [True, False], ids=["interrupt", "break"])
+def test_interrupting_the_kernel_or_leaving_the_loop_stops_as_cleanly(tmp_path, interrupts):
     one = TrainingDashboard(40)
     controls = one.controls()
     for record in one.watch(run(tmp_path)):
+        if record.step == 3 and not interrupts:
+            break
         if record.step == 3:
             os.kill(os.getpid(), signal.SIGINT)
     assert latest_checkpoint(tmp_path).name == "step-0000003"
-    assert "Stopped after step 3 of 40" in text_of(controls) and found(controls, ipw.Button).disabled
-
-
-def test_leaving_the_loop_ends_the_run_and_saves_it(tmp_path):
-    one = TrainingDashboard(40)
-    for record in one.watch(run(tmp_path)):
-        if record.step == 4:
-            break
-    assert latest_checkpoint(tmp_path).name == "step-0000004"
+    assert not interrupts or "Stopped after step 3 of 40" in text_of(controls) and found(controls, ipw.Button).disabled
 
 
 def test_an_error_of_the_run_is_shown_and_raised():
@@ -552,15 +508,6 @@ def test_a_dashboard_shown_during_a_run_follows_it_and_its_still_does_not_change
     assert "Finished after step 5" in text_of(late)
     assert one.still() == still, "speeds and losses differ from machine to machine"
     assert "5 steps" in still and 'role="note"' in still
-
-
-def test_a_dashboard_works_without_a_page_and_without_records():
-    one = dashboard()
-    assert list(one.watch(iter(RECORDS))) == RECORDS
-    assert list(one.watch(iter(()))) == [] and "Stopped before the first step" in one.status()
-    for wrong in ({"every": 0}, {"keep": 1.0}):
-        with pytest.raises(ValueError, match="TrainingDashboard: needs steps >= 1"):
-            dashboard(**wrong)
 
 
 # -------------------------------------------------------------------------------------------------------- sampler lab
@@ -663,29 +610,14 @@ def test_the_lab_stops_after_a_batch():
     assert found(controls, ipw.Button, description="Stop").disabled
 
 
-def test_an_error_while_drawing_is_shown_and_the_lab_goes_on():
+def test_a_denoiser_that_breaks_is_reported_in_the_widget():
     def broken(zt, t):
         raise RuntimeError(NASTY)
 
     one = lab(model=broken)
     controls = one.controls()
     found(controls, ipw.Dropdown, description="denoiser").value = "trained"
-    assert "RuntimeError: &lt;script&gt;" in drawn(controls)
-    found(controls, ipw.Dropdown, description="denoiser").value = "exact"
-    told = drawn(controls)
-    assert "Problem" not in told and "Done after 48" in told and len(one.tried) == 1
-
-
-def test_knobs_are_there_where_they_can_do_something():
-    for given, expected in (({}, 6), ({"conditional": conditional()}, 8)):
-        knobs = [part.description for part in parts_of(lab(**given).controls())
-                 if isinstance(part, ipw.Dropdown | ipw.IntSlider | ipw.FloatSlider)]  # fmt: skip
-        assert len(knobs) == expected and ("guidance w" in knobs) == bool(given)
-    with pytest.raises(ValueError, match="SamplerLab: needs batch >= 1"):
-        lab(batch=0)
-
-
-def test_whole_stories_fit_the_lab():
-    process = type(PROCESS)(TALES.vocab_size, TALES.mask_id, "linear")
-    one = SamplerLab(process, TALES, batch=4, batches=1)
-    assert "walked" in one.still() or "found" in one.still()
+    assert "RuntimeError: &lt;script&gt;" in drawn(controls) and not one.tried
+    controls = board(broken, hidden=[0]).controls()
+    press(controls, "Run")
+    assert "RuntimeError: &lt;script&gt;" in text_of(controls) and shown_words(controls)[0] == HIDDEN

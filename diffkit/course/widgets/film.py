@@ -20,7 +20,6 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.course.widgets.text import words_of
 from diffkit.processes.base import Denoise, Process
-from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 from diffkit.sampling.sampler import Frame
 
 CANDIDATES = 5  # words shown for a position, besides the one that came
@@ -70,7 +69,7 @@ def film(
         "asked": max([-1, *model, *(posterior or {})]),
     }  # fmt: skip
     data["spaces"] = any(word.startswith(" ") for word in data["words"])
-    if isinstance(process, EmbeddingDiffusion):
+    if process is not None and frames[0].z.is_floating_point():  # points
         data["far"] = rows(distances(frames, row, process).mul(10).round().int().tolist())
     return data
 
@@ -168,10 +167,10 @@ def top_tables(shown: list[Tensor], came: Tensor, number: Callable[[int], int]) 
     return made
 
 
-def distances(frames: Sequence[Frame], row: int, process: EmbeddingDiffusion) -> Tensor:
+def distances(frames: Sequence[Frame], row: int, process: Process) -> Tensor:
     """How far each point is from the vector of the word it is read as, (N, L)."""
     with torch.no_grad():
-        vectors = process.vectors()
+        vectors = process.vectors()  # type: ignore[operator]
         return torch.stack([(frame.z[row] - vectors[frame.tokens[row]]).norm(dim=-1) for frame in frames]).cpu()
 
 

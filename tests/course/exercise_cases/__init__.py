@@ -1,7 +1,7 @@
 """Every exercise of the course: its worked solutions, and likely mistakes with what is said of each.
 
-A file notebook_NN.py holds `SOLUTIONS`, {check: [functions that pass]}, and `WRONG`, [(check, function, words of the
-message)].
+A file notebook_NN.py holds `SOLUTIONS`, {check: [functions that pass]}, and `WRONG`, [(check, words of the message,
+function)].
 """
 
 import importlib

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit.course.exercises.foundations import data as exercises
+from diffkit.course.exercises.foundations import data as ex
 
 
 def entropy(probs):
@@ -41,33 +41,31 @@ def with_tail(documents, eos, length):
 
 
 SOLUTIONS = {
-    exercises.check_entropy: [entropy, lambda probs: torch.special.entr(probs).sum()],
-    exercises.check_rule_out: [rule_out],
-    exercises.check_chunks: [chunks, lambda *given: torch.tensor(chunks(*given))],
+    ex.check_entropy: [entropy, lambda probs: torch.special.entr(probs).sum()],
+    ex.check_rule_out: [rule_out],
+    ex.check_chunks: [chunks, lambda *given: torch.tensor(chunks(*given))],
 }
 WRONG = [
-    (exercises.check_entropy, lambda p: (p * p.log()).sum(), "MINUS"),
-    (exercises.check_entropy, lambda p: -(p * p.log2()).sum(), "bits"),
-    (exercises.check_entropy, lambda p: -p.log().mean(), "weigh each"),
-    (exercises.check_entropy, lambda p: -(p * p.log()).mean(), "so sum"),
-    (exercises.check_entropy, lambda p: -p.log().sum(), "forgot the weights"),
-    (exercises.check_entropy, lambda p: -(p * p.log()).sum(), "probability 0"),
-    (exercises.check_rule_out, lambda texts, p, seen, m: p, "ruled out"),
+    (ex.check_entropy, "MINUS", lambda p: (p * p.log()).sum()),
+    (ex.check_entropy, "bits", lambda p: -(p * p.log2()).sum()),
+    (ex.check_entropy, "weigh each", lambda p: -p.log().mean()),
+    (ex.check_entropy, "so sum", lambda p: -(p * p.log()).mean()),
+    (ex.check_entropy, "forgot the weights", lambda p: -p.log().sum()),
+    (ex.check_entropy, "probability 0", lambda p: -(p * p.log()).sum()),
+    (ex.check_rule_out, "ruled out", lambda texts, p, seen, m: p),
     (
-        exercises.check_rule_out,
-        lambda texts, p, seen, m: p * ((texts == seen) | (seen == m)).all(1),
+        ex.check_rule_out,
         "divide by its sum",
+        lambda texts, p, seen, m: p * ((texts == seen) | (seen == m)).all(1),
     ),
     (
-        exercises.check_rule_out,
-        lambda texts, p, seen, m: rule_out(texts, torch.ones_like(p), seen, m),
+        ex.check_rule_out,
         "equally likely",
+        lambda texts, p, seen, m: rule_out(texts, torch.ones_like(p), seen, m),
     ),
-    (exercises.check_rule_out, lambda texts, p, seen, m: p * (texts == seen).all(1), "visible ones only"),
-    (exercises.check_rule_out, lambda texts, p, seen, m: rule_out(texts, p.square(), seen, m), "should be"),
-    (exercises.check_chunks, no_eos, "no EOS"),
-    (exercises.check_chunks, eos_before, "comes before"),
-    (exercises.check_chunks, each_alone, "on its own"),
-    (exercises.check_chunks, with_tail, "Drop the tail"),
-    (exercises.check_chunks, lambda d, eos, n: chunks(d, eos, n)[:-1], "should give"),
+    (ex.check_rule_out, "visible ones only", lambda texts, p, seen, m: p * (texts == seen).all(1)),
+    (ex.check_chunks, "no EOS", no_eos),
+    (ex.check_chunks, "comes before", eos_before),
+    (ex.check_chunks, "on its own", each_alone),
+    (ex.check_chunks, "Drop the tail", with_tail),
 ]

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from diffkit.course.exercises.foundations import noise_schedules as exercises
+from diffkit.course.exercises.foundations import noise_schedules as ex
 
 
 def cosine(t, T):
@@ -25,34 +25,31 @@ def own(t, T):
 
 
 SOLUTIONS = {
-    exercises.check_cosine_gamma: [cosine],
-    exercises.check_expected_masks: [expected],
-    exercises.check_stay_masked: [stay],
-    exercises.check_own_schedule: [own],
+    ex.check_cosine_gamma: [cosine],
+    ex.check_expected_masks: [expected],
+    ex.check_stay_masked: [stay],
+    ex.check_own_schedule: [own],
 }
 WRONG = [
-    (exercises.check_cosine_gamma, lambda t, T: torch.sin(math.pi / 2 * t / T), "mirrored"),
-    (exercises.check_cosine_gamma, lambda t, T: torch.cos(math.pi / 2 * t / T), "still visible"),
-    (exercises.check_cosine_gamma, lambda t, T: 1 - torch.cos(math.pi / 2 * t), "not with t"),
-    (exercises.check_cosine_gamma, lambda t, T: 1 - torch.cos(math.pi * t / T), "half turn"),
-    (exercises.check_cosine_gamma, lambda t, T: 1 - torch.cos(math.pi / 2 * t / T) ** 2, "another schedule"),
-    (exercises.check_cosine_gamma, lambda t, T: t / T, "the rate should be"),
-    (exercises.check_cosine_gamma, lambda t, T: cosine(t, T)[:, None], "shape (7,)"),
-    (exercises.check_expected_masks, lambda gamma, frozen: gamma * frozen.shape[1], "count frozen positions too"),
-    (exercises.check_expected_masks, lambda gamma, frozen: gamma * frozen.sum(1), "not the free ones"),
-    (exercises.check_expected_masks, lambda gamma, frozen: (1 - gamma) * (~frozen).sum(1), "stay visible"),
-    (exercises.check_expected_masks, lambda gamma, frozen: gamma * (~frozen).double().mean(1), "share of hidden"),
-    (exercises.check_expected_masks, lambda gamma, frozen: gamma[:, None] * ~frozen, "shape (4,)"),
-    (exercises.check_expected_masks, lambda gamma, frozen: (gamma * (~frozen).sum(1)).round(), "on average, yours is"),
-    (exercises.check_stay_masked, lambda gamma_t, gamma_s: 1 - gamma_s / gamma_t, "revealed between"),
-    (exercises.check_stay_masked, lambda gamma_t, gamma_s: gamma_s, "knowing nothing"),
-    (exercises.check_stay_masked, lambda gamma_t, gamma_s: (1 - gamma_t) / (1 - gamma_s), "runs forward"),
-    (exercises.check_stay_masked, lambda gamma_t, gamma_s: gamma_t / gamma_s, "lies in [0, 1]"),
-    (exercises.check_stay_masked, lambda gamma_t, gamma_s: gamma_t - gamma_s, "hit between s and t"),
-    (exercises.check_stay_masked, lambda gamma_t, gamma_s: gamma_s / gamma_t / 2, "were masked already"),
-    (exercises.check_own_schedule, lambda t, T: 0.999 * t / T, "gamma(T) is 0.99"),
-    (exercises.check_own_schedule, lambda t, T: 0.001 + 0.999 * t / T, "gamma(0)"),
-    (exercises.check_own_schedule, lambda t, T: (t / 1000).clamp(max=1), "T = 40"),
-    (exercises.check_own_schedule, lambda t, T: (2.5 * math.pi * t / T).sin() ** 2, "falls after"),
-    (exercises.check_own_schedule, lambda t, T: 1 - t / T, "gamma(0) is 1"),
+    (ex.check_cosine_gamma, "mirrored", lambda t, T: torch.sin(math.pi / 2 * t / T)),
+    (ex.check_cosine_gamma, "still visible", lambda t, T: torch.cos(math.pi / 2 * t / T)),
+    (ex.check_cosine_gamma, "not with t", lambda t, T: 1 - torch.cos(math.pi / 2 * t)),
+    (ex.check_cosine_gamma, "half turn", lambda t, T: 1 - torch.cos(math.pi * t / T)),
+    (ex.check_cosine_gamma, "another schedule", lambda t, T: 1 - torch.cos(math.pi / 2 * t / T) ** 2),
+    (ex.check_expected_masks, "count frozen positions too", lambda gamma, frozen: gamma * frozen.shape[1]),
+    (ex.check_expected_masks, "not the free ones", lambda gamma, frozen: gamma * frozen.sum(1)),
+    (ex.check_expected_masks, "stay visible", lambda gamma, frozen: (1 - gamma) * (~frozen).sum(1)),
+    (ex.check_expected_masks, "share of hidden", lambda gamma, frozen: gamma * (~frozen).double().mean(1)),
+    (ex.check_expected_masks, "on average, yours is", lambda gamma, frozen: (gamma * (~frozen).sum(1)).round()),
+    (ex.check_stay_masked, "revealed between", lambda gamma_t, gamma_s: 1 - gamma_s / gamma_t),
+    (ex.check_stay_masked, "knowing nothing", lambda gamma_t, gamma_s: gamma_s),
+    (ex.check_stay_masked, "runs forward", lambda gamma_t, gamma_s: (1 - gamma_t) / (1 - gamma_s)),
+    (ex.check_stay_masked, "lies in [0, 1]", lambda gamma_t, gamma_s: gamma_t / gamma_s),
+    (ex.check_stay_masked, "hit between s and t", lambda gamma_t, gamma_s: gamma_t - gamma_s),
+    (ex.check_stay_masked, "were masked already", lambda gamma_t, gamma_s: gamma_s / gamma_t / 2),
+    (ex.check_own_schedule, "gamma(T) is 0.99", lambda t, T: 0.999 * t / T),
+    (ex.check_own_schedule, "gamma(0)", lambda t, T: 0.001 + 0.999 * t / T),
+    (ex.check_own_schedule, "T = 40", lambda t, T: (t / 1000).clamp(max=1)),
+    (ex.check_own_schedule, "falls after", lambda t, T: (2.5 * math.pi * t / T).sin() ** 2),
+    (ex.check_own_schedule, "gamma(0) is 1", lambda t, T: 1 - t / T),
 ]

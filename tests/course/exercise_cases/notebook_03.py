@@ -2,7 +2,7 @@
 
 import math
 
-from diffkit.course.exercises.foundations import objective as exercises
+from diffkit.course.exercises.foundations import objective as ex
 
 
 def weight(gamma_t, gamma_s, T):
@@ -23,44 +23,42 @@ def bits_of(nats, tokens):
 
 
 SOLUTIONS = {
-    exercises.check_discrete_weight: [weight],
-    exercises.check_count_estimate: [estimate],
-    exercises.check_report: [report],
+    ex.check_discrete_weight: [weight],
+    ex.check_count_estimate: [estimate],
+    ex.check_report: [report],
 }
 WRONG = [
-    (exercises.check_discrete_weight, lambda t, s, T: (t - s) / t, "one term of the sum"),
-    (exercises.check_discrete_weight, lambda t, s, T: T * s / t, "stay masked"),
-    (exercises.check_discrete_weight, lambda t, s, T: T * (t - s), "divide by what is known"),
-    (exercises.check_discrete_weight, lambda t, s, T: 1 / t, "linear schedule only"),
-    (exercises.check_discrete_weight, lambda t, s, T: T * (t - s) / s, "below the line"),
-    (exercises.check_discrete_weight, lambda t, s, T: T * (t - s) / (t + 1e-2), "the weight should be"),
-    (exercises.check_count_estimate, lambda nats, is_masked: nats.sum(1), "plain sum"),
-    (exercises.check_count_estimate, lambda nats, is_masked: nats.sum(1) / is_masked.sum(1), "per masked token"),
-    (exercises.check_count_estimate, lambda nats, is_masked: nats.mean(1), "you divide by L"),
-    (exercises.check_count_estimate, lambda nats, is_masked: is_masked.double().mean(1) * nats.sum(1), "upside down"),
+    (ex.check_discrete_weight, "one term of the sum", lambda t, s, T: (t - s) / t),
+    (ex.check_discrete_weight, "stay masked", lambda t, s, T: T * s / t),
+    (ex.check_discrete_weight, "divide by what is known", lambda t, s, T: T * (t - s)),
+    (ex.check_discrete_weight, "linear schedule only", lambda t, s, T: 1 / t),
+    (ex.check_discrete_weight, "below the line", lambda t, s, T: T * (t - s) / s),
+    (ex.check_count_estimate, "plain sum", lambda nats, is_masked: nats.sum(1)),
+    (ex.check_count_estimate, "per masked token", lambda nats, is_masked: nats.sum(1) / is_masked.sum(1)),
+    (ex.check_count_estimate, "you divide by L", lambda nats, is_masked: nats.mean(1)),
+    (ex.check_count_estimate, "upside down", lambda nats, is_masked: is_masked.double().mean(1) * nats.sum(1)),
     (
-        exercises.check_count_estimate,
-        lambda nats, is_masked: 8 * nats.sum(1) / is_masked.sum(1).double().mean(),
+        ex.check_count_estimate,
         "own k",
+        lambda nats, is_masked: 8 * nats.sum(1) / is_masked.sum(1).double().mean(),
     ),
-    (exercises.check_count_estimate, lambda nats, is_masked: estimate(nats, is_masked).mean(), "shape (5,)"),
-    (exercises.check_count_estimate, lambda nats, is_masked: 2 * estimate(nats, is_masked), "in all estimates"),
+    (ex.check_count_estimate, "in all estimates", lambda nats, is_masked: 2 * estimate(nats, is_masked)),
     (
-        exercises.check_report,
-        lambda nats, tokens: ((nats / tokens).exp().mean(), bits_of(nats, tokens)),
+        ex.check_report,
         "average perplex",
+        lambda nats, tokens: ((nats / tokens).exp().mean(), bits_of(nats, tokens)),
     ),
-    (exercises.check_report, lambda nats, tokens: ((nats / tokens).mean().exp(), bits_of(nats, tokens)), "short text"),
-    (exercises.check_report, lambda nats, tokens: (nats.mean().exp(), bits_of(nats, tokens)), "whole text"),
+    (ex.check_report, "short text", lambda nats, tokens: ((nats / tokens).mean().exp(), bits_of(nats, tokens))),
+    (ex.check_report, "whole text", lambda nats, tokens: (nats.mean().exp(), bits_of(nats, tokens))),
     (
-        exercises.check_report,
-        lambda nats, tokens: (report(nats, tokens)[0], nats.sum() / tokens.sum()),
+        ex.check_report,
         "still in nats",
+        lambda nats, tokens: (report(nats, tokens)[0], nats.sum() / tokens.sum()),
     ),
     (
-        exercises.check_report,
-        lambda nats, tokens: (report(nats, tokens)[0], bits_of(nats, tokens) / 3),
+        ex.check_report,
         "bits per token",
+        lambda nats, tokens: (report(nats, tokens)[0], bits_of(nats, tokens) / 3),
     ),
-    (exercises.check_report, lambda nats, tokens: report(nats, tokens)[0], "return two numbers"),
+    (ex.check_report, "return two numbers", lambda nats, tokens: report(nats, tokens)[0]),
 ]

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from diffkit.course.exercises.foundations import training as exercises
+from diffkit.course.exercises.foundations import training as ex
 
 
 def stratified(u, T):
@@ -35,10 +35,10 @@ def reach(progress, start, hold, ramp):
 
 
 SOLUTIONS = {
-    exercises.check_stratified: [stratified, stratified_in_any_order],
-    exercises.check_average: [average],
-    exercises.check_lr_scale: [lr_scale],
-    exercises.check_reach: [reach],
+    ex.check_stratified: [stratified, stratified_in_any_order],
+    ex.check_average: [average],
+    ex.check_lr_scale: [lr_scale],
+    ex.check_reach: [reach],
 }
 
 
@@ -47,51 +47,47 @@ def average_from_zero(values, keep):
 
 
 WRONG = [
-    (exercises.check_stratified, lambda u, T: (u * T).long() + 1, "whole axis"),
-    (exercises.check_stratified, lambda u, T: stratified(u, T) - 1, "0 to T - 1"),
-    (exercises.check_stratified, lambda u, T: stratified(u[0].expand(len(u)), T), "u[0]"),
-    (exercises.check_stratified, lambda u, T: stratified(u * 0, T), "not used"),
-    (exercises.check_stratified, lambda u, T: ((torch.arange(len(u)) + u) / len(u) * T).long() + 1, "T + 1"),
-    (exercises.check_stratified, lambda u, T: ((torch.arange(len(u)) + u) * T).long() + 1, "Divide by B"),
-    (exercises.check_stratified, lambda u, T: (torch.arange(len(u)) + u) / len(u) * T, "whole numbers"),
-    (exercises.check_stratified, lambda u, T: stratified(u, T)[:2], "shape"),
-    (exercises.check_average, lambda values, keep: average(values, 1 - keep), "swapped"),
-    (exercises.check_average, average_from_zero, "started from 0"),
-    (exercises.check_average, lambda values, keep: values.mean(), "plain mean"),
-    (exercises.check_average, lambda values, keep: values[-1], "last value alone"),
-    (exercises.check_average, lambda values, keep: values, "shape"),
-    (exercises.check_average, lambda values, keep: average(values[1:], keep), "12 values"),
+    (ex.check_stratified, "whole axis", lambda u, T: (u * T).long() + 1),
+    (ex.check_stratified, "0 to T - 1", lambda u, T: stratified(u, T) - 1),
+    (ex.check_stratified, "u[0]", lambda u, T: stratified(u[0].expand(len(u)), T)),
+    (ex.check_stratified, "not used", lambda u, T: stratified(u * 0, T)),
+    (ex.check_stratified, "T + 1", lambda u, T: ((torch.arange(len(u)) + u) / len(u) * T).long() + 1),
+    (ex.check_stratified, "Divide by B", lambda u, T: ((torch.arange(len(u)) + u) * T).long() + 1),
+    (ex.check_stratified, "whole numbers", lambda u, T: (torch.arange(len(u)) + u) / len(u) * T),
+    (ex.check_average, "swapped", lambda values, keep: average(values, 1 - keep)),
+    (ex.check_average, "started from 0", average_from_zero),
+    (ex.check_average, "plain mean", lambda values, keep: values.mean()),
+    (ex.check_average, "last value alone", lambda values, keep: values[-1]),
+    (ex.check_average, "12 values", lambda values, keep: average(values[1:], keep)),
     (
-        exercises.check_lr_scale,
-        lambda s, n, w, d: lr_scale(s - 1, n, w, d) if s < w else lr_scale(s, n, w, d),
+        ex.check_lr_scale,
         "step + 1",
+        lambda s, n, w, d: lr_scale(s - 1, n, w, d) if s < w else lr_scale(s, n, w, d),
     ),
-    (exercises.check_lr_scale, lambda s, n, w, d: min(1.0, (s + 1) / w, (n - s) / (d * n)), "straight line"),
-    (exercises.check_lr_scale, lambda s, n, w, d: lr_scale(s, n, 1, d), "warm-up is not over"),
-    (exercises.check_lr_scale, lambda s, n, w, d: min(1.0, (s + 1) / w), "still full"),
+    (ex.check_lr_scale, "straight line", lambda s, n, w, d: min(1.0, (s + 1) / w, (n - s) / (d * n))),
+    (ex.check_lr_scale, "warm-up is not over", lambda s, n, w, d: lr_scale(s, n, 1, d)),
+    (ex.check_lr_scale, "still full", lambda s, n, w, d: min(1.0, (s + 1) / w)),
     (
-        exercises.check_lr_scale,
-        lambda s, n, w, d: min(1.0, (s + 1) / w) if s < n / 2 else 0.5 + 0.5 * math.cos(math.pi * s / n),
+        ex.check_lr_scale,
         "whole run",
+        lambda s, n, w, d: min(1.0, (s + 1) / w) if s < n / 2 else 0.5 + 0.5 * math.cos(math.pi * s / n),
     ),
     (
-        exercises.check_lr_scale,
-        lambda s, n, w, d: lr_scale(s, n, w, d) if s < n * 0.7 else 1 - lr_scale(s, n, w, d),
+        ex.check_lr_scale,
         "rises",
+        lambda s, n, w, d: lr_scale(s, n, w, d) if s < n * 0.7 else 1 - lr_scale(s, n, w, d),
     ),
-    (exercises.check_lr_scale, lambda s, n, w, d: 0.123, "should be"),
-    (exercises.check_reach, lambda p, start, hold, ramp: start + (1 - start) * p / ramp, "hold comes first"),
+    (ex.check_reach, "hold comes first", lambda p, start, hold, ramp: start + (1 - start) * p / ramp),
     (
-        exercises.check_reach,
-        lambda p, start, hold, ramp: start if p < hold else start + (1 - start) * (p - hold) / ramp,
+        ex.check_reach,
         "beyond T",
+        lambda p, start, hold, ramp: start if p < hold else start + (1 - start) * (p - hold) / ramp,
     ),
-    (exercises.check_reach, lambda p, s, hold, ramp: s if p < hold else min(1.0, (p - hold) / ramp), "not from start"),
+    (ex.check_reach, "not from start", lambda p, s, hold, ramp: s if p < hold else min(1.0, (p - hold) / ramp)),
     (
-        exercises.check_reach,
-        lambda p, s, hold, ramp: s if p < hold else min(1.0, s + (p - hold) / ramp),
+        ex.check_reach,
         "only 1 - start",
+        lambda p, s, hold, ramp: s if p < hold else min(1.0, s + (p - hold) / ramp),
     ),
-    (exercises.check_reach, lambda p, start, hold, ramp: start if p <= hold else 1.0, "little by little"),
-    (exercises.check_reach, lambda p, start, hold, ramp: start, "should be"),
+    (ex.check_reach, "little by little", lambda p, start, hold, ramp: start if p <= hold else 1.0),
 ]

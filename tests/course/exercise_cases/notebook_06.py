@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from diffkit.course.exercises.foundations import sampling as exercises
+from diffkit.course.exercises.foundations import sampling as ex
 
 
 def counts(masked, steps):
@@ -30,10 +30,10 @@ def agree(probs, places):
 
 
 SOLUTIONS = {
-    exercises.check_reveal_counts: [counts, counts_late_first],
-    exercises.check_tempered: [tempered, lambda p, t: p ** (1 / t) / (p ** (1 / t)).sum()],
-    exercises.check_nucleus: [nucleus],
-    exercises.check_agree: [agree, lambda probs, places: float(agree(probs, places))],
+    ex.check_reveal_counts: [counts, counts_late_first],
+    ex.check_tempered: [tempered, lambda p, t: p ** (1 / t) / (p ** (1 / t)).sum()],
+    ex.check_nucleus: [nucleus],
+    ex.check_agree: [agree, lambda probs, places: float(agree(probs, places))],
 }
 
 
@@ -48,25 +48,23 @@ def at_least_one(ranked, p):
 
 
 WRONG = [
-    (exercises.check_reveal_counts, lambda n, s: [n // s] * s, "stay masked for ever"),
-    (exercises.check_reveal_counts, lambda n, s: [math.ceil(n / s)] * s, "more than there are"),
-    (exercises.check_reveal_counts, lambda n, s: [n / s] * s, "whole number"),
-    (exercises.check_reveal_counts, lambda n, s: [n // s] * (s - 1) + [n - n // s * (s - 1)], "uneven"),
-    (exercises.check_reveal_counts, lambda n, s: [1] * n, "one for each step"),
-    (exercises.check_tempered, lambda p, t: p / t / (p / t).sum(), "divide their logarithms"),
-    (exercises.check_tempered, lambda p, t: p**t / (p**t).sum(), "flattens"),
-    (exercises.check_tempered, lambda p, t: (p / t).softmax(0), "softmax of probabilities"),
-    (exercises.check_tempered, lambda p, t: p ** (1 / t), "add up to 1"),
-    (exercises.check_tempered, lambda p, t: ((p + 0.1).log() / t).softmax(0), "becomes"),
-    (exercises.check_tempered, lambda p, t: (p.log() / t).softmax(0)[None], "shape"),
-    (exercises.check_nucleus, lambda q, p: cut(q, p, at_least_one), "crosses the line is missing"),
-    (exercises.check_nucleus, lambda q, p: nucleus(q, p).sort(descending=True).values, "sorted"),
-    (exercises.check_nucleus, lambda q, p: q * (nucleus(q, p) > 0), "add up to 1"),
-    (exercises.check_nucleus, lambda q, p: cut(q, p, lambda ranked, p: ranked >= p), "running sum"),
-    (exercises.check_nucleus, lambda q, p: cut(q, p, lambda ranked, p: ranked >= ranked[4]), "are kept"),
-    (exercises.check_agree, lambda q, k: q.max() ** k, "likeliest word alone"),
-    (exercises.check_agree, lambda q, k: torch.tensor(1 / len(q)) ** (k - 1), "equally likely"),
-    (exercises.check_agree, lambda q, k: 1 - (q**k).sum(), "do not all agree"),
-    (exercises.check_agree, lambda q, k: (q**2).sum(), "two positions"),
-    (exercises.check_agree, lambda q, k: q**k, "shape"),
+    (ex.check_reveal_counts, "stay masked for ever", lambda n, s: [n // s] * s),
+    (ex.check_reveal_counts, "more than there are", lambda n, s: [math.ceil(n / s)] * s),
+    (ex.check_reveal_counts, "whole number", lambda n, s: [n / s] * s),
+    (ex.check_reveal_counts, "uneven", lambda n, s: [n // s] * (s - 1) + [n - n // s * (s - 1)]),
+    (ex.check_reveal_counts, "one for each step", lambda n, s: [1] * n),
+    (ex.check_tempered, "divide their logarithms", lambda p, t: p / t / (p / t).sum()),
+    (ex.check_tempered, "flattens", lambda p, t: p**t / (p**t).sum()),
+    (ex.check_tempered, "softmax of probabilities", lambda p, t: (p / t).softmax(0)),
+    (ex.check_tempered, "add up to 1", lambda p, t: p ** (1 / t)),
+    (ex.check_tempered, "becomes", lambda p, t: ((p + 0.1).log() / t).softmax(0)),
+    (ex.check_nucleus, "crosses the line is missing", lambda q, p: cut(q, p, at_least_one)),
+    (ex.check_nucleus, "sorted", lambda q, p: nucleus(q, p).sort(descending=True).values),
+    (ex.check_nucleus, "add up to 1", lambda q, p: q * (nucleus(q, p) > 0)),
+    (ex.check_nucleus, "running sum", lambda q, p: cut(q, p, lambda ranked, p: ranked >= p)),
+    (ex.check_nucleus, "are kept", lambda q, p: cut(q, p, lambda ranked, p: ranked >= ranked[4])),
+    (ex.check_agree, "likeliest word alone", lambda q, k: q.max() ** k),
+    (ex.check_agree, "equally likely", lambda q, k: torch.tensor(1 / len(q)) ** (k - 1)),
+    (ex.check_agree, "do not all agree", lambda q, k: 1 - (q**k).sum()),
+    (ex.check_agree, "two positions", lambda q, k: (q**2).sum()),
 ]

@@ -2,7 +2,7 @@
 
 import torch
 
-from diffkit.course.exercises.methods import variable_length as exercises
+from diffkit.course.exercises.methods import variable_length as ex
 
 
 def length(ids, eos):
@@ -20,9 +20,9 @@ def sees(L, block):
 
 
 SOLUTIONS = {
-    exercises.check_length: [length, lambda ids, eos: ((ids == eos).cumsum(1) == 0).sum(1)],
-    exercises.check_length_probs: [belief],
-    exercises.check_sees: [sees],
+    ex.check_length: [length, lambda ids, eos: ((ids == eos).cumsum(1) == 0).sum(1)],
+    ex.check_length_probs: [belief],
+    ex.check_sees: [sees],
 }
 
 
@@ -38,21 +38,17 @@ def last_end(ids, eos):
 
 
 WRONG = [
-    (exercises.check_length, lambda ids, eos: length(ids, eos) + 1, "does not belong"),
-    (exercises.check_length, lambda ids, eos: (ids == eos).int().argmax(1), "argmax"),
-    (exercises.check_length, lambda ids, eos: (ids != eos).sum(1), "no EOS"),
-    (exercises.check_length, last_end, "last EOS"),
-    (exercises.check_length, lambda ids, eos: length(ids, eos).clamp(max=4), "should be"),
-    (exercises.check_length, lambda ids, eos: 3, "shape"),
-    (exercises.check_length_probs, lambda p, eos: p[:, eos], "does not sum to 1"),
-    (exercises.check_length_probs, lambda p, eos: p[:, eos].softmax(0), "softmax"),
-    (exercises.check_length_probs, coins, "coin tosses"),
-    (exercises.check_length_probs, lambda p, eos: p[:, 0] / p[:, 0].sum(), "should have"),
-    (exercises.check_length_probs, lambda p, eos: p, "shape"),
-    (exercises.check_sees, lambda L, b: sees(L, b).T, "transposed"),
-    (exercises.check_sees, lambda L, b: torch.ones(L, L).tril(), "whole block"),
-    (exercises.check_sees, lambda L, b: sees(L, b) & sees(L, b).T, "not only its own"),
-    (exercises.check_sees, lambda L, b: ~sees(L, b).T, "own block as well"),
-    (exercises.check_sees, lambda L, b: torch.ones(L, L), "later blocks"),
-    (exercises.check_sees, lambda L, b: sees(L, b + 1), "does position"),
-]  # fmt: skip
+    (ex.check_length, "does not belong", lambda ids, eos: length(ids, eos) + 1),
+    (ex.check_length, "argmax", lambda ids, eos: (ids == eos).int().argmax(1)),
+    (ex.check_length, "no EOS", lambda ids, eos: (ids != eos).sum(1)),
+    (ex.check_length, "last EOS", last_end),
+    (ex.check_length_probs, "does not sum to 1", lambda p, eos: p[:, eos]),
+    (ex.check_length_probs, "softmax", lambda p, eos: p[:, eos].softmax(0)),
+    (ex.check_length_probs, "coin tosses", coins),
+    (ex.check_sees, "transposed", lambda L, b: sees(L, b).T),
+    (ex.check_sees, "whole block", lambda L, b: torch.ones(L, L).tril()),
+    (ex.check_sees, "not only its own", lambda L, b: sees(L, b) & sees(L, b).T),
+    (ex.check_sees, "own block as well", lambda L, b: ~sees(L, b).T),
+    (ex.check_sees, "later blocks", lambda L, b: torch.ones(L, L)),
+    (ex.check_sees, "does position", lambda L, b: sees(L, b + 1)),
+]

@@ -2,7 +2,7 @@
 
 import math
 
-from diffkit.course.exercises.methods import speed as exercises
+from diffkit.course.exercises.methods import speed as ex
 
 
 def calls(steps, L):
@@ -23,35 +23,34 @@ def stay(gamma_t, gamma_s, r):
 
 
 SOLUTIONS = {
-    exercises.check_calls: [calls],
-    exercises.check_next_time: [next_time],
-    exercises.check_how_many: [how_many],
-    exercises.check_make_up: [stay],
+    ex.check_calls: [calls],
+    ex.check_next_time: [next_time],
+    ex.check_how_many: [how_many],
+    ex.check_make_up: [stay],
 }
 
 
 WRONG = [
-    (exercises.check_calls, lambda steps, L: steps * (1 - 1 / steps) ** L, "nothing happens"),
-    (exercises.check_calls, lambda steps, L: 1 - (1 - 1 / steps) ** L, "one given step"),
-    (exercises.check_calls, min, "share a step"),
-    (exercises.check_calls, lambda steps, L: steps * (1 - math.exp(-L / steps)), "is exact"),
-    (exercises.check_calls, lambda steps, L: steps / 2, "busy"),
-    (exercises.check_next_time, lambda t, n, u: t * u, "single hidden token"),
-    (exercises.check_next_time, lambda t, n, u: t * u**n, "last of the n"),
-    (exercises.check_next_time, lambda t, n, u: t - t * u ** (1 / n), "time that passes"),
-    (exercises.check_next_time, lambda t, n, u: 1000 * u ** (1 / n), "start from t"),
-    (exercises.check_next_time, lambda t, n, u: t * n / (n + 1), "average"),
-    (exercises.check_next_time, lambda t, n, u: t * u / n, "largest of n uniforms"),
-    (exercises.check_next_time, lambda t, n, u: t, "u = 0"),
-    (exercises.check_next_time, lambda t, n, u: t[:2], "shape"),
-    (exercises.check_how_many, lambda h, b: (h.sort().values.cumsum(0) <= b).sum().clamp(min=1), "costs nothing"),
-    (exercises.check_how_many, lambda h, b: (h.sort().values.cumsum(0) <= b).sum(), "at least one"),
-    (exercises.check_how_many, lambda h, b: (h <= b).sum().clamp(min=1), "by itself"),
-    (exercises.check_how_many, lambda h, b: (h.cumsum(0) - h <= b).sum(), "sort first"),
-    (exercises.check_how_many, lambda h, b: len(h), "can be revealed"),
-    (exercises.check_make_up, lambda gt, gs, r: gs / gt, "makes up for"),
-    (exercises.check_make_up, lambda gt, gs, r: 1 - stay(gt, gs, r), "to be revealed"),
-    (exercises.check_make_up, lambda gt, gs, r: (gs - r * gt) / gt, "the share 1 - gamma_t"),
-    (exercises.check_make_up, lambda gt, gs, r: gs - r * (1 - gt), "divide by gamma_t"),
-    (exercises.check_make_up, lambda gt, gs, r: 0.5, "yours is"),
+    (ex.check_calls, "nothing happens", lambda steps, L: steps * (1 - 1 / steps) ** L),
+    (ex.check_calls, "one given step", lambda steps, L: 1 - (1 - 1 / steps) ** L),
+    (ex.check_calls, "share a step", min),
+    (ex.check_calls, "is exact", lambda steps, L: steps * (1 - math.exp(-L / steps))),
+    (ex.check_calls, "busy", lambda steps, L: steps / 2),
+    (ex.check_next_time, "single hidden token", lambda t, n, u: t * u),
+    (ex.check_next_time, "last of the n", lambda t, n, u: t * u**n),
+    (ex.check_next_time, "time that passes", lambda t, n, u: t - t * u ** (1 / n)),
+    (ex.check_next_time, "start from t", lambda t, n, u: 1000 * u ** (1 / n)),
+    (ex.check_next_time, "average", lambda t, n, u: t * n / (n + 1)),
+    (ex.check_next_time, "largest of n uniforms", lambda t, n, u: t * u / n),
+    (ex.check_next_time, "u = 0", lambda t, n, u: t),
+    (ex.check_how_many, "costs nothing", lambda h, b: (h.sort().values.cumsum(0) <= b).sum().clamp(min=1)),
+    (ex.check_how_many, "at least one", lambda h, b: (h.sort().values.cumsum(0) <= b).sum()),
+    (ex.check_how_many, "by itself", lambda h, b: (h <= b).sum().clamp(min=1)),
+    (ex.check_how_many, "sort first", lambda h, b: (h.cumsum(0) - h <= b).sum()),
+    (ex.check_how_many, "can be revealed", lambda h, b: len(h)),
+    (ex.check_make_up, "makes up for", lambda gt, gs, r: gs / gt),
+    (ex.check_make_up, "to be revealed", lambda gt, gs, r: 1 - stay(gt, gs, r)),
+    (ex.check_make_up, "the share 1 - gamma_t", lambda gt, gs, r: (gs - r * gt) / gt),
+    (ex.check_make_up, "divide by gamma_t", lambda gt, gs, r: gs - r * (1 - gt)),
+    (ex.check_make_up, "yours is", lambda gt, gs, r: 0.5),
 ]

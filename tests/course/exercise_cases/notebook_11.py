@@ -5,7 +5,7 @@ import math
 import torch
 
 from diffkit.course.exercises.methods import capstone
-from diffkit.course.exercises.methods import scaling as exercises
+from diffkit.course.exercises.methods import scaling as ex
 from diffkit.course.experiments.scaling import frontier
 from diffkit.sampling.unmasking import UNMASKING_ORDERS, rounded
 
@@ -49,44 +49,40 @@ def across_the_batch(probs, rng):
 
 
 SOLUTIONS = {
-    exercises.check_exponent: [exponent],
-    exercises.check_compute: [compute],
-    exercises.check_frontier: [records, frontier],
+    ex.check_exponent: [exponent],
+    ex.check_compute: [compute],
+    ex.check_frontier: [records, frontier],
     capstone.check_unmasking_order: [one_open_question, lambda probs, rng: one_open_question(probs, rng) / 2 + 3],
 }
 
 
 WRONG = [
-    (exercises.check_exponent, lambda x, y: -exponent(x, y), "sign"),
-    (exercises.check_exponent, lambda x, y: (y[1] - y[0]) / (x[1] - x[0]), "logarithms"),
-    (exercises.check_exponent, lambda x, y: 1 / exponent(x, y), "turned round"),
-    (exercises.check_exponent, lambda x, y: exponent(x, y) + 0.1, "yours is"),
-    (exercises.check_compute, lambda n, d: 2 * n * d, "forward pass alone"),
-    (exercises.check_compute, lambda n, d: n * d, "a multiplication and an addition"),
-    (exercises.check_compute, lambda n, d: 4 * n * d, "forward pass comes on top"),
-    (exercises.check_compute, lambda n, d: 6 * n, "multiply the two"),
-    (exercises.check_compute, lambda n, d: 6 * (n + d), "do not add"),
-    (exercises.check_compute, lambda n, d: 5 * n * d, "yours is"),
-    (exercises.check_frontier, lambda c, g: range(len(c)), "does not belong"),
-    (exercises.check_frontier, lambda c, g: sorted(records(c, g)), "cheap to expensive"),
-    (exercises.check_frontier, lambda c, g: records(c, g)[:1], "on the frontier"),
-    (exercises.check_frontier, lambda c, g: [c[i] for i in records(c, g)], "not what they cost"),
-    (exercises.check_frontier, lambda c, g: [i + 1 for i in records(c, g)], "one too high"),
-    (exercises.check_frontier, lambda c, g: [min(range(len(g)), key=lambda i: g[i])], "on the frontier"),
-    (capstone.check_unmasking_order, UNMASKING_ORDERS["confidence"], "`confidence`"),
-    (capstone.check_unmasking_order, lambda probs, rng: torch.zeros(probs.shape[:2]), "`left_to_right`"),
-    (capstone.check_unmasking_order, UNMASKING_ORDERS["random"], "`random`"),
-    (capstone.check_unmasking_order, lambda probs, rng: doubt_of(probs), "may show"),
-    (capstone.check_unmasking_order, two_open_questions, "drawn independently"),
-    (capstone.check_unmasking_order, lambda probs, rng: -one_open_question(probs, rng), "the best so far"),
-    (
-        capstone.check_unmasking_order,
-        lambda probs, rng: -UNMASKING_ORDERS["left_to_right"](probs, rng),
-        "nats a story",
-    ),
-    (capstone.check_unmasking_order, across_the_batch, "other stories"),
-    (capstone.check_unmasking_order, lambda probs, rng: (probs * probs.log()).sum(-1), "NaN"),
-    (capstone.check_unmasking_order, lambda probs, rng: probs.log().amin(-1), "never be revealed"),
-    (capstone.check_unmasking_order, lambda probs, rng: doubt_of(probs).argmax(1), "one number for every position"),
-    (capstone.check_unmasking_order, lambda probs, rng: doubt_of(probs).tolist(), "yours is list"),
+    (ex.check_exponent, "sign", lambda x, y: -exponent(x, y)),
+    (ex.check_exponent, "logarithms", lambda x, y: (y[1] - y[0]) / (x[1] - x[0])),
+    (ex.check_exponent, "turned round", lambda x, y: 1 / exponent(x, y)),
+    (ex.check_exponent, "yours is", lambda x, y: exponent(x, y) + 0.1),
+    (ex.check_compute, "forward pass alone", lambda n, d: 2 * n * d),
+    (ex.check_compute, "a multiplication and an addition", lambda n, d: n * d),
+    (ex.check_compute, "forward pass comes on top", lambda n, d: 4 * n * d),
+    (ex.check_compute, "multiply the two", lambda n, d: 6 * n),
+    (ex.check_compute, "do not add", lambda n, d: 6 * (n + d)),
+    (ex.check_compute, "yours is", lambda n, d: 5 * n * d),
+    (ex.check_frontier, "does not belong", lambda c, g: range(len(c))),
+    (ex.check_frontier, "cheap to expensive", lambda c, g: sorted(records(c, g))),
+    (ex.check_frontier, "on the frontier", lambda c, g: records(c, g)[:1]),
+    (ex.check_frontier, "not what they cost", lambda c, g: [c[i] for i in records(c, g)]),
+    (ex.check_frontier, "one too high", lambda c, g: [i + 1 for i in records(c, g)]),
+    (ex.check_frontier, "on the frontier", lambda c, g: [min(range(len(g)), key=lambda i: g[i])]),
+    (capstone.check_unmasking_order, "`confidence`", UNMASKING_ORDERS["confidence"]),
+    (capstone.check_unmasking_order, "`left_to_right`", lambda probs, rng: torch.zeros(probs.shape[:2])),
+    (capstone.check_unmasking_order, "`random`", UNMASKING_ORDERS["random"]),
+    (capstone.check_unmasking_order, "may show", lambda probs, rng: doubt_of(probs)),
+    (capstone.check_unmasking_order, "drawn independently", two_open_questions),
+    (capstone.check_unmasking_order, "the best so far", lambda probs, rng: -one_open_question(probs, rng)),
+    (capstone.check_unmasking_order, "nats a story", lambda probs, rng: -UNMASKING_ORDERS["left_to_right"](probs, rng)),
+    (capstone.check_unmasking_order, "other stories", across_the_batch),
+    (capstone.check_unmasking_order, "NaN", lambda probs, rng: (probs * probs.log()).sum(-1)),
+    (capstone.check_unmasking_order, "never be revealed", lambda probs, rng: probs.log().amin(-1)),
+    (capstone.check_unmasking_order, "one number for every position", lambda probs, rng: doubt_of(probs).argmax(1)),
+    (capstone.check_unmasking_order, "yours is list", lambda probs, rng: doubt_of(probs).tolist()),
 ]

@@ -4,7 +4,7 @@ import math
 
 import torch
 
-from diffkit.course.exercises.methods import d3pm as exercises
+from diffkit.course.exercises.methods import d3pm as ex
 
 
 def kept(betas):
@@ -21,23 +21,22 @@ def posterior(first, second, a, c):
 
 
 SOLUTIONS = {
-    exercises.check_kept: [kept],
-    exercises.check_transition: [transition],
-    exercises.check_posterior: [posterior],
+    ex.check_kept: [kept],
+    ex.check_transition: [transition],
+    ex.check_posterior: [posterior],
 }
 WRONG = [
-    (exercises.check_kept, lambda betas: math.prod(betas), "in every step"),
-    (exercises.check_kept, lambda betas: 1 - kept(betas), "at least once"),
-    (exercises.check_kept, lambda betas: 1 - sum(betas), "do not add up"),
-    (exercises.check_kept, lambda betas: 1 - betas[-1], "yours is"),
-    (exercises.check_transition, lambda V, a: a * torch.eye(V) + (1 - a) / (V - 1) * (1 - torch.eye(V)), "its share"),
-    (exercises.check_transition, lambda V, a: transition(V, 1 - a), "are swapped"),
-    (exercises.check_transition, lambda V, a: torch.eye(V) + (1 - a) / V, "sum to one"),
-    (exercises.check_transition, lambda V, a: torch.eye(V), "entry"),
-    (exercises.check_transition, lambda V, a: torch.full((V,), 1 / V), "shape"),
-    (exercises.check_posterior, lambda q, r, a, c: q[a] * r[:, c], "divide"),
-    (exercises.check_posterior, lambda q, r, a, c: q[a] * r[c] / (q[a] @ r[c]), "its column"),
-    (exercises.check_posterior, lambda q, r, a, c: q[a], "not used c"),
-    (exercises.check_posterior, lambda q, r, a, c: q[:, a] * r[:, c] / (q[:, a] @ r[:, c]), "its row"),
-    (exercises.check_posterior, lambda q, r, a, c: torch.ones(len(q)) / len(q), "starts with"),
+    (ex.check_kept, "in every step", lambda betas: math.prod(betas)),
+    (ex.check_kept, "at least once", lambda betas: 1 - kept(betas)),
+    (ex.check_kept, "do not add up", lambda betas: 1 - sum(betas)),
+    (ex.check_kept, "yours is", lambda betas: 1 - betas[-1]),
+    (ex.check_transition, "its share", lambda V, a: a * torch.eye(V) + (1 - a) / (V - 1) * (1 - torch.eye(V))),
+    (ex.check_transition, "are swapped", lambda V, a: transition(V, 1 - a)),
+    (ex.check_transition, "sum to one", lambda V, a: torch.eye(V) + (1 - a) / V),
+    (ex.check_transition, "entry", lambda V, a: torch.eye(V)),
+    (ex.check_posterior, "divide", lambda q, r, a, c: q[a] * r[:, c]),
+    (ex.check_posterior, "its column", lambda q, r, a, c: q[a] * r[c] / (q[a] @ r[c])),
+    (ex.check_posterior, "not used c", lambda q, r, a, c: q[a]),
+    (ex.check_posterior, "its row", lambda q, r, a, c: q[:, a] * r[:, c] / (q[:, a] @ r[:, c])),
+    (ex.check_posterior, "starts with", lambda q, r, a, c: torch.ones(len(q)) / len(q)),
 ]

@@ -5,7 +5,7 @@ import math
 import torch
 
 from diffkit.course.exercises.methods import capstone
-from diffkit.course.exercises.methods import leaderboard as exercises
+from diffkit.course.exercises.methods import leaderboard as ex
 from diffkit.evaluation.parallel_cost import shipped_plans
 
 
@@ -95,44 +95,42 @@ def wait(probs, is_masked, steps_left):
 
 
 SOLUTIONS = {
-    exercises.check_apart: [apart],
-    exercises.check_least_valid: [least_valid],
-    exercises.check_order_nats: [order_nats],
+    ex.check_apart: [apart],
+    ex.check_least_valid: [least_valid],
+    ex.check_order_nats: [order_nats],
     capstone.check_reveal_plan: [two_far_apart, strangers],
 }
 
 
 WRONG = [
-    (exercises.check_apart, lambda a, b: a.mean - b.mean > 2 * math.hypot(a[1], b[1]), "better or worse"),
-    (exercises.check_apart, lambda a, b: abs(a.mean - b.mean) > 2 * a[1], "both rows have one"),
-    (exercises.check_apart, lambda a, b: abs(a.mean - b.mean) > 2 * (a[1] + b[1]), "add as squares"),
-    (exercises.check_apart, lambda a, b: abs(a.mean - b.mean) > math.hypot(a[1], b[1]), "not apart"),
-    (exercises.check_apart, lambda a, b: abs(a.mean - b.mean) / math.hypot(a[1], b[1]), "True or False"),
-    (exercises.check_least_valid, lambda gap, L: math.exp(-gap), "per token"),
-    (exercises.check_least_valid, lambda gap, L: gap * L, "exp of minus"),
-    (exercises.check_least_valid, lambda gap, L: 1 - gap * L, "small gaps"),
-    (exercises.check_least_valid, lambda gap, L: 1 - math.exp(-gap * L), "one minus"),
-    (exercises.check_least_valid, lambda gap, L: 2 ** (-gap * L), "should be"),
-    (exercises.check_order_nats, late, "still be hidden"),
-    (exercises.check_order_nats, in_reading_order, "left to right"),
-    (exercises.check_order_nats, blind, "empty canvas"),
-    (exercises.check_order_nats, lambda *given: -order_nats(*given), "sign is wrong"),
-    (exercises.check_order_nats, lambda *given: order_nats(*given) / 5, "do not average"),
-    (exercises.check_order_nats, lambda *given: 2 * order_nats(*given), "should be"),
-    (exercises.check_order_nats, spoils, "changes its argument"),
-    (capstone.check_reveal_plan, sure_and(1), "`one open question`"),
-    (capstone.check_reveal_plan, sure_and(2, far=False), "drawn independently"),
-    (capstone.check_reveal_plan, sure_and(9), "the best so far"),
-    (capstone.check_reveal_plan, as_many_as_are_due, "may show"),
-    (capstone.check_reveal_plan, shipped_plans()["margin"], "`margin`"),
-    (capstone.check_reveal_plan, lambda probs, is_masked, left: is_masked, "nats a story"),
-    (capstone.check_reveal_plan, wait, "wasted"),
-    (capstone.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1) > 0.9, "revealed twice"),
+    (ex.check_apart, "better or worse", lambda a, b: a.mean - b.mean > 2 * math.hypot(a[1], b[1])),
+    (ex.check_apart, "both rows have one", lambda a, b: abs(a.mean - b.mean) > 2 * a[1]),
+    (ex.check_apart, "add as squares", lambda a, b: abs(a.mean - b.mean) > 2 * (a[1] + b[1])),
+    (ex.check_apart, "not apart", lambda a, b: abs(a.mean - b.mean) > math.hypot(a[1], b[1])),
+    (ex.check_apart, "True or False", lambda a, b: abs(a.mean - b.mean) / math.hypot(a[1], b[1])),
+    (ex.check_least_valid, "per token", lambda gap, L: math.exp(-gap)),
+    (ex.check_least_valid, "exp of minus", lambda gap, L: gap * L),
+    (ex.check_least_valid, "small gaps", lambda gap, L: 1 - gap * L),
+    (ex.check_least_valid, "one minus", lambda gap, L: 1 - math.exp(-gap * L)),
+    (ex.check_order_nats, "still be hidden", late),
+    (ex.check_order_nats, "left to right", in_reading_order),
+    (ex.check_order_nats, "empty canvas", blind),
+    (ex.check_order_nats, "sign is wrong", lambda *given: -order_nats(*given)),
+    (ex.check_order_nats, "do not average", lambda *given: order_nats(*given) / 5),
+    (ex.check_order_nats, "changes its argument", spoils),
+    (capstone.check_reveal_plan, "`one open question`", sure_and(1)),
+    (capstone.check_reveal_plan, "drawn independently", sure_and(2, far=False)),
+    (capstone.check_reveal_plan, "the best so far", sure_and(9)),
+    (capstone.check_reveal_plan, "may show", as_many_as_are_due),
+    (capstone.check_reveal_plan, "`margin`", shipped_plans()["margin"]),
+    (capstone.check_reveal_plan, "nats a story", lambda probs, is_masked, left: is_masked),
+    (capstone.check_reveal_plan, "wasted", wait),
+    (capstone.check_reveal_plan, "revealed twice", lambda probs, is_masked, left: probs.amax(-1) > 0.9),
     (
         capstone.check_reveal_plan,
-        lambda probs, is_masked, left: is_masked & (probs > 0.9).any(2).any(0),
         "other stories",
+        lambda probs, is_masked, left: is_masked & (probs > 0.9).any(2).any(0),
     ),
-    (capstone.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1) * is_masked, "a bool tensor"),
-    (capstone.check_reveal_plan, lambda probs, is_masked, left: probs.amax(-1).topk(3).indices, "yes or no for every"),
+    (capstone.check_reveal_plan, "a bool tensor", lambda probs, is_masked, left: probs.amax(-1) * is_masked),
+    (capstone.check_reveal_plan, "yes or no for every", lambda probs, is_masked, left: probs.amax(-1).topk(3).indices),
 ]

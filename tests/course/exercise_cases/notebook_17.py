@@ -2,7 +2,7 @@
 
 import math
 
-from diffkit.course.exercises.methods import tinystories as exercises
+from diffkit.course.exercises.methods import tinystories as ex
 
 
 def bits(nats, tokens, characters):
@@ -33,27 +33,26 @@ def spoils(text, training, n):
     return share
 
 
-SOLUTIONS = {exercises.check_bits: [bits], exercises.check_copied: [copied], exercises.check_own_loss: [own_loss]}
+SOLUTIONS = {ex.check_bits: [bits], ex.check_copied: [copied], ex.check_own_loss: [own_loss]}
 
 
 WRONG = [
-    (exercises.check_bits, lambda nats, tokens, characters: nats / math.log(2), "bits a token"),
-    (exercises.check_bits, lambda nats, tokens, characters: nats * tokens / characters, "still in nats"),
+    (ex.check_bits, "bits a token", lambda nats, tokens, characters: nats / math.log(2)),
+    (ex.check_bits, "still in nats", lambda nats, tokens, characters: nats * tokens / characters),
     (
-        exercises.check_bits,
-        lambda nats, tokens, characters: nats * tokens / characters * math.log(2),
+        ex.check_bits,
         "do not multiply",
+        lambda nats, tokens, characters: nats * tokens / characters * math.log(2),
     ),
-    (exercises.check_bits, lambda nats, tokens, characters: bits(nats, characters, tokens), "upside down"),
-    (exercises.check_bits, lambda nats, tokens, characters: bits(nats, tokens, 1), "the whole text"),
-    (exercises.check_bits, lambda nats, tokens, characters: 2 * bits(nats, tokens, characters), "bits a character"),
-    (exercises.check_copied, lambda text, training, n: copied(text, training, n) * (1 - (n - 1) / len(text)), "n + 1"),
-    (exercises.check_copied, each_once, "counts three times"),
-    (exercises.check_copied, lambda text, training, n: 1 - copied(text, training, n), "*new*"),
-    (exercises.check_copied, lambda text, training, n: copied(text, [*training, *training], n), "the share"),
-    (exercises.check_copied, spoils, "changes its argument"),
-    (exercises.check_own_loss, lambda total, count, mean_count: total / count, "mean of ratios"),
-    (exercises.check_own_loss, lambda total, count, mean_count: total, "those are sums"),
-    (exercises.check_own_loss, lambda total, count, mean_count: mean_count / total, "upside down"),
-    (exercises.check_own_loss, lambda total, count, mean_count: total / mean_count**2, "the mean of what they return"),
+    (ex.check_bits, "upside down", lambda nats, tokens, characters: bits(nats, characters, tokens)),
+    (ex.check_bits, "the whole text", lambda nats, tokens, characters: bits(nats, tokens, 1)),
+    (ex.check_bits, "bits a character", lambda nats, tokens, characters: 2 * bits(nats, tokens, characters)),
+    (ex.check_copied, "n + 1", lambda text, training, n: copied(text, training, n) * (1 - (n - 1) / len(text))),
+    (ex.check_copied, "counts three times", each_once),
+    (ex.check_copied, "*new*", lambda text, training, n: 1 - copied(text, training, n)),
+    (ex.check_copied, "changes its argument", spoils),
+    (ex.check_own_loss, "mean of ratios", lambda total, count, mean_count: total / count),
+    (ex.check_own_loss, "those are sums", lambda total, count, mean_count: total),
+    (ex.check_own_loss, "upside down", lambda total, count, mean_count: mean_count / total),
+    (ex.check_own_loss, "the mean of what they return", lambda total, count, mean_count: total / mean_count**2),
 ]

@@ -48,10 +48,8 @@ def judge(plan: Plan, steps: int) -> Tensor:
 
 def costliest_step(plan: Plan, language: StoryLanguage, steps: int) -> str:
     """The step at which drawing independently lost most: its tokens, their joint and their independent probability."""
-    process, x0 = (
-        MaskedDiffusion(len(language.tokenizer), language.mask_id),
-        language.sample(N, Generator().manual_seed(SEED)),
-    )
+    process = MaskedDiffusion(len(language.tokenizer), language.mask_id)
+    x0 = language.sample(N, Generator().manual_seed(SEED))
     worst = (-1.0, "")
     for number, step in enumerate(reveal_steps(process, language.denoiser(process), x0, plan, steps), 1):
         after = torch.where(step.reveal, x0, step.zt)
@@ -86,7 +84,7 @@ def beaten(plan: Plan, mine: Tensor, others: dict[str, Tensor], steps: int) -> s
     return f"{against[0].upper()}{against[1:]}: {ahead.mean:.2f} ± {ahead.standard_error:.2f} less."
 
 
-def check_rows_are_independent(answer: Any, others: Any) -> None:
+def reject_batch_dependence(answer: Any, others: Any) -> None:
     """Raise Wrong if the scores of the first story change with the others of the batch."""
     if isinstance(answer, Tensor) and answer.ndim and not torch.equal(answer[0], others[0]):
         raise Wrong("the scores of one story depend on the other stories of the batch. Positions are dimension 1.")
@@ -110,7 +108,7 @@ def check_unmasking_order(score: Score) -> str:
         evenly(lambda *_: answers[0])(probs[:3], is_masked[:3], STEPS)
     except InvalidOrder as bad:
         raise Wrong(str(bad)) from None
-    check_rows_are_independent(*answers)
+    reject_batch_dependence(*answers)
     return beaten(evenly(score), judge(evenly(score), STEPS), bars(STEPS), STEPS)
 
 
@@ -124,7 +122,7 @@ def check_reveal_plan(plan: Plan) -> str:
         checked(answers[0], is_masked[:3])
     except InvalidOrder as bad:
         raise Wrong(str(bad)) from None
-    check_rows_are_independent(*answers)
+    reject_batch_dependence(*answers)
     if not answers[0].any():
         raise Wrong("with most of a story hidden and 16 steps left your plan reveals nothing: that call is wasted.")
     verdict = beaten(plan, judge(plan, STEPS), bars(STEPS), STEPS)
