@@ -35,7 +35,7 @@ def name(path):
 def test_a_folder_is_seen_at_a_glance():
     root = [path for path in FILES if path.parent == PACKAGE]
     assert len(root) <= MOST_FILES["root"], [path.name for path in root]
-    for folder in {path.parent for path in FILES} - {PACKAGE, PACKAGE / "course" / "exercises"}:  # one a notebook there
+    for folder in {path.parent for path in FILES} - {PACKAGE}:
         assert len([*folder.glob("*.py")]) <= MOST_FILES["folder"] + 1, f"{name(folder)}: more than a dozen files"
 
 
