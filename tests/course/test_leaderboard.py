@@ -7,7 +7,7 @@ import pytest
 import torch
 from toys import MICRO, TALES, generator, uniform_denoiser
 
-from diffkit.cli.settings import DataSettings, ModelSettings, build, read_config
+from diffkit.cli.settings import DataSettings, build, read_config
 from diffkit.course.experiments.leaderboard import (
     STEPS,
     TITLES,
