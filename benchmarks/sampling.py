@@ -143,8 +143,8 @@ def race(steps: int, model: DiffusionModel, bert: BertForMaskedLM) -> list[dict[
 def machine() -> dict[str, Any]:
     """What ran it: kind of processor and versions, no names."""
     info = Path("/proc/cpuinfo")
-    names = [line.split(":")[1].strip() for line in info.read_text(encoding="utf-8").splitlines() if line.startswith("model name")] if (
-        info.exists()) else [platform.processor()]  # fmt: skip
+    lines = info.read_text(encoding="utf-8").splitlines() if info.exists() else []
+    names = [line for line in lines if line.startswith("model name")] or [platform.processor()]
     return {"cpu": names[0], "threads": 1, "torch": torch.__version__, "transformers": transformers.__version__}
 
 

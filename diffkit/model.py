@@ -8,7 +8,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from safetensors import SafetensorError
@@ -85,10 +85,10 @@ class DiffusionModel(PreTrainedModel):
         A self-conditioned network also reads its own first estimate: of all texts, in training of every fourth.
         """
 
-        def network(zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
+        def network(zt: Tensor, t: Tensor | float, where: Tensor | None = None) -> Tensor:
             return self.denoiser(zt, t, where, cache, None if label is None else label[: len(zt)])
 
-        return self.process.call_network(network, xt, t, where, self.training)
+        return self.process.call_network(network, xt, cast(Tensor, t), where, self.training)
 
 
 def check_network_settings(settings: dict[str, Any]) -> None:

@@ -112,6 +112,7 @@ def infill(
 
 
 def load(model: str) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:
+    """A model by name or folder, and its tokenizer."""
     trained = load_model(model)
     tokenizer = load_tokenizer(trained.name_or_path)
     check_tokenizer(trained, tokenizer)

@@ -34,7 +34,7 @@ def comments(owner: Any, prefix: str = "") -> dict[str, str]:
     """The comment beside each field of the dataclasses among the parameters of a function, by dotted name."""
     found: dict[str, str] = {}
     for name, kind in get_type_hints(owner).items():
-        if is_dataclass(kind):
+        if isinstance(kind, type) and is_dataclass(kind):
             pairs = re.findall(r"^ {4}(\w+):.*?  # (.+)$", inspect.getsource(kind), re.MULTILINE)
             found |= {f"{prefix}{name}.{key}": text for key, text in pairs} | comments(kind, f"{prefix}{name}.")
     return found

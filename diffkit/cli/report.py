@@ -7,7 +7,7 @@ import json
 import math
 from itertools import islice
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor
@@ -30,6 +30,7 @@ from diffkit.io import atomic_files
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.network.transformer import parameter_count
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.sampler import sample_many
 
 Figures = dict[str, Any]  # plain numbers, texts and dictionaries of them: JSON can hold it
@@ -120,7 +121,7 @@ def measure(
     found["by_count"] = []
     if "count_bound" in process.objectives:
         counts = sorted({min(count, L) for count in SHOWN_COUNTS})
-        rows = error_by_count(process, model, language, counts=counts, n=min(n, 512), rng=rng)
+        rows = error_by_count(cast(MaskedDiffusion, process), model, language, counts=counts, n=min(n, 512), rng=rng)
         found["by_count"] = [{**row._asdict(), "gap": row.gap.mean, "gap_se": row.gap.standard_error} for row in rows]
     found["true_stories"] = measure_samples(language, language.sample(samples, rng), training)
     found["sampled"] = {}

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from functools import partial
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -79,7 +80,7 @@ class Blockwise:
         for lo in range(0, L, self.size):
             hi = min(lo + self.size, L)
             in_block = (position >= lo) & (position < hi)
-            predict = partial(probs_at, self.process, denoise)
+            predict: Callable[[Tensor, Tensor, Tensor], Tensor] = partial(probs_at, self.process, denoise)
             if self.cache is not None:
                 predict = BlockCache(self.process, denoise, *self.cache(lo, hi, L))
             while (is_masked := (z == self.process.mask_id) & in_block).any():
@@ -92,7 +93,8 @@ class BlockCache:
     """As `probs_at`, but reads all positions once, and then first..last only, with `StaleCache` for the others."""
 
     def __init__(self, process: MaskedDiffusion, denoise: Denoiser, first: int, last: int):
-        self.process, self.denoise, self.first, self.last = process, denoise, first, last
+        self.process, self.first, self.last = process, first, last
+        self.network: Any = denoise  # one of ours: it takes a cache
         self.old: StaleCache | None = None
 
     def __call__(self, z: Tensor, t: Tensor, where: Tensor) -> Tensor:
@@ -101,7 +103,7 @@ class BlockCache:
             self.old, self.read = StaleCache(), rows  # rows whose block is complete are never asked about again
         else:
             self.old.first, self.old.rows, span = self.first, rows[self.read], slice(self.first, self.last)
-        logits = self.denoise(z[rows, span], t[rows], where[rows, span], cache=self.old)
+        logits = self.network(z[rows, span], t[rows], where[rows, span], cache=self.old)
         return without_mask(logits.double(), self.process.mask_id).softmax(-1)
 
 

@@ -6,7 +6,7 @@ import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
-from typing import NamedTuple, Protocol, runtime_checkable
+from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -14,6 +14,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.checks import check_generator, check_whole
 from diffkit.processes.base import Denoise, Denoiser, Process, as_denoiser, on_device_of
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule
 from diffkit.sampling.logits import exclude_mask, filtered
 from diffkit.sampling.skipping import SkipIdle, even_times
@@ -34,7 +35,8 @@ class Frame(NamedTuple):
 class Sampler(Protocol):
     """How text is generated, with all settings; `denoise_frames` plays it."""
 
-    process: Process
+    @property
+    def process(self) -> Process: ...
 
     def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         """From the start z to a text; after every move the time left (of the latest row) and the state."""
@@ -58,7 +60,7 @@ def sampler_for(process: Process, steps: int, order: str | Score, counts: Schedu
     check_whole(steps, "steps", "denoise_frames", most=process.T)
     times = even_times(process.T, steps)
     if order == "ancestral":
-        return SkipIdle(process, times) if process.any_order else Ancestral(process, times)
+        return SkipIdle(cast(MaskedDiffusion, process), times) if process.any_order else Ancestral(process, times)
     if isinstance(order, str) and order not in UNMASKING_ORDERS:
         raise ValueError(f"denoise_frames: the orders are {sorted(['ancestral', *UNMASKING_ORDERS])}, got {order!r}.")
     if not process.any_order:
@@ -66,7 +68,7 @@ def sampler_for(process: Process, steps: int, order: str | Score, counts: Schedu
             f"denoise_frames: order {order!r} is for masked diffusion; {type(process).__name__} has only "
             "order='ancestral'."
         )
-    return Unmasking(process, order, times, counts)
+    return Unmasking(cast(MaskedDiffusion, process), order, times, counts)
 
 
 @contextmanager

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from typing import Any
 
 import torch
 from torch import Generator, Tensor
@@ -10,7 +11,7 @@ from torch import Generator, Tensor
 from diffkit.checks import check_whole
 from diffkit.model import DiffusionModel
 from diffkit.network.attention import KeyValueCache
-from diffkit.processes.base import Denoise, Denoiser
+from diffkit.processes.base import Denoise
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import categorical, highest
@@ -102,7 +103,7 @@ class Growing:
     def __init__(self, process: BlockDiffusion, *, steps: int, eos_id: int, pad_id: int, given: int = 0):
         self.process, self.steps, self.eos_id, self.pad_id, self.given = process, steps, eos_id, pad_id, given
 
-    def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
+    def states(self, denoise: Any, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         L, cache, mask_id = z.shape[1], KeyValueCache(), self.process.mask_id
         position, done = torch.arange(L, device=z.device), torch.zeros(len(z), dtype=torch.bool, device=z.device)
         for lo in range(0, L, self.process.block):
@@ -122,7 +123,7 @@ class Growing:
                 return
             denoise(z[:, lo:hi], torch.zeros(len(z)), cache=cache)  # finished: keep its keys and values
 
-    def _step(self, denoise: Denoiser, ids: Tensor, left: int, cache: KeyValueCache, rng: Generator) -> Tensor:
+    def _step(self, denoise: Any, ids: Tensor, left: int, cache: KeyValueCache, rng: Generator) -> Tensor:
         """Reveal tokens of a block (B, size) so that an equal share remains for each of the steps left."""
         is_masked = ids == self.process.mask_id
         probs = self.process.log_probs(denoise(ids, torch.zeros(len(ids)), cache=cache).double(), ids).exp()

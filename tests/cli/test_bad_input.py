@@ -365,7 +365,8 @@ def forked(world, tmp_path_factory):
     caches |= {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "HF_HOME": str(home / "hub")}
     (home / "here").mkdir()
     with subprocess.Popen(
-        [sys.executable, Path(__file__).parents[1] / "killed.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True,
+        [sys.executable, Path(__file__).parents[1] / "killed.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
+        text=True,
         cwd=home / "here", env=os.environ | caches,
     ) as maker:  # fmt: skip
 

@@ -111,10 +111,8 @@ class InfillingBoard(Display):
         if not n:
             raise ValueError("Nothing is hidden, so there is nothing to fill. Click a word in the mode 'hide' first.")
         given = self.language.log_prob(canvas).item()
-        filled = [
-            infill(self.process, who, canvas, steps=n, order="random", rng=rng)[0]
-            for who in (self.denoise, *([exact] if given > -math.inf else []))
-        ]
+        both: list[Denoise] = [self.denoise, *([exact] if given > -math.inf else [])]
+        filled = [infill(self.process, who, canvas, steps=n, order="random", rng=rng)[0] for who in both]
         result = self._fillings(filled, given, missing) + self._marginals(canvas, missing, given)
         positions = range(len(missing))
         written = tuple(int(filled[0][i]) if missing[i] else state.written[i] for i in positions)
