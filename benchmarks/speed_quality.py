@@ -28,15 +28,7 @@ from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.block_cache import Blockwise, dual_cache, prefix_cache
 from diffkit.sampling.parallel import above_threshold, confidence_threshold, entropy_bounded, most_confident
-from diffkit.sampling.remasking import (
-    Remasking,
-    cap,
-    conf,
-    forward_backward,
-    loop,
-    loop_times,
-    rescale,
-)
+from diffkit.sampling.remasking import Remasking, cap, conf, forward_backward, loop, loop_times, rescale
 from diffkit.sampling.sampler import Ancestral, Frame, Sampler, denoise_frames, last_frame
 from diffkit.sampling.skipping import CallCounter, FirstHitting, NoChangeCache, SkipIdle, even_times
 

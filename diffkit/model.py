@@ -16,7 +16,7 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
-from diffkit.network.attention import KeyValueCache
+from diffkit.network.cache import KeyValueCache
 from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig
 from diffkit.paths import PRETRAINED
 from diffkit.processes import process_from

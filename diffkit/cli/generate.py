@@ -8,13 +8,13 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.cli.terminal import paragraph, play
-from diffkit.data.tokenizer import load_tokenizer
+from diffkit.data.tokenizer import canvas_from_text, load_tokenizer
 from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, check_tokenizer, load_model
 from diffkit.processes.base import Denoise
 from diffkit.random import checked_seed
 from diffkit.sampling.guidance import condition_on
-from diffkit.sampling.sampler import canvas_from_text, denoise_frames, last_frame
+from diffkit.sampling.sampler import denoise_frames, last_frame
 
 MOST_NUMBERS = 2**28  # probabilities in a table of texts, positions and tokens; some such tables are held at once
 Order = Literal["ancestral", "random", "confidence", "margin", "entropy", "left_to_right"]

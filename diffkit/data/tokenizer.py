@@ -2,15 +2,20 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
+import torch
 from huggingface_hub import HfApi
 from tokenizers import Regex, Tokenizer, decoders, pre_tokenizers
 from tokenizers.models import BPE, WordLevel
 from tokenizers.trainers import BpeTrainer
+from torch import Tensor
 from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedTokenizerFast
+
+from diffkit.checks import check_whole
 
 MOST_WORDS = 10**6  # in a vocabulary that is learned
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[EOS]", "[UNK]")
@@ -179,3 +184,40 @@ def _pretrained(name: str) -> PreTrainedTokenizerBase:
             "save_pretrained wrote; use the built-in language 'tales', which needs no download; or load it once "
             "with a network, after which the cache serves it."
         ) from error
+
+
+def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int, *, complete: bool = False) -> Tensor:
+    """A text with blanks as a (1, length) canvas with MASK in the blanks: `___` is one token, `___{3}` three.
+
+    The space before what is missing belongs to it, as it does where a tokenizer makes one piece of both.
+
+    Args:    complete: the text is a whole one, so EOS and PAD follow it; otherwise the rest of the canvas is MASK.
+    Raises:  ValueError if the text does not fit, or holds a word that the tokenizer does not know.
+    """
+    check_whole(length, "length", "canvas_from_text")
+    text = text if complete else text.rstrip(" ")
+    words, *rest = re.split(r" *_{2,}(?:\{(\d+)\})?", text)  # words, then in turn: how many are blank, words
+    if not text.isascii() and text != text.encode(errors="replace").decode():
+        raise ValueError("canvas_from_text: the text holds bytes that are no UTF-8. Type or save it again as UTF-8.")
+    wanted = sum(int(blanks or 1) for blanks in rest[::2])
+    if wanted > length:
+        raise ValueError(
+            f"canvas_from_text: the text has {wanted} blanks, the canvas holds {length} tokens. Shorten the text."
+        )
+    ids: list[int] = list(tokenizer(words, add_special_tokens=False)["input_ids"])
+    for blanks, piece in zip(rest[::2], rest[1::2], strict=True):
+        ids += [tokenizer.mask_token_id] * int(blanks or 1)
+        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
+        pieces = dict.fromkeys(re.findall(r"\w+|[^\w\s]", " ".join([words, *rest[1::2]])))
+        unknown = [w for w in pieces if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
+        raise ValueError(
+            f"canvas_from_text: the model's vocabulary lacks {', '.join(map(repr, unknown))}; use other words."
+        )
+    ids += [tokenizer.eos_token_id] if complete else []
+    if len(ids) > length:
+        raise ValueError(
+            f"canvas_from_text: the text has {len(ids)} tokens, the canvas holds {length}. Shorten the text."
+        )
+    filler = tokenizer.pad_token_id if complete else tokenizer.mask_token_id
+    return torch.tensor([ids + [filler] * (length - len(ids))])

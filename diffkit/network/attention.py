@@ -1,4 +1,4 @@
-"""The layers of the backbone: attention with its masks and its cache, and the block around it."""
+"""The layers of the backbone: attention with its masks, and the block around it."""
 
 from __future__ import annotations
 
@@ -6,6 +6,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig
+
+from diffkit.network.cache import KeyValueCache
 
 SHARPEST = 12.0  # attention logit of a query and a key that agree fully, at the start: enough to select one of many
 
@@ -41,35 +43,6 @@ def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
     """Turn each pair of channels of (B, H, L, K) by an angle that grows with position (arXiv:2104.09864)."""
     a, b = x.chunk(2, -1)
     return torch.cat([a * cos - b * sin, a * sin + b * cos], -1)
-
-
-class KeyValueCache:
-    """Keys and values of the positions read so far, a buffer of `max_length` positions for each layer."""
-
-    exact = True  # False: for a network with full attention, whose old keys go stale (see sampling/block_cache.py)
-
-    def __init__(self) -> None:
-        self.layers: dict[Attention, tuple[Tensor, Tensor]] = {}
-        self.lengths: dict[Attention, int] = {}
-
-    def __len__(self) -> int:
-        """Positions read so far."""
-        return next(iter(self.lengths.values()), 0)
-
-    def extend(self, layer: Attention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
-        """Append (B, H, L, K) keys and values of new positions to those of a layer, and return all of them."""
-        if layer not in self.layers:
-            shape = (*k.shape[:2], layer.max_length, k.shape[3])
-            self.layers[layer], self.lengths[layer] = (k.new_empty(shape), v.new_empty(shape)), 0
-        first, last = self.lengths[layer], self.lengths[layer] + k.shape[2]
-        keys, values = self.layers[layer]
-        keys[:, :, first:last], values[:, :, first:last] = k, v
-        self.lengths[layer] = last
-        return keys[:, :, :last], values[:, :, :last]
-
-    def cut(self, length: int) -> None:
-        """Keep the first positions only."""
-        self.lengths = {layer: min(length, read) for layer, read in self.lengths.items()}
 
 
 class Attention(nn.Module):
@@ -127,23 +100,3 @@ class Block(nn.Module):
         normal = self.norm_attention(x) * (1 + scale_a) + shift_a
         x = x + gate_a * self.dropout(self.attention(normal, angles, mask, cache))
         return x + gate_n * self.dropout(self.network(self.norm_network(x) * (1 + scale_n) + shift_n))
-
-
-class CachedDenoiser(nn.Module):
-    """A causal network as a denoiser of growing prefixes: of a longer one it reads only what is new.
-
-    A prefix that does not continue the last one, or a `where` at positions read before, starts again.
-    """
-
-    def __init__(self, model: nn.Module):
-        super().__init__()
-        self.model, self.cache, self.read = model, KeyValueCache(), torch.empty(0, 0)
-        self.train(model.training)
-
-    def forward(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
-        past = len(self.cache)
-        goes_on = where is not None and torch.equal(zt[:, :past], self.read) and not where[:, :past].any()
-        if not goes_on:
-            past, self.cache = 0, KeyValueCache()
-        self.read = zt.clone()
-        return self.model(zt[:, past:], t, None if where is None else where[:, past:], cache=self.cache)

@@ -11,7 +11,8 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 from transformers import PretrainedConfig, PreTrainedModel
 
-from diffkit.network.attention import Block, KeyValueCache, block_causal_mask, two_stream_mask
+from diffkit.network.attention import Block, block_causal_mask, two_stream_mask
+from diffkit.network.cache import KeyValueCache
 from diffkit.processes.schedules import MOST_STEPS
 
 LARGEST = {  # beyond, a config is taken to be damaged, before any memory is

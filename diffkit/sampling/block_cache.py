@@ -10,7 +10,8 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
-from diffkit.network.attention import Attention, KeyValueCache
+from diffkit.network.attention import Attention
+from diffkit.network.cache import KeyValueCache
 from diffkit.processes.base import Denoiser, without_mask
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.parallel import Choose, reveal_chosen, time_by_count

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -10,7 +9,6 @@ from typing import NamedTuple, Protocol, cast, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
-from transformers import PreTrainedTokenizerBase
 
 from diffkit.checks import check_generator, check_whole
 from diffkit.processes.base import Denoise, Denoiser, Process, as_denoiser, on_device_of
@@ -55,8 +53,14 @@ class Ancestral:
             yield float(s), z
 
 
-def sampler_for(process: Process, steps: int, order: str | Score, counts: Schedule | None) -> Sampler:
-    """The sampler of a process that takes `steps` steps in an order, see `denoise_frames`."""
+def sampler_for(process: Process | Sampler, steps: int | None, order: str | Score, counts: Schedule | None) -> Sampler:
+    """A sampler as it is; of a process the one that takes `steps` steps in an order, see `denoise_frames`."""
+    if isinstance(process, Sampler):
+        if steps is not None:
+            raise ValueError(f"denoise_frames: a sampler brings its own steps; leave steps={steps} out.")
+        return process
+    if steps is None:
+        raise ValueError("denoise_frames: a process needs steps=, the number of reverse steps; a sampler does not.")
     check_whole(steps, "steps", "denoise_frames", most=process.T)
     times = even_times(process.T, steps)
     if order == "ancestral":
@@ -135,7 +139,7 @@ def denoise_frames(
             steps: reverse steps, 1 to T; rng: of all draws. order: "ancestral" (the process's own step), or a name from
             UNMASKING_ORDERS or a score, with `counts`, the schedule of how many masks are left (see `Unmasking`).
             temperature, top_k, top_p: filters on the predictions, in this order.
-            keep_probs: each frame holds the whole prediction at the state before, at the cost of computing it.
+            keep_probs: each frame holds the whole prediction at the state before, which costs a call.
     Returns: an iterator over steps + 1 frames, on the device of the network.
     Raises: ValueError unless exactly one of shape and start is given, for steps outside 1..T, an unknown order, or
             filters and orders that the process does not have.
@@ -143,24 +147,13 @@ def denoise_frames(
     >>> from diffkit import MaskedDiffusion, load_language
     >>> micro, rng = load_language("micro"), torch.Generator().manual_seed(1)
     >>> process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
-    >>> for frame in denoise_frames(process, micro.denoiser(process), shape=(1, 5), steps=5, rng=rng, order="random"):
-    ...     print(frame.step, micro.decode(frame.tokens)[0])
-    0 [MASK] [MASK] [MASK] [MASK] [MASK]
-    1 [MASK] [MASK] [MASK] [MASK]
-    2 [MASK] [MASK] Mia [MASK]
-    3 [MASK] ran Mia [MASK]
-    4 [MASK] ran Mia ran
-    5 Tom ran Mia ran
+    >>> frames = denoise_frames(process, micro.denoiser(process), shape=(1, 5), steps=5, rng=rng, order="random")
+    >>> [micro.decode(frame.tokens)[0] for frame in frames][::2]
+    ['[MASK] [MASK] [MASK] [MASK] [MASK]', '[MASK] [MASK] Mia [MASK]', '[MASK] ran Mia ran']
     """
     check_generator(rng)
-    if isinstance(process, Sampler):
-        if steps is not None:
-            raise ValueError(f"denoise_frames: a sampler brings its own steps; leave steps={steps} out.")
-        sampler, process = process, process.process
-    elif steps is None:
-        raise ValueError("denoise_frames: a process needs steps=, the number of reverse steps; a sampler does not.")
-    else:
-        sampler = sampler_for(process, steps, order, counts)
+    sampler = sampler_for(process, steps, order, counts)
+    process = sampler.process
     check_canvas(process, shape, start)
     ask = _with_filters(process, denoise, temperature, top_k, top_p)
     z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
@@ -243,40 +236,3 @@ def infill(process: Process | Sampler, denoise: Denoise, start: Tensor, **how: o
     ['Mia hid Tom hid']
     """
     return last_frame(denoise_frames(process, denoise, start=start, **how)).tokens  # type: ignore[arg-type]
-
-
-def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int, *, complete: bool = False) -> Tensor:
-    """A text with blanks as a (1, length) canvas with MASK in the blanks: `___` is one token, `___{3}` three.
-
-    The space before what is missing belongs to it, as it does where a tokenizer makes one piece of both.
-
-    Args:    complete: the text is a whole one, so EOS and PAD follow it; otherwise the rest of the canvas is MASK.
-    Raises:  ValueError if the text does not fit, or holds a word that the tokenizer does not know.
-    """
-    check_whole(length, "length", "canvas_from_text")
-    text = text if complete else text.rstrip(" ")
-    words, *rest = re.split(r" *_{2,}(?:\{(\d+)\})?", text)  # words, then in turn: how many are blank, words
-    if not text.isascii() and text != text.encode(errors="replace").decode():
-        raise ValueError("canvas_from_text: the text holds bytes that are no UTF-8. Type or save it again as UTF-8.")
-    wanted = sum(int(blanks or 1) for blanks in rest[::2])
-    if wanted > length:
-        raise ValueError(
-            f"canvas_from_text: the text has {wanted} blanks, the canvas holds {length} tokens. Shorten the text."
-        )
-    ids: list[int] = list(tokenizer(words, add_special_tokens=False)["input_ids"])
-    for blanks, piece in zip(rest[::2], rest[1::2], strict=True):
-        ids += [tokenizer.mask_token_id] * int(blanks or 1)
-        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
-    if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
-        pieces = dict.fromkeys(re.findall(r"\w+|[^\w\s]", " ".join([words, *rest[1::2]])))
-        unknown = [w for w in pieces if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
-        raise ValueError(
-            f"canvas_from_text: the model's vocabulary lacks {', '.join(map(repr, unknown))}; use other words."
-        )
-    ids += [tokenizer.eos_token_id] if complete else []
-    if len(ids) > length:
-        raise ValueError(
-            f"canvas_from_text: the text has {len(ids)} tokens, the canvas holds {length}. Shorten the text."
-        )
-    filler = tokenizer.pad_token_id if complete else tokenizer.mask_token_id
-    return torch.tensor([ids + [filler] * (length - len(ids))])

@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
 from diffkit.model import DiffusionModel
-from diffkit.network.attention import KeyValueCache
+from diffkit.network.cache import KeyValueCache
 from diffkit.processes.base import Denoise
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion

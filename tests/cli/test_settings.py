@@ -27,7 +27,9 @@ from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
-from diffkit.processes import D3PM, BlockDiffusion, MaskedDiffusion
+from diffkit.processes.block import BlockDiffusion
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.masked import MaskedDiffusion
 
 FOLDER = Path(__file__).resolve().parents[2] / "configs"
 CONFIGS, LEADERBOARD = sorted(FOLDER.glob("*.yaml")), sorted(FOLDER.glob("leaderboard/*.yaml"))

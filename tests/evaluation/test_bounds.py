@@ -27,7 +27,8 @@ from toys import (
     uniform_denoiser,
 )
 
-from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo, order_bounds, sequence_bounds
+from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo, sequence_bounds
+from diffkit.evaluation.orders import order_bounds
 from diffkit.evaluation.samples import plot_kl_floor, quality
 from diffkit.evaluation.statistics import Estimate, mean_of, wilson
 from diffkit.processes.masked import MaskedDiffusion

@@ -6,7 +6,7 @@ import pytest
 import torch
 from torch import Generator
 
-from diffkit.evaluation.bounds import mask_patterns, pattern_chances, pattern_losses
+from diffkit.evaluation.orders import mask_patterns, pattern_chances, pattern_losses
 from diffkit.languages.story_language import load_language
 from diffkit.processes.masked import MaskedDiffusion, discrete_weight
 from diffkit.processes.schedules import get_schedule

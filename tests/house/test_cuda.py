@@ -13,12 +13,13 @@ from torch import Generator
 
 from diffkit.cli.main import main
 from diffkit.data.batches import StoryBatches
-from diffkit.evaluation.bounds import error_by_count, nelbo, order_bounds
+from diffkit.evaluation.bounds import error_by_count, nelbo
 from diffkit.evaluation.infilling import conditional_gap
+from diffkit.evaluation.orders import order_bounds
 from diffkit.evaluation.parallel_cost import score_order
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model, load_model
-from diffkit.network.attention import CachedDenoiser
+from diffkit.network.cache import CachedDenoiser
 from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import condition_on

@@ -12,7 +12,7 @@ from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo, sequence_bounds
 from diffkit.model import build_model, load_model, quiet
-from diffkit.network.attention import CachedDenoiser, KeyValueCache
+from diffkit.network.cache import CachedDenoiser, KeyValueCache
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.sampling.sampler import denoise_frames, infill, last_frame, sample
 from diffkit.training.config import TrainConfig

@@ -13,7 +13,8 @@ from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, micro_counts
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, sequence_bounds
 from diffkit.model import build_model, load_model, quiet
-from diffkit.network.attention import KeyValueCache, two_stream_mask
+from diffkit.network.attention import two_stream_mask
+from diffkit.network.cache import KeyValueCache
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion

@@ -12,13 +12,7 @@ from toys import MASK, MICRO, TEXTS, L, V, generator, table_denoiser
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD
-from diffkit.processes.transitions import (
-    TRANSITIONS,
-    before_end,
-    divergence,
-    get_transitions,
-    leave_one_out,
-)
+from diffkit.processes.transitions import TRANSITIONS, before_end, divergence, get_transitions, leave_one_out
 from diffkit.sampling.sampler import infill
 
 KINDS = sorted(TRANSITIONS)

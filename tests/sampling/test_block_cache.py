@@ -4,7 +4,7 @@ import pytest
 import torch
 from toys import MASK, MICRO, TEXTS, L, V, deduplicated, generator, masked_diffusion, table_denoiser
 
-from diffkit.network.attention import KeyValueCache
+from diffkit.network.cache import KeyValueCache
 from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.sampling.block_cache import Blockwise, StaleCache, dual_cache, prefix_cache, reuse_error
 from diffkit.sampling.parallel import above_threshold, most_confident

@@ -24,11 +24,11 @@ from toys import (
     table_denoiser,
 )
 
-from diffkit.data.tokenizer import load_tokenizer
+from diffkit.data.tokenizer import canvas_from_text, load_tokenizer
 from diffkit.paths import PRETRAINED
 from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.logits import filtered, with_temperature, with_top_k, with_top_p
-from diffkit.sampling.sampler import canvas_from_text, denoise_frames, infill, last_frame, sample
+from diffkit.sampling.sampler import denoise_frames, infill, last_frame, sample
 from diffkit.sampling.skipping import CallCounter
 from diffkit.sampling.unmasking import UNMASKING_ORDERS
 

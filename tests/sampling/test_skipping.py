@@ -31,14 +31,7 @@ from diffkit.sampling.parallel import (
     within_entropy,
 )
 from diffkit.sampling.sampler import Ancestral, denoise_frames, last_frame, sample
-from diffkit.sampling.skipping import (
-    CallCounter,
-    NoChangeCache,
-    SkipIdle,
-    even_times,
-    expected_calls,
-    first_hitting,
-)
+from diffkit.sampling.skipping import CallCounter, NoChangeCache, SkipIdle, even_times, expected_calls, first_hitting
 
 PROCESS = masked_diffusion()
 TABLE = table_denoiser(seed=4)

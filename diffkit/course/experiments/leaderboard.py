@@ -17,7 +17,7 @@ from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.evaluation.samples import quality
 from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.network.attention import CachedDenoiser
+from diffkit.network.cache import CachedDenoiser
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoise, Process
 from diffkit.processes.embedding_diffusion import MOVERS, EmbeddingDiffusion
