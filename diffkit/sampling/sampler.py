@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections import deque
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager
 from itertools import pairwise
@@ -199,10 +200,7 @@ def noising_frames(process: AddsNoise, x0: Tensor, times: Sequence[float], *, rn
 
 def last_frame(frames: Iterator[Frame]) -> Frame:
     """Run a sampler to its end."""
-    frame = next(frames)
-    for frame in frames:  # noqa: B007
-        pass
-    return frame
+    return deque(frames, maxlen=1).pop()
 
 
 def sample(process: Process | Sampler, denoise: Denoise, **how: object) -> Tensor:
@@ -229,6 +227,7 @@ def infill(process: Process | Sampler, denoise: Denoise, start: Tensor, **how: o
     Returns: (B, L) ids without MASK.
 
     >>> from diffkit import MaskedDiffusion, load_language
+    >>> from diffkit.data.tokenizer import canvas_from_text
     >>> micro, rng = load_language("micro"), torch.Generator().manual_seed(0)
     >>> process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
     >>> start = canvas_from_text("Mia ___ Tom ___", micro.tokenizer, micro.length, complete=True)
