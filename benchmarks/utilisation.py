@@ -95,7 +95,7 @@ def cost(size: str) -> dict[str, Any]:
     config = DenoiserConfig(vocab_size=V, mask_token_id=1, max_length=L, **SIZES[size])
     with torch.device("meta"):
         parameters = parameter_count(Denoiser(config))
-    hidden = HIDDEN[settings["model"]["schedule"]]
+    hidden = HIDDEN[settings["model"]["process"]["init_args"]["schedule"]]
     kept = config.num_layers * (12 * config.hidden_size + 2 * config.intermediate_size) + 2 * hidden * V
     return {
         "size": size, "vocabulary": V, "length": L, "parameters": parameters,

@@ -133,7 +133,7 @@ TABLE = {
     ("sampling/logits.py", "sampling/test_sampler.py"): [
         ("top-p at an exact tie", "probs.cumsum(-1) - probs >= p", "probs.cumsum(-1) - probs > p"),
         ("temperature", "logits / temperature", "logits * temperature"),
-        ("top-k keeps the lower id of a tie", "ties.cumsum(-1) <= k", "ties.cumsum(-1) < k"),
+        ("top-k keeps the lower id of a tie", "ties.cumsum(-1) <= most", "ties.cumsum(-1) < most"),
     ],
     ("sampling/guidance.py", "sampling/test_guidance.py"): [
         ("guidance without its clamp", "log_q.clamp(min=MIN_LOG_PROB)", "log_q"),
@@ -158,6 +158,8 @@ TABLE = {
     ("evaluation/bounds.py", "evaluation/test_bounds.py"): [
         ("stratified draws of the bound", "(torch.arange(draws) + uniform_numbers((len(x0), draws), rng)) / draws",
          "uniform_numbers((len(x0), draws), rng)"),
+    ],
+    ("evaluation/orders.py", "evaluation/test_bounds.py"): [
         ("any order", "torch.where(when >= k,", "torch.where(when > k,"),
     ],
     ("evaluation/statistics.py", "evaluation/test_bounds.py evaluation/test_samples.py"): [

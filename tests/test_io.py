@@ -6,7 +6,7 @@ import sys
 
 import pytest
 
-from diffkit.io import atomic_files, exclusive, write_atomic
+from diffkit.io import atomic_files, atomic_folder, exclusive, write_atomic
 
 
 def test_files_move_in_whole_and_leave_the_others_alone(tmp_path):
@@ -75,3 +75,14 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path, monkeypatch):
     with pytest.raises(OSError, match="result.json cannot be written .full"):
         write_atomic(path, b"half")
     assert path.read_bytes() == "één\n".encode() and [*path.parent.iterdir()] == [path]
+
+
+def test_what_was_killed_between_two_renames_is_put_back(tmp_path):
+    """The old folder lies under its other name; a write that breaks off then must not cost it."""
+    old = tmp_path / ".step-0000500.old"
+    old.mkdir()
+    (old / "numbers").write_text("old", encoding="utf-8")
+    with pytest.raises(RuntimeError), atomic_folder(tmp_path / "step-0000500"):
+        raise RuntimeError("broken off")
+    assert [path.name for path in tmp_path.iterdir()] == ["step-0000500"]
+    assert (tmp_path / "step-0000500" / "numbers").read_text(encoding="utf-8") == "old"

@@ -65,8 +65,8 @@ class Schedule:
     def time(self, gamma: Tensor | float) -> Tensor:
         """time_of(gamma) for rates known to lie in [0, 1]."""
         gamma = torch.as_tensor(gamma, dtype=torch.float64)
-        tau = torch.where(gamma == 1, 1.0, torch.where(gamma == 0, 0.0, self.curve.inverse(gamma)))
-        return tau.clamp(0.0, 1.0) * self.T
+        inside = self.curve.inverse(gamma).clamp(1e-300, 1.0)  # a rate below the first one of a curve: just after 0
+        return torch.where(gamma == 1, 1.0, torch.where(gamma == 0, 0.0, inside)) * self.T
 
     def settings(self) -> dict[str, Any]:
         """Plain numbers and names, for JSON."""

@@ -36,9 +36,10 @@ def with_top_k(denoise: Denoise, k: int) -> Denoiser:
     check_whole(k, "k", "with_top_k")
 
     def keep(logits: Tensor) -> Tensor:
-        last = logits.topk(min(k, logits.shape[-1]), dim=-1).values[..., -1:]
+        most = min(k, logits.shape[-1])
+        last = logits.topk(most, dim=-1).values[..., -1:]
         above, ties = logits > last, logits == last
-        kept = above | ties & (ties.cumsum(-1) <= k - above.sum(-1, keepdim=True))
+        kept = above | ties & (ties.cumsum(-1) <= most - above.sum(-1, keepdim=True))
         return logits.masked_fill(~kept, -torch.inf)
 
     return _mapped(denoise, keep)

@@ -131,7 +131,7 @@ def test_a_loss_of_float32_outputs_is_near_that_of_float64(name):
     """All add in float64 what the network says, but for the masked loss, which has the network's type, 2^-22 off."""
     process, x0 = PROCESSES[name], MICRO.sample(64, generator(1))
     t = torch.tensor([1.0, 2, 500, 999, 1000]).repeat(13)[:64]
-    raw = torch.randn(64, L, process.head, generator=generator(2)) * 5
+    raw = torch.randn(64, L, process.network.head, generator=generator(2)) * 5
     with torch.no_grad():
         found, want = (
             torch.stack(process.loss(lambda z, t: out, x0, t, generator(3))).sum(0).double()  # noqa: B023

@@ -181,7 +181,7 @@ def test_it_trains_by_the_same_loop_and_is_saved_as_one_folder(tmp_path):
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="mask_id must be one of the 5 ids, got 5"):
         Autoregressive(5, 5)
-    with pytest.raises(ValueError, match="'confidence' chooses places for masked diffusion; Autoregressive"):
+    with pytest.raises(ValueError, match="'confidence' is for masked diffusion; Autoregressive"):
         sample(PROCESS, network(), shape=(1, L), steps=1, rng=generator(), order="confidence")
     with pytest.raises(ValueError, match="a cache needs a network that is causal"):
         network(causal=False)(TEXTS, 0.0, cache=KeyValueCache())

@@ -308,7 +308,7 @@ def test_mistakes_are_named():
         BlockDiffusion(5, 5, 2)
     with pytest.raises(ValueError, match="at least one token, got block=0"):
         BlockDiffusion(5, 1, 0)
-    with pytest.raises(ValueError, match="'confidence' chooses places for masked diffusion; BlockDiffusion"):
+    with pytest.raises(ValueError, match="'confidence' is for masked diffusion; BlockDiffusion"):
         sample(process(2), network(2), shape=(1, L), steps=1, rng=generator(), order="confidence")
     with pytest.raises(ValueError, match=r"noisy and then clean text, \(B, 2 L\) ids, got \(16, 5\)"):
         network(2)(TEXTS, 0.0)

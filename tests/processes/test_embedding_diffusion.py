@@ -303,7 +303,8 @@ def test_every_sampler_ends_in_words(method, sampler):
     with torch.no_grad():
         process.words.mul_(2)
     for steps in (1, 3, 40):
-        frames = list(denoise_frames(process, MICRO.denoiser(process), shape=(200, L), steps=steps, rng=generator()))
+        how = {"shape": (200, L), "steps": steps, "keep_probs": True}
+        frames = list(denoise_frames(process, MICRO.denoiser(process), rng=generator(), **how))
         assert all((frame.tokens != MASK).all() and frame.tokens.shape == (200, L) for frame in frames)
         assert all((frame.probs.sum(-1) - 1).abs().max() < 1e-9 for frame in frames[1:])
         torch.testing.assert_close(frames[-1].z, process.vectors()[frames[-1].tokens])

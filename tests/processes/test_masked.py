@@ -27,7 +27,6 @@ from toys import (
     uniform_denoiser,
 )
 
-import diffkit.processes.masked
 from diffkit.model import build_model
 from diffkit.processes import PROCESSES, process_from
 from diffkit.processes.base import Process, as_denoiser
@@ -155,11 +154,11 @@ def test_bound_of_the_exact_denoiser_is_the_log_likelihood_of_every_text(monkeyp
 def count_losses(monkeypatch, process, denoise, x0):
     """count_loss of one text under each mask pattern, (32,); zero for the pattern that hides nothing."""
 
-    def told(clean, count, **how):
+    def every_subset(_, clean, count, rng):
         assert torch.equal(count, SIZES[1:])
         return torch.where(SUBSETS[1:], MASK, clean), SUBSETS[1:]
 
-    monkeypatch.setattr(diffkit.processes.masked, "corrupt_count", told)
+    monkeypatch.setattr(MaskedDiffusion, "corrupt_count", every_subset)
     losses = process.count_loss(denoise, x0.expand(31, L), SIZES[1:], generator()).sum(1)
     return torch.cat([losses.new_zeros(1), losses])
 
