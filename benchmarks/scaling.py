@@ -21,6 +21,7 @@ from pathlib import Path
 
 import torch
 
+from diffkit.cli.train import with_progress
 from diffkit.course.experiments.scaling import (
     BATCH,
     Point,
@@ -32,7 +33,6 @@ from diffkit.course.experiments.scaling import (
 )
 from diffkit.io import write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
-from diffkit.training.session import with_progress
 from diffkit.training.trainer import fit
 
 HOME = Path(__file__).resolve().parent.parent

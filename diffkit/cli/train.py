@@ -8,6 +8,7 @@ import json
 import re
 import time
 from collections.abc import Iterator
+from itertools import chain
 from pathlib import Path
 from typing import Literal
 
@@ -23,7 +24,6 @@ from diffkit.model import quiet
 from diffkit.network.transformer import parameter_count
 from diffkit.training.checkpoint import latest_checkpoint
 from diffkit.training.config import TrainConfig
-from diffkit.training.session import with_progress
 from diffkit.training.trainer import Record, fit
 
 Tracker = Literal["", "wandb", "tensorboard", "trackio"]
@@ -148,3 +148,13 @@ def save(setup: Setup, folder: Path) -> None:
         with quiet():
             setup.model.save_pretrained(draft)
         setup.tokenizer.save_pretrained(draft)
+
+
+def with_progress(records: Iterator[Record], config: TrainConfig) -> Iterator[Record]:
+    """The same records, with a progress bar: loss, tokens per second, time left. A resumed run starts where it was."""
+    for first in records:
+        with tqdm(total=config.steps, initial=first.step - 1, unit="step", dynamic_ncols=True) as bar:
+            for record in chain([first], records):
+                bar.set_postfix_str(f"loss {record.loss:.3f}, {record.tokens_per_second:,.0f} tokens/s", refresh=False)
+                bar.update()
+                yield record

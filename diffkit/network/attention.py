@@ -66,7 +66,7 @@ class Attention(nn.Module):
         if angles is not None:
             q, k = rotate(q, *angles), rotate(k, *angles)
         if cache is not None:
-            k, v = cache.extend(self, k, v)
+            k, v = cache.extend(self, k, v, self.max_length)
         dropout = self.dropout if self.training else 0.0
         scale = SHARPEST / q.shape[-1]  # normalised vectors have length sqrt(K)
         causal = self.causal and mask is None

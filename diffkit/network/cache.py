@@ -2,13 +2,8 @@
 
 from __future__ import annotations
 
-from typing import TYPE_CHECKING
-
 import torch
 from torch import Tensor, nn
-
-if TYPE_CHECKING:
-    from diffkit.network.attention import Attention  # which imports this file
 
 
 class KeyValueCache:
@@ -17,17 +12,17 @@ class KeyValueCache:
     exact = True  # False: for a network with full attention, whose old keys go stale (see sampling/block_cache.py)
 
     def __init__(self) -> None:
-        self.layers: dict[Attention, tuple[Tensor, Tensor]] = {}
-        self.lengths: dict[Attention, int] = {}
+        self.layers: dict[nn.Module, tuple[Tensor, Tensor]] = {}
+        self.lengths: dict[nn.Module, int] = {}
 
     def __len__(self) -> int:
         """Positions read so far."""
         return next(iter(self.lengths.values()), 0)
 
-    def extend(self, layer: Attention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, layer: nn.Module, k: Tensor, v: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
         """Append (B, H, L, K) keys and values of new positions to those of a layer, and return all of them."""
         if layer not in self.layers:
-            shape = (*k.shape[:2], layer.max_length, k.shape[3])
+            shape = (*k.shape[:2], max_length, k.shape[3])
             self.layers[layer], self.lengths[layer] = (k.new_empty(shape), v.new_empty(shape)), 0
         first, last = self.lengths[layer], self.lengths[layer] + k.shape[2]
         keys, values = self.layers[layer]

@@ -7,10 +7,9 @@ from functools import partial
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
 from diffkit.checks import check_whole
-from diffkit.network.attention import Attention
 from diffkit.network.cache import KeyValueCache
 from diffkit.processes.base import Denoiser, without_mask
 from diffkit.processes.masked import MaskedDiffusion
@@ -37,7 +36,7 @@ class StaleCache(KeyValueCache):
         """Positions before the span."""
         return self.first
 
-    def extend(self, layer: Attention, k: Tensor, v: Tensor) -> tuple[Tensor, Tensor]:
+    def extend(self, layer: nn.Module, k: Tensor, v: Tensor, max_length: int) -> tuple[Tensor, Tensor]:
         """Keys and values (B, H, L, K) of the canvas: new ones in the span, old ones around it."""
         if layer not in self.layers:
             self.layers[layer] = k, v

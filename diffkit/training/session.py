@@ -1,4 +1,4 @@
-"""Around a run: requests to stop, flushed denormals, a progress bar."""
+"""Around a run: requests to stop, flushed denormals."""
 
 from __future__ import annotations
 
@@ -6,15 +6,9 @@ import signal
 import threading
 from collections.abc import Iterator
 from contextlib import contextmanager
-from itertools import chain
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import torch
-from tqdm.auto import tqdm
-
-if TYPE_CHECKING:
-    from diffkit.training.config import TrainConfig
-    from diffkit.training.trainer import Record
 
 
 @contextmanager
@@ -47,13 +41,3 @@ def asked_to_stop() -> Iterator[threading.Event]:
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
-
-
-def with_progress(records: Iterator[Record], config: TrainConfig) -> Iterator[Record]:
-    """The same records, with a progress bar: loss, tokens per second, time left. A resumed run starts where it was."""
-    for first in records:
-        with tqdm(total=config.steps, initial=first.step - 1, unit="step", dynamic_ncols=True) as bar:
-            for record in chain([first], records):
-                bar.set_postfix_str(f"loss {record.loss:.3f}, {record.tokens_per_second:,.0f} tokens/s", refresh=False)
-                bar.update()
-                yield record

@@ -20,6 +20,7 @@ from hypothesis import settings as given_settings
 from hypothesis import strategies as st
 from torch.utils._python_dispatch import TorchDispatchMode
 
+from diffkit.cli.train import with_progress
 from diffkit.data.batches import StoryBatches
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model
@@ -32,7 +33,6 @@ from diffkit.training.config import Curriculum, TrainConfig
 from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, uniform
 from diffkit.training.muon import Muon, make_optimizers
 from diffkit.training.prefetch import prefetched
-from diffkit.training.session import with_progress
 from diffkit.training.trainer import Trainer, TrainingDiverged, fit
 
 MICRO = load_language("micro")
