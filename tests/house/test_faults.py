@@ -327,7 +327,7 @@ SPOILED = {  # what was done to a checkpoint: file, bytes to bytes
     "empty": ("state.safetensors", lambda _: b""),
     "numbers empty": ("state.json", lambda _: b""),
     "a pickle": ("state.safetensors", pickled),
-    "newer": ("state.json", replaced(b'"format": 1', NEWER)),
+    "newer": ("state.json", replaced(b'"format": 2', NEWER)),
 }
 
 

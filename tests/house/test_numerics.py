@@ -236,7 +236,7 @@ def test_a_seed_gives_the_same_texts_in_a_new_process():
     for seed in ("1", "2"):
         done = subprocess.run(
             [sys.executable, "-c", "from test_numerics import digest; print(digest())"],
-            capture_output=True, text=True, check=True, cwd=Path(__file__).parents[1],
-            env=os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1"},
+            capture_output=True, text=True, check=True, cwd=Path(__file__).parent,
+            env=os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
         )  # fmt: skip
         assert done.stdout.split()[-1] == here

@@ -2,6 +2,7 @@
 
 import json
 import math
+from functools import partial
 
 import pytest
 import torch
@@ -342,7 +343,8 @@ def test_settings_build_the_process_again(noise, reverse):
 @pytest.mark.slow
 @pytest.mark.parametrize("noise", ["absorbing", "uniform"])
 def test_it_trains_and_is_saved_as_one_folder(tmp_path, noise):
-    settings = ModelSettings("nano", process="d3pm", noise=noise, schedule="linear", T=100, time="sinusoidal")
+    process = partial(D3PM, noise=noise, schedule=get_schedule("linear", 100))
+    settings = ModelSettings("nano", process, time="sinusoidal")
     shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), settings, 0)
     train = TrainConfig(steps=100, objective="hybrid", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
     assert all(record.step for record in fit(shop.model, shop.batches, train))

@@ -272,7 +272,7 @@ def test_dark_mode_toggles_and_stays(reader):
 
 @in_chromium
 @pytest.mark.parametrize(
-    "name", ["index", "notebooks/00_start_here", "notebooks/02_noise_schedules", "notebooks/glossary", "api/noise"]
+    "name", ["index", "notebooks/00_start_here", "notebooks/02_noise_schedules", "notebooks/glossary", "api/processes"]
 )
 def test_axe_finds_no_serious_problem(reader, name):
     reader.goto(f"{reader.site}/{name}.html")
@@ -286,7 +286,7 @@ def test_axe_finds_no_serious_problem(reader, name):
 def test_what_scrolls_is_reached_by_keyboard_and_a_phone_shows_it_all(reader):
     reader.set_viewport_size({"width": 400, "height": 900})
     reader.emulate_media(color_scheme="light")
-    for name in ("index", "notebooks/02_noise_schedules", "api/noise"):
+    for name in ("index", "notebooks/02_noise_schedules", "api/processes"):
         reader.goto(f"{reader.site}/{name}.html")
         wide = reader.evaluate("document.documentElement.scrollWidth")
         assert wide <= 400, f"{name} is {wide} pixels wide on a screen of 400"
