@@ -190,8 +190,8 @@ def test_every_notebook_is_there_with_what_it_printed(site):
 def test_the_other_pages_are_there(site):
     for name in ("CONTRIBUTING", "CHANGELOG", "EXPERIMENTS", "docs/costs", "docs/promises", "notebooks/glossary"):
         assert (site / f"{name}.html").is_file(), name
-    api = (site / "api" / "noise.html").read_text(encoding="utf-8")
-    assert 'id="diffkit.processes.schedules.corrupt"' in api and "forward process" in api
+    api = (site / "api" / "processes.html").read_text(encoding="utf-8")
+    assert 'id="diffkit.processes.masked.corrupt"' in api and "forward process" in api
     assert (site / "playground" / "weights.js").is_file()
     glossary = check_site.Page((site / "notebooks" / "glossary.html").read_text(encoding="utf-8"))
     assert {"gamma", "exact-denoiser"} <= set(glossary.ids)
