@@ -30,7 +30,9 @@ PROCESS = masked_diffusion()
 
 def frames_of(start=None, order="left_to_right"):
     shape = (1, L) if start is None else None
-    return denoise_frames(PROCESS, table_denoiser(), shape=shape, start=start, steps=L, rng=generator(1), order=order)
+    return denoise_frames(
+        PROCESS, table_denoiser(), shape=shape, start=start, steps=L, rng=generator(1), order=order, keep_probs=True
+    )
 
 
 def run_of(process, steps=8, rows=1):
@@ -38,7 +40,9 @@ def run_of(process, steps=8, rows=1):
     with torch.no_grad():
         shape = (rows, L)
         return list(
-            denoise_frames(process, MICRO.denoiser(process), shape=shape, steps=steps, rng=generator(rows + steps))
+            denoise_frames(
+                process, MICRO.denoiser(process), shape=shape, steps=steps, rng=generator(rows + steps), keep_probs=True
+            )
         )
 
 
@@ -154,7 +158,7 @@ def test_the_exact_posterior_stands_beside_the_belief(process):
     def wrong(zt, t):
         return exact(zt, t).clamp(min=-20) * 0.5
 
-    frames = list(denoise_frames(process, wrong, shape=(1, L), steps=6, rng=rng))
+    frames = list(denoise_frames(process, wrong, shape=(1, L), steps=6, rng=rng, keep_probs=True))
     data = Player(frames, MICRO.tokenizer, process=process, exact=exact).data
     assert data["shows"] == ["belief", "exact"]
     differ = 0
@@ -228,7 +232,9 @@ def test_the_data_is_small():
     def noise(zt, t):
         return 2 * torch.randn(*zt.shape, TALES.vocab_size, generator=rng, dtype=torch.float64)
 
-    frames = list(denoise_frames(process, noise, shape=(1, 48), steps=48, rng=generator(1), order="random"))
+    frames = list(
+        denoise_frames(process, noise, shape=(1, 48), steps=48, rng=generator(1), order="random", keep_probs=True)
+    )
     player = Player(frames, TALES.tokenizer, process=process, exact=TALES.denoiser(process))
     assert len(json.dumps(player.data)) < 60_000
     data, metadata = player._repr_mimebundle_()

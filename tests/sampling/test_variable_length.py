@@ -55,7 +55,7 @@ def test_the_eos_column_of_the_exact_denoiser_is_the_exact_posterior_of_the_leng
     canvas = TALES.sample(3, generator(2))
     canvas[:, list(hidden)] = TALES.mask_id
     lengths = torch.tensor([len(template.text.split()) for template in TALES.grammar.templates])
-    joint = next(TALES._templates_of(canvas)).softmax(0)  # (K, 3)
+    joint = TALES._templates_of(canvas).softmax(1).T  # (K, 3)
     want = torch.zeros(TALES.length, 3, dtype=torch.float64).index_add_(0, lengths, joint).T
     assert torch.allclose(length_probs(process, TALES.denoiser(process), canvas, TALES.eos_id), want, atol=1e-9)
 
