@@ -48,7 +48,7 @@ def main() -> None:
         model = load_model(name)
         process = model.process
         rng, order = Generator().manual_seed(0), "random" if name == "tales-mdlm" else "ancestral"
-        frames = list(denoise_frames(process, model, shape=(1, 48), steps=steps, rng=rng, order=order))
+        frames = list(denoise_frames(process, model, shape=(1, 48), steps=steps, rng=rng, order=order, keep_probs=True))
         player = Player(frames, tales.tokenizer)
         cells = [f"{size / 1000:.0f} kB in {models}" for models, size in (sent(plain(player)), sent(player.controls()))]
         sizes = [f"{len(json.dumps(player.data)) / 1000:.0f} kB", "none"]

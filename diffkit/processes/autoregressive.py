@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import Denoise, LossTerms, Network, Process, Step, as_denoiser, on_device_of, without_mask
+from diffkit.processes.base import Denoise, LossTerms, Network, Process, Step, without_mask
 from diffkit.random import categorical
 
 
@@ -69,24 +69,6 @@ class Autoregressive(Process):
             token = categorical(written, rng)
             zs[row[due], first[due]], probs[row[due], first[due]] = token[due], written[due]
         return Step(zs, probs)
-
-    @torch.no_grad()
-    def write(self, denoise: Denoise, start: Tensor, rng: Generator) -> Tensor:
-        """Fill the MASKs of (B, L) ids from left to right; the same draws as one-token steps.
-
-        The denoiser reads the prefix of each token; a `CachedDenoiser` reads only what is new of it.
-        """
-        x, denoise = on_device_of(denoise, start).clone(), as_denoiser(denoise)
-        t = torch.zeros(len(x), device=x.device)
-        for i in range(x.shape[1]):
-            is_masked = x[:, i] == self.mask_id
-            if is_masked.any():
-                prefix = self.shifted(x)[:, : i + 1]
-                is_last = (torch.arange(i + 1, device=x.device) == i).expand(len(x), -1)
-                logits = denoise(prefix, t, is_last).double()  # (B, V)
-                tokens = categorical(without_mask(logits, self.mask_id).softmax(-1), rng)
-                x[:, i] = torch.where(is_masked, tokens, x[:, i])
-        return x
 
     def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
         """Evidence that each position has, of the ones before it: shifted text (B, L) to L tables for each text.

@@ -213,10 +213,8 @@ def sample_many(
 ) -> Tensor:
     """n new texts, (n, length) ids, in batches of 64."""
     check_whole(n, "n", "sample_many")
-    sizes = [min(64, n - done) for done in range(0, n, 64)]
-    return torch.cat(
-        [sample(process, denoise, shape=(size, length), steps=steps, rng=rng, order=order) for size in sizes]
-    )
+    shapes = [(min(64, n - done), length) for done in range(0, n, 64)]
+    return torch.cat([sample(process, denoise, shape=shape, steps=steps, rng=rng, order=order) for shape in shapes])
 
 
 def infill(process: Process | Sampler, denoise: Denoise, start: Tensor, **how: object) -> Tensor:

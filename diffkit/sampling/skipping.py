@@ -9,10 +9,11 @@ from typing import Any
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.processes.base import Denoise, Denoiser, as_denoiser
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.base import Denoise, Denoiser, as_denoiser, without_mask
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule
-from diffkit.random import highest, inverse_cdf, uniform_like, uniform_numbers
+from diffkit.random import categorical, highest, inverse_cdf, uniform_like, uniform_numbers
 from diffkit.sampling.unmasking import probs_at
 
 
@@ -69,6 +70,27 @@ class FirstHitting:
 def first_hitting(process: MaskedDiffusion) -> FirstHitting:
     """The first-hitting sampler of a masked diffusion, for `denoise_frames`."""
     return FirstHitting(process)
+
+
+class LeftToRight:
+    """Autoregressive generation, one token per move: the draws of one-token steps, but each call reads a prefix.
+
+    With a `CachedDenoiser` as denoiser, only what is new of the prefix is read.
+    """
+
+    def __init__(self, process: Autoregressive):
+        self.process = process
+
+    def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
+        t, position = torch.zeros(len(z), device=z.device), torch.arange(z.shape[1], device=z.device)
+        for i in range(z.shape[1]):
+            is_next = (z == self.process.mask_id) & (position == i)
+            if is_next.any():
+                where = (position[: i + 1] == i).expand(len(z), -1)
+                logits = denoise(self.process.shifted(z)[:, : i + 1], t, where).double()  # (B, V)
+                tokens = categorical(without_mask(logits, self.process.mask_id).softmax(-1), rng)
+                z = torch.where(is_next, tokens[:, None], z)
+                yield self.process.T * (1 - (i + 1) / z.shape[1]), z
 
 
 def expected_calls(schedule: Schedule, times: Tensor, L: int) -> float:

@@ -25,7 +25,7 @@ from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import condition_on
 from diffkit.sampling.parallel import confidence_threshold
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
-from diffkit.sampling.skipping import FirstHitting, NoChangeCache, SkipIdle, even_times
+from diffkit.sampling.skipping import FirstHitting, LeftToRight, NoChangeCache, SkipIdle, even_times
 from diffkit.sampling.variable_length import grow
 from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import Trainer, fit
@@ -108,7 +108,7 @@ def test_grow_and_write():
         for model in (load_model(name), load_model(name).cuda()):
             if name == "tales-ar":
                 texts.append(
-                    model.process.write(CachedDenoiser(model), model.process.prior(3, L, seeded()), seeded(6)).cpu()
+                    sample(LeftToRight(model.process), CachedDenoiser(model), shape=(3, L), rng=seeded(6)).cpu()
                 )
                 continue
             ends = {"eos_id": TALES.eos_id, "pad_id": TALES.pad_id}

@@ -15,6 +15,7 @@ from diffkit.model import build_model, load_model, quiet
 from diffkit.network.cache import CachedDenoiser, KeyValueCache
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.sampling.sampler import denoise_frames, infill, last_frame, sample
+from diffkit.sampling.skipping import LeftToRight
 from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import fit
 
@@ -134,8 +135,8 @@ def test_the_cache_changes_no_logit():
 def test_the_cache_writes_the_same_text(steps, rotary):
     model, start = network(rotary=rotary), torch.full((20, L), MASK)
     slow = last_frame(denoise_frames(PROCESS, model, start=start, steps=steps, rng=generator(4))).tokens
-    assert torch.equal(PROCESS.write(model, start, generator(4)), slow)
-    assert torch.equal(PROCESS.write(CachedDenoiser(model), start, generator(4)), slow)
+    assert torch.equal(infill(LeftToRight(PROCESS), model, start, rng=generator(4)), slow)
+    assert torch.equal(infill(LeftToRight(PROCESS), CachedDenoiser(model), start, rng=generator(4)), slow)
     assert (slow != MASK).all()
 
 
@@ -145,7 +146,7 @@ def test_what_is_given_is_kept():
     start = start.masked_fill(hidden, MASK)
     for filled in (
         infill(PROCESS, network(), start, steps=3, rng=generator()),
-        PROCESS.write(network(), start, generator()),
+        infill(LeftToRight(PROCESS), network(), start, rng=generator()),
     ):
         assert torch.equal(filled[~hidden], start[~hidden]) and (filled != MASK).all()
 

@@ -21,7 +21,8 @@ from diffkit.network.cache import CachedDenoiser
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoise, Process
 from diffkit.processes.embedding_diffusion import MOVERS, EmbeddingDiffusion
-from diffkit.sampling.sampler import sample_many
+from diffkit.sampling.sampler import sample, sample_many
+from diffkit.sampling.skipping import LeftToRight
 from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
 TITLES = {  # every row, by the name of its file in configs/leaderboard and of its model pico-NAME
@@ -126,7 +127,7 @@ def seconds_per_text(process: Process, denoise: Denoise, L: int, *, steps: int) 
     rng = Generator().manual_seed(0)
     started = time.perf_counter()
     if isinstance(process, Autoregressive):
-        process.write(CachedDenoiser(denoise), process.prior(BATCH, L, rng), rng)  # type: ignore[arg-type]
+        sample(LeftToRight(process), CachedDenoiser(denoise), shape=(BATCH, L), rng=rng)  # type: ignore[arg-type]
     else:
         sample_texts(process, denoise, samplers_of(process)[0], n=BATCH, L=L, steps=steps, rng=rng)
     return (time.perf_counter() - started) / BATCH
