@@ -8,7 +8,7 @@ from torch.nn import functional as F
 
 from diffkit.processes.base import Denoise, LossTerms, Process, as_denoiser, without_mask
 from diffkit.processes.schedules import Schedule, get_schedule
-from diffkit.random import inverse_cdf, uniform_like, uniform_numbers
+from diffkit.random import inverse_cdf, uniform_like
 
 CACHED = 2**19  # logits that fit a CPU's cache from one pass over them to the next
 
@@ -131,7 +131,7 @@ class MaskedDiffusion(Process):
 
         Two draws, first whether, then what: one draw over V + 1 outcomes needs probabilities that floats cannot hold.
         """
-        u, which = uniform_like(zt, rng), uniform_numbers(zt.shape, rng).to(zt.device)
+        u, which = uniform_like(zt, rng), uniform_like(zt, rng)
         reveal = (zt == self.mask_id) & (u >= self.stay_masked(t, s).to(zt.device)[:, None])
         probs = without_mask(raw[reveal].double(), self.mask_id).log_softmax(-1).exp()
         return zt.masked_scatter(reveal, inverse_cdf(probs, which[reveal]))

@@ -161,12 +161,12 @@ def denoise_frames(
     t = float(process.T)
     yield Frame(0, t, z, process.decode(z), None)
     with evaluating(denoise):
-        rng_state = rng.get_state()
+        rng_state = rng.get_state() if keep_probs else None
         for step, (left, zs) in enumerate(sampler.states(ask, z, rng), 1):
-            probs = _prediction(process, ask, z, (t, left), rng, rng_state) if keep_probs else None
+            probs = None if rng_state is None else _prediction(process, ask, z, (t, left), rng, rng_state)
             z, t = zs, left
             yield Frame(step, t, z, process.decode(z), probs)
-            rng_state = rng.get_state()
+            rng_state = rng.get_state() if keep_probs else None
 
 
 def _prediction(
