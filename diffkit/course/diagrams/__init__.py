@@ -1,0 +1,1 @@
+"""Pictures of mechanisms for the notebooks, drawn as SVG by one hand."""
