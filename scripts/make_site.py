@@ -86,7 +86,7 @@ def shown(output: NotebookNode, inline_picture: bool) -> NotebookNode:
     player = output.metadata.get("diffkit", {}).get("player")
     if player is not None:
         data["text/html"] = mount_html(player, data.get("text/html", ""))
-    elif data.get("text/html", "").startswith('<pre aria-label="source of '):
+    elif '<pre class="dk-source"' in data.get("text/html", ""):
         data = NotebookNode({"text/markdown": f"```python\n{data['text/plain'].rstrip()}\n```"})
     elif inline_picture and "image/png" in data:  # the alternative text is one for the whole cell, so it goes in here
         picture = data["image/png"].replace("\n", "")

@@ -11,8 +11,10 @@ import urllib.error
 import urllib.request
 from pathlib import Path
 
+import nbformat
 import pytest
 from browsers import PATIENCE, in_chromium, screenshot, stored_player
+from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Error, expect
 from test_player import texts_in
 
@@ -25,6 +27,44 @@ WAITING = "[...document.querySelectorAll('.jp-InputPrompt')].filter(it => it.inn
 ERRORS = '.jp-OutputArea-output[data-mime-type="application/vnd.jupyter.error"]'
 
 
+# Widgets in notebooks of their own: whether all cells of the course's notebooks run is what nbval looks at.
+TALES = """from diffkit import load_language, load_model
+import torch
+tales, model = load_language("tales"), load_model("tales-mdlm")
+"""
+WIDGETS = {
+    "explorer_lab_board": (
+        """from diffkit.course.widgets.explorer import NoiseExplorer
+from diffkit.processes.schedules import get_schedule
+story = tales.sample(1, torch.Generator().manual_seed(4))[0]
+NoiseExplorer(story, tales.tokenizer, [get_schedule(name) for name in ("linear", "cosine", "quadratic")])""",
+        """from diffkit.course.widgets.sampler_lab import SamplerLab
+SamplerLab(model.process, tales, model=model)""",
+        """from diffkit.course.widgets.board import InfillingBoard
+InfillingBoard(model.process, model, tales, story, hidden=[1, 3, 15, 38])""",
+    ),
+    "dashboard": (
+        """from diffkit.cli.settings import DataSettings, ModelSettings, build
+from diffkit.course.widgets.dashboard import TrainingDashboard
+from diffkit.training.config import TrainConfig
+from diffkit.training.trainer import fit
+from IPython.display import display
+setup, config = build(DataSettings("tales"), ModelSettings("pico"), 0), TrainConfig(steps=100_000)
+dashboard = TrainingDashboard(config.steps, entropy=tales.entropy() / tales.length, title="From scratch")
+display(dashboard)
+records = list(dashboard.watch(fit(setup.model, setup.batches, config)))""",
+        "len(records)",
+    ),
+}
+
+
+def write_widgets(folder):
+    metadata = nbformat.read(ROOT / "notebooks" / "00_start_here.ipynb", as_version=4).metadata
+    for name, codes in WIDGETS.items():
+        cells = [new_code_cell(code) for code in (TALES, *codes)]
+        nbformat.write(new_notebook(cells=cells, metadata=metadata), folder / f"{name}.ipynb")
+
+
 @pytest.fixture(scope="module")
 def lab(tmp_path_factory):
     """`make lab`, on a free port, over a copy of the notebooks, with the environment that runs the tests."""
@@ -33,6 +73,7 @@ def lab(tmp_path_factory):
         shutil.copy(ROOT / name, folder)
     for name in ("notebooks", ".jupyter"):
         shutil.copytree(ROOT / name, folder / name)
+    write_widgets(folder / "notebooks")
     (folder / ".venv").symlink_to(sys.prefix)
     (folder / ".ready").write_text(f"{folder}\n", encoding="utf-8")  # the set-up is done
     with socket.socket() as free:
@@ -62,7 +103,7 @@ def wait_for(url, server, seconds=120):
     raise RuntimeError("JupyterLab did not start")
 
 
-@pytest.fixture
+@pytest.fixture(scope="module")
 def notebook(lab, chromium):
     """Open a notebook, which starts its kernel, and run all its cells; `done` waits for the last of them."""
     pages = []
@@ -168,9 +209,15 @@ def test_an_exercise_is_filled_in_wrongly_and_then_rightly(notebook):
         screenshot(page, f"00_exercise_{verdict.split()[0].strip('.').lower()}")
 
 
+@pytest.fixture(scope="module")
+def widgets(notebook):
+    """The page of three widgets, all cells run."""
+    return run_all(notebook, "explorer_lab_board")
+
+
 @in_chromium
-def test_the_noise_explorer_follows_its_slider(notebook):
-    page = run_all(notebook, "02_noise_schedules")
+def test_the_noise_explorer_follows_its_slider(widgets):
+    page = widgets
     explorer = page.locator(".jp-CodeCell").filter(has=page.locator("select")).first
     note = explorer.locator(".dk small:visible")
     before = note.inner_text()
@@ -185,7 +232,7 @@ def test_the_noise_explorer_follows_its_slider(notebook):
 @in_chromium
 def test_the_stop_button_ends_a_training_at_a_clean_step(notebook):
     """Pressed while the cell runs; what follows goes on with what was learned."""
-    page = notebook("05_training")
+    page = notebook("dashboard")
     stop = page.locator("button[title='Stop after the current step']")
     status = page.locator(".dk-panel[role=status]", has_text="tokens/s").first
     expect(status).to_contain_text("min left", timeout=4 * MINUTE)
@@ -199,8 +246,8 @@ def test_the_stop_button_ends_a_training_at_a_clean_step(notebook):
 
 
 @in_chromium
-def test_the_sampler_lab_counts_valid_stories(notebook):
-    page = run_all(notebook, "06_sampling")
+def test_the_sampler_lab_counts_valid_stories(widgets):
+    page = widgets
     draw = page.get_by_role("button", name="Draw", exact=True).first
     lab = page.locator(".jp-CodeCell").filter(has=draw)
     draw.scroll_into_view_if_needed()
@@ -210,8 +257,8 @@ def test_the_sampler_lab_counts_valid_stories(notebook):
 
 
 @in_chromium
-def test_the_infilling_board_fills_beside_the_exact_conditional(notebook):
-    page = run_all(notebook, "08_infilling_guidance")
+def test_the_infilling_board_fills_beside_the_exact_conditional(widgets):
+    page = widgets
     run = page.get_by_role("button", name="Run", exact=True).first
     board = page.locator(".jp-CodeCell").filter(has=run)
     run.scroll_into_view_if_needed()

@@ -67,7 +67,7 @@ def test_pictures_keep_their_words_and_sources_become_code():
     two = page_of(*[output(dict(picture), **{"image/png": {"alt": f"<{i}>"}}) for i in range(2)])
     found = [check_site.Page(one.data["text/html"]) for one in two.cells[-1].outputs]
     assert [page.loaded for page in found] == [["data:image/png;base64,aGk="]] * 2 and not found[0].no_alt
-    source = {"text/html": '<pre aria-label="source of f">', "text/plain": "def f(): ..."}
+    source = {"text/html": '<pre class="dk-source" aria-label="source of f">', "text/plain": "def f(): ..."}
     assert page_of(output(source)).cells[-1].outputs[0].data == {"text/markdown": "```python\ndef f(): ...\n```"}
     assert "notebooks/07_made_up.ipynb" in page.cells[1].source and "make lab" in page.cells[1].source
 
@@ -272,7 +272,7 @@ def test_dark_mode_toggles_and_stays(reader):
 
 @in_chromium
 @pytest.mark.parametrize(
-    "name", ["index", "notebooks/00_start_here", "notebooks/02_noise_schedules", "notebooks/glossary", "api/processes"]
+    "name", ["index", "notebooks/00_start_here", "notebooks/07_evaluation", "notebooks/glossary", "api/evaluation"]
 )
 def test_axe_finds_no_serious_problem(reader, name):
     reader.goto(f"{reader.site}/{name}.html")
