@@ -5,6 +5,7 @@ from __future__ import annotations
 import difflib
 import html
 import importlib.util
+import sys
 from pathlib import Path
 from types import ModuleType
 
@@ -20,6 +21,7 @@ def load_example(name: str) -> ModuleType:
     spec = importlib.util.spec_from_file_location(name, EXAMPLES / f"{name}.py")
     assert spec and spec.loader
     module = importlib.util.module_from_spec(spec)
+    sys.modules[name] = module  # where `inspect` looks for the source of a class
     spec.loader.exec_module(module)
     return module
 
@@ -53,8 +55,8 @@ class Difference(DisplayObject):
         heads = "".join(f"<th>{html.escape(name)}</th>" for name in self.names)
         return (
             f"{STYLE}<style>.dk-diff{{border-collapse:collapse;width:100%}}.dk-diff td{{vertical-align:top;"
-            "border:1px solid #8886;text-align:left!important;width:50%}.dk-diff pre{white-space:pre-wrap;font-size:.85em}"
-            ".dk-diff th{text-align:left!important}.dk-diff .dk-same{opacity:.7;font-size:.85em;"
+            "border:1px solid #8886;text-align:left!important;width:50%}.dk-diff pre{white-space:pre-wrap;"
+            "font-size:.85em}.dk-diff th{text-align:left!important}.dk-diff .dk-same{opacity:.7;font-size:.85em;"
             "text-align:center!important}</style>"
             f'<table class="dk-diff dk-source" aria-label="{html.escape(repr(self))}"><tr>{heads}</tr>{"".join(rows)}'
             "</table>"

@@ -243,13 +243,11 @@ def heatmap(values: Tensor, *, title: str, x_label: str, y_label: str, alt: str,
 
 
 def categories(values: Tensor, names: Sequence[str], *, title: str, x_label: str, y_label: str, alt: str) -> Picture:
-    """A (rows, columns) table of whole numbers as colours, each with its name beside the figure; no scale: none is more."""
+    """A (rows, columns) table of whole numbers as colours, their names beside the figure; no scale: none is more."""
     figure, ax = axes(title, x_label, y_label)
     ax.grid(visible=False)
     colours = ListedColormap(["0.86", *PALETTE][: len(names)])
-    ax.imshow(
-        values.tolist(), cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, aspect="auto", interpolation="nearest"
-    )
+    ax.imshow(values.tolist(), cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, aspect="auto", interpolation="nearest")
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     patches = [Patch(facecolor=colours(i), edgecolor="0.5", label=name) for i, name in enumerate(names)]

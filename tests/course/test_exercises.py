@@ -185,11 +185,14 @@ def test_every_check_has_a_solution_and_three_wrong_answers():
         assert len(found) >= 3, f"{name}: {sorted(found)} are fewer than three mistakes, each named in its own words"
 
 
+CALL = r"^(?:verdict = )?(?:exercises|capstone)\.(check_\w+)\((\w+)\)$"
+
+
 def exercises_of(path):
     """Yield (check's name, name of the learner's function, the code cell, the markdown that follows it)."""
     cells = nbformat.read(path, as_version=4).cells
     for i, cell in enumerate(cells):
-        for check, function in re.findall(r"^(?:verdict = )?(?:exercises|capstone)\.(check_\w+)\((\w+)\)$", cell.source, re.M):
+        for check, function in re.findall(CALL, cell.source, re.M):
             yield (
                 check,
                 function,

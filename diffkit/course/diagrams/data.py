@@ -2,13 +2,20 @@
 
 from diffkit.course.diagrams.drawing import BLUE, GREEN, ORANGE, PINK, Drawing
 
-DOCUMENTS = ((("One", "day", "Leo", "ran", "."), BLUE), (("Mia", "hid", "."), GREEN), (("Tom", "felt", "sad", "."), ORANGE))
+DOCUMENTS = (
+    (("One", "day", "Leo", "ran", "."), BLUE),
+    (("Mia", "hid", "."), GREEN),
+    (("Tom", "felt", "sad", "."), ORANGE),
+)
 
 
 def documents_to_batch(length: int = 4) -> Drawing:
     """Documents, joined with EOS, cut into chunks of `length`, stacked; the tail is dropped."""
-    drawing = Drawing(900, 260, alt="Three documents are joined into one stream of tokens, with EOS after each. The stream is "
-                      f"cut into chunks of {length} tokens wherever that falls, the tail is dropped, and the chunks are stacked into a batch.")  # fmt: skip
+    alt = (
+        "Three documents are joined into one stream of tokens, with EOS after each. The stream is cut into chunks of "
+        f"{length} tokens wherever that falls, the tail is dropped, and the chunks are stacked into a batch."
+    )
+    drawing = Drawing(900, 260, alt)
     stream = [(word, tint) for words, tint in DOCUMENTS for word in (*words, "EOS")]
     drawing.text(8, 16, "documents", anchor="start", bold=True)
     x = 110.0

@@ -8,8 +8,11 @@ HIT = (820, 430, 150, 560, 300, 690)  # the time at which each token of STORY is
 
 def there_and_back() -> Drawing:
     """The forward process down one side, the reverse process up the other."""
-    drawing = Drawing(760, 236, alt="A story at four times. Downwards, forward: tokens turn into masks until none is left; "
-                      "nothing is learned. Upwards, reverse: a network fills masks in, a few at a time.")  # fmt: skip
+    alt = (
+        "A story at four times. Downwards, forward: tokens turn into masks until none is left; nothing is learned. "
+        "Upwards, reverse: a network fills masks in, a few at a time."
+    )
+    drawing = Drawing(760, 236, alt)
     for row, t in enumerate((0, 400, 700, 1000)):
         y = 38 + 54 * row
         drawing.text(196, y + 13, f"t = {t}", anchor="end")
@@ -28,10 +31,12 @@ def there_and_back() -> Drawing:
 
 
 def hit_times(s: int = 350, t: int = 620) -> Drawing:
-    """Every token's life: visible up to the time at which it is hit, then masked; and what a step from t to s reveals."""
-    drawing = Drawing(760, 272, alt=f"Six tokens over time, each visible until it is hit and masked from then on. Of the "
-                      f"four that are masked at t = {t}, two were hit before s = {s}; the other two are revealed in the "
-                      "step from t to s.")  # fmt: skip
+    """Every token's life, visible until it is hit and masked from then on, and what a step from t to s reveals."""
+    alt = (
+        "Six tokens over time, each visible until it is hit and masked from then on. Of the four that are masked at "
+        f"t = {t}, two were hit before s = {s}; the other two are revealed in the step from t to s."
+    )
+    drawing = Drawing(760, 272, alt)
 
     def at(time: float) -> float:
         return 110 + 0.57 * time

@@ -12,8 +12,8 @@ from IPython.display import DisplayObject
 from pygments.lexers import PythonLexer
 from pygments.token import Comment, Keyword, Name, String
 
-# A tag for each kind of code that stands out. Weight and slant tell the kinds apart; both colours keep a contrast of 4.5
-# on white and on JupyterLab's dark page, so neither needs to know which it is.
+# A tag for each kind of code that stands out. Weight and slant tell the kinds apart; both colours keep a contrast of
+# 4.5 on white and on JupyterLab's dark page, so neither needs to know which it is.
 TAGS = {Keyword: "b", Comment: "i", String: "q", Name.Function: "u", Name.Class: "u"}
 STYLE = (
     "<style>.dk-source b{color:#2f7dc9}.dk-source i{opacity:.75}.dk-source q{color:#b0611a;quotes:none}"

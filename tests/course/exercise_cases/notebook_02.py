@@ -94,8 +94,11 @@ def own(t, T):
 
 
 SOLUTIONS = {
-    ex.check_corrupt: [corrupt, corrupt_by_loop, masked(lambda x0, gamma, rng: torch.rand(*x0.shape, generator=rng).ge(
-        1 - gamma))],  # fmt: skip
+    ex.check_corrupt: [
+        corrupt,
+        corrupt_by_loop,
+        masked(lambda x0, gamma, rng: torch.rand(*x0.shape, generator=rng).ge(1 - gamma)),
+    ],  # fmt: skip
     ex.check_slope: [slope, slope_by_autograd, slope_by_differences],
     ex.check_stay_masked: [stay],
     ex.check_reverse: [reverse, reverse_by_bayes],
@@ -103,19 +106,34 @@ SOLUTIONS = {
 }
 WRONG = [
     (ex.check_corrupt, "stays visible", masked(lambda x0, g, rng: torch.rand(x0.shape, generator=rng) > g)),
-    (ex.check_corrupt, "should hide that share", masked(
-        lambda x0, g, rng: torch.rand(x0.shape, generator=rng) < g.mean())),  # fmt: skip
+    (
+        ex.check_corrupt,
+        "should hide that share",
+        masked(lambda x0, g, rng: torch.rand(x0.shape, generator=rng) < g.mean()),
+    ),  # fmt: skip
     (ex.check_corrupt, "hides nothing", masked(lambda x0, g, rng: torch.ones_like(x0) > 0)),
     (ex.check_corrupt, "same number", corrupt_by_count),
-    (ex.check_corrupt, "vanish together", masked(
-        lambda x0, g, rng: (torch.rand(len(x0), 1, generator=rng) < g).expand(x0.shape))),  # fmt: skip
-    (ex.check_corrupt, "should hide that share", masked(
-        lambda x0, g, rng: (torch.rand(x0.shape[1], generator=rng) < g).expand(x0.shape))),  # fmt: skip
+    (
+        ex.check_corrupt,
+        "vanish together",
+        masked(lambda x0, g, rng: (torch.rand(len(x0), 1, generator=rng) < g).expand(x0.shape)),
+    ),  # fmt: skip
+    (
+        ex.check_corrupt,
+        "should hide that share",
+        masked(lambda x0, g, rng: (torch.rand(x0.shape[1], generator=rng) < g).expand(x0.shape)),
+    ),  # fmt: skip
     (ex.check_corrupt, "second time", masked(lambda x0, g, rng: torch.rand(x0.shape) < g)),
-    (ex.check_corrupt, "another seed", masked(
-        lambda x0, g, rng: torch.rand(x0.shape, generator=rng.manual_seed(0)) < g)),  # fmt: skip
-    (ex.check_corrupt, "becomes MASK", lambda x0, g, m, rng: torch.where(
-        torch.rand(x0.shape, generator=rng) < g[:, None], 0, x0)),  # fmt: skip
+    (
+        ex.check_corrupt,
+        "another seed",
+        masked(lambda x0, g, rng: torch.rand(x0.shape, generator=rng.manual_seed(0)) < g),
+    ),  # fmt: skip
+    (
+        ex.check_corrupt,
+        "becomes MASK",
+        lambda x0, g, m, rng: torch.where(torch.rand(x0.shape, generator=rng) < g[:, None], 0, x0),
+    ),  # fmt: skip
     (ex.check_slope, "per unit of tau", lambda t, T: T * slope(t, T)),
     (ex.check_slope, "inner derivative is missing", lambda t, T: torch.sin(math.pi / 2 * t / T)),
     (ex.check_slope, "not 1 / T", lambda t, T: torch.sin(math.pi / 2 * t / T) / T),

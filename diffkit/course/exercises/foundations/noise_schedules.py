@@ -137,7 +137,9 @@ def check_reverse(mine: Callable[[Tensor, Tensor, float, float, int, int], Tenso
         def mix(stay: Tensor | float, clean: Tensor = clean, hidden: Tensor = hidden) -> Tensor:
             return stay * hidden + (1 - stay) * clean
 
-        stay = torch.where(masked, gamma_s / gamma_t, 0.0).double()  # Bayes, by hand: q(x_s | x_0) q(x_t | x_s) / q(x_t)
+        stay = torch.where(
+            masked, gamma_s / gamma_t, 0.0
+        ).double()  # Bayes, by hand: q(x_s | x_0) q(x_t | x_s) / q(x_t)
         want = mix(stay)
         if torch.allclose(answer, want, atol=1e-6):
             continue
@@ -158,10 +160,10 @@ def check_reverse(mine: Callable[[Tensor, Tensor, float, float, int, int], Tenso
         )
         if (i := first_off(answer.sum(2).flatten(), torch.ones(14).double(), 1e-5)) is not None:
             raise Wrong(f"the V chances of a token sum to 1; yours sum to {answer.sum(2).flatten()[i]:.3f}.")
-        b, l, v = (answer - want).abs().gt(1e-6).nonzero()[0].tolist()
+        b, i, v = (answer - want).abs().gt(1e-6).nonzero()[0].tolist()
         raise Wrong(
-            f"with gamma_s = {gamma_s}, gamma_t = {gamma_t}, x_0 = {int(x0[b, l])} and x_t = {int(xt[b, l])} (MASK is 2) "
-            f"the chance that x_s is {v} should be {want[b, l, v]:.4f}, yours is {answer[b, l, v]:.4f}."
+            f"with gamma_s = {gamma_s}, gamma_t = {gamma_t}, x_0 = {int(x0[b, i])}, x_t = {int(xt[b, i])} (MASK is 2) "
+            f"the chance that x_s is {v} should be {want[b, i, v]:.4f}, yours is {answer[b, i, v]:.4f}."
         )
     return "Visible stays visible; of the masked, gamma_s / gamma_t were masked already and the rest show x_0."
 

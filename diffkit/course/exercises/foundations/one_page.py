@@ -37,7 +37,7 @@ def check_hidden_loss(mine: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> 
             answer,
             {
                 "the sign: the loss is minus the log-probability": -want,
-                "you average over all hidden tokens at once, so that rows with many masks count more; that is no bound. "
+                "you average over all hidden tokens at once: rows with many masks count more, and that is no bound. "
                 "First the mean of each row, then the mean over rows": hidden.sum() / is_masked.sum(),
                 "visible tokens are counted; they are known and cost nothing": nats.mean(),
                 "you divide by L; each row is divided by the number of its own masks": hidden.sum(1).mean() / L,
@@ -48,7 +48,9 @@ def check_hidden_loss(mine: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> 
             },
         )
         counterexample(answer[None], want[None], [f"a batch with mask_id = {mask_id}"], "the loss")
-    return "The mean over a row's hidden tokens, then over rows: with a uniform number of masks, a bound in nats a token."
+    return (
+        "The mean over a row's hidden tokens, then over rows: with a uniform number of masks, a bound in nats a token."
+    )
 
 
 def shift(x: Tensor, start: int) -> Tensor:
@@ -91,7 +93,7 @@ def step_back(x: Tensor, probs: Tensor, t: float, s: float, mask_id: int, rng: G
 @exercise
 def check_step_back(mine: Callable[[Tensor, Tensor, float, float, int, Generator], Tensor]) -> str:
     """step_back(x, probs, t, s, mask_id, rng) -> the state at s, right in law: (B, L) ids, (B, L, V) to (B, L)."""
-    B, L, V, mask_id = 2000, 5, 4, 1
+    B, L, mask_id = 2000, 5, 1
     x = torch.tensor([0, 2, mask_id, mask_id, mask_id]).repeat(B, 1)
     probs = torch.tensor([0.25, 0.0, 0.75, 0.0]).repeat(B, L, 1)
     probs[:, 4] = torch.tensor([0.0, 0.0, 0.0, 1.0])
@@ -113,14 +115,17 @@ def check_step_back(mine: Callable[[Tensor, Tensor, float, float, int, Generator
         if abs(share - want) > near and abs(share - (1 - want)) < near:
             raise Wrong(f"from t = {t} to s = {s} the share s / t = {want:.2f} stays masked; yours reveals that share.")
         if abs(share - want) > near:
-            raise Wrong(f"from t = {t} to s = {s} the share s / t = {want:.2f} of the masks stays; yours keeps {share:.2f}.")
+            raise Wrong(
+                f"from t = {t} to s = {s} the share s / t = {want:.2f} of the masks stays; yours keeps {share:.2f}."
+            )
         together = ((still.mean(1) == 0) | (still.mean(1) == 1)).double().mean()
         if abs(float(together) - want**3 - (1 - want) ** 3) > 0.08:
             raise Wrong("the masks of a row are not revealed independently. Each position has a draw of its own.")
         shown = answer[:, 2:4][answer[:, 2:4] != mask_id]
-        if not torch.isin(shown, torch.tensor([0, 2])).all() or not torch.isin(
-            answer[:, 4], torch.tensor([mask_id, 3])
-        ).all():
+        if (
+            not torch.isin(shown, torch.tensor([0, 2])).all()
+            or not torch.isin(answer[:, 4], torch.tensor([mask_id, 3])).all()
+        ):
             raise Wrong("a revealed token has probability 0. Draw each position from its own row of probs.")
         if abs(float((shown == 2).double().mean()) - 0.75) > 0.08:
             raise Wrong("tokens do not come as often as probs says. Draw them; do not take the likeliest.")

@@ -64,7 +64,9 @@ def check_story_length(length: Callable[[Tensor, int], Tensor]) -> str:
             {
                 "one too many: EOS marks the end and is not part of the story": want + finished.int(),
                 "one too many; in a canvas without EOS, too": want + 1,
-                "you count what comes after the story; the tokens before EOS are asked for": (L - want - 1).clamp(min=0),
+                "you count what comes after the story; the tokens before EOS are asked for": (L - want - 1).clamp(
+                    min=0
+                ),
                 "that is the whole canvas, padding included": torch.full((5,), L),
                 "a canvas has at most one EOS; where does it stand?": finished.int(),
                 "the last canvas has no EOS yet: all of its tokens belong to the story, but argmax of nothing is 0": (
