@@ -163,7 +163,7 @@ def loss(model: nn.Module, x0: Tensor, hide: float = 1.0) -> Tensor:
     t = (torch.rand(1) + torch.arange(B) / B) % 1 * hide  # spread evenly over the times
     xt = corrupt(x0, t)
     masks = (xt == MASK).sum(1)
-    return (nll(model, x0, xt).sum(1) / masks)[masks > 0].mean()
+    return (nll(model, x0, xt).sum(1) / masks.clamp(min=1))[masks > 0].mean()
 
 
 @torch.no_grad()

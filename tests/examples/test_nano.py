@@ -81,6 +81,13 @@ def test_with_the_exact_denoiser_the_training_loss_is_the_entropy(nano):
     assert abs(losses.mean() - MICRO.entropy() / MICRO.length) < 5 * error and error < 0.01
 
 
+def test_rows_without_a_mask_leave_the_gradient_whole(nano, monkeypatch):
+    network = nano.Transformer(MICRO.vocab_size, MICRO.length, D=16, layers=1)
+    monkeypatch.setattr(nano, "corrupt", lambda x0, t: torch.where(torch.arange(len(x0))[:, None] == 0, nano.MASK, x0))
+    nano.loss(network, MICRO.sample(4, torch.Generator().manual_seed(7))).backward()
+    assert all(weights.grad.isfinite().all() for weights in network.parameters() if weights.grad is not None)
+
+
 def test_the_sampler_draws_from_the_language(nano):
     """400 steps reveal two tokens at once so seldom that 600 texts cannot tell (chi-square)."""
     torch.manual_seed(4)
