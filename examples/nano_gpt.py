@@ -14,7 +14,6 @@ import math
 import re
 import time
 from collections import Counter
-from itertools import pairwise
 from pathlib import Path
 
 import torch
@@ -22,63 +21,40 @@ from torch import Tensor, nn
 from torch.nn import functional as F
 
 MASK = 0  # its id; clean text never holds it
-WORD = re.compile(r"\s?\w+|\s?[^\w\s]+|\s")
+WORD = re.compile(r" ?\w+|.", re.DOTALL)
 
 # ---------------------------------------------------------------------------------------------------- text and tokens
 
 
-def merge(pieces: tuple[str, ...], pair: tuple[str, str]) -> tuple[str, ...]:
-    """Join a pair wherever it stands: ("l", "o", "w") and ("l", "o") give ("lo", "w")."""
-    merged: list[str] = []
-    i = 0
-    while i < len(pieces):
-        joined = pieces[i : i + 2] == pair
-        merged.append(pieces[i] + pieces[i + 1] if joined else pieces[i])
-        i += 1 + joined
-    return tuple(merged)
-
-
 class TextFile:
-    """A text file as token ids: characters, and the pairs of pieces that are merged most often (byte-pair encoding)."""
+    """A text file as token ids: its commonest words whole, with the space before them, the rest letter by letter."""
 
     entropy = None  # nobody knows it
 
-    def __init__(self, path: str, merges: int, length: int):
+    def __init__(self, path: str, words: int, length: int):
         text = Path(path).read_text(encoding="utf-8")
-        counts = Counter(WORD.findall(text))
-        self.words = {word: tuple(word) for word in counts}
-        pieces = ["[MASK]", *sorted(set(text))]
-        for _ in range(merges):
-            pairs: Counter[tuple[str, str]] = Counter()
-            for word, parts in self.words.items():
-                for pair in pairwise(parts):
-                    pairs[pair] += counts[word]
-            if not pairs:
-                break
-            best = max(pairs, key=lambda pair: (pairs[pair], pair))
-            pieces.append("".join(best))
-            self.words = {word: merge(parts, best) for word, parts in self.words.items()}
-        self.pieces = list(dict.fromkeys(pieces))
+        counts = Counter(word for word in WORD.findall(text) if len(word) > 1)
+        self.pieces = ["[MASK]", *sorted(set(text)), *(word for word, _ in counts.most_common(words))]
         self.number = {piece: i for i, piece in enumerate(self.pieces)}
         ids = torch.tensor(self.encode(text))
-        ids, self.length = ids[: len(ids) // length * length].view(-1, length), length
-        if len(ids) < 20:
-            raise SystemExit(f"{path} has {len(ids)} windows of {length} tokens; 20 are needed. Give a longer text.")
-        self.train, self.held_out = ids[len(ids) // 20 :], ids[: len(ids) // 20]
-        self.characters = sum(len(self.decode(row)) for row in self.held_out) / len(self.held_out)  # of a window
+        if len(ids) < 20 * length:
+            raise SystemExit(f"{path} has {len(ids)} tokens; {20 * length} are needed. Give a longer text.")
+        rows = ids[: len(ids) // 20 // length * length].view(-1, length)
+        self.train, self.held_out, self.length = ids[rows.numel() :], rows, length
+        self.characters = sum(len(self.decode(row)) for row in rows) / len(rows)  # of a window
 
     def encode(self, text: str) -> list[int]:
-        unknown = [word for word in WORD.findall(text) if word not in self.words]
-        pieces = [piece for word in WORD.findall(text) for piece in self.words.get(word, tuple(word))]
+        pieces = [piece for word in WORD.findall(text) for piece in ([word] if word in self.number else word)]
         if missing := {piece for piece in pieces if piece not in self.number}:
-            raise SystemExit(f"{unknown} hold characters that the text has not: {sorted(missing)}. Use others.")
+            raise SystemExit(f"{sorted(missing)} never occur in the text that the model learns. Use other characters.")
         return [self.number[piece] for piece in pieces]
 
     def decode(self, ids: Tensor) -> str:
         return "".join("░" if i == MASK else self.pieces[i] for i in ids.tolist())
 
     def batch(self, B: int) -> Tensor:
-        return self.train[torch.randint(len(self.train), (B,))]  # (B, L)
+        start = torch.randint(len(self.train) - self.length, (B, 1))
+        return self.train[start + torch.arange(self.length)]  # (B, L)
 
 
 class Tales:
@@ -111,6 +87,14 @@ class Tales:
 # -------------------------------------------------------------------------------------------------------- the network
 
 
+def rotate(x: Tensor) -> Tensor:
+    """Turn pairs of channels by an angle that grows with the position: attention feels distance (RoPE). (B, H, L, K)"""
+    L, K = x.shape[-2:]
+    angle = torch.arange(L)[:, None] * 10000.0 ** (-torch.arange(0, K, 2) / K)  # (L, K / 2)
+    a, b = x.chunk(2, -1)
+    return torch.cat([a * angle.cos() - b * angle.sin(), a * angle.sin() + b * angle.cos()], -1)
+
+
 class Block(nn.Module):
     """Attention over earlier positions, then a two-layer network, each on normalised input and added back."""
 
@@ -119,11 +103,15 @@ class Block(nn.Module):
         self.heads, self.norm_1, self.norm_2 = heads, nn.LayerNorm(D), nn.LayerNorm(D)
         self.qkv, self.out = nn.Linear(D, 3 * D, bias=False), nn.Linear(D, D, bias=False)
         self.mlp = nn.Sequential(nn.Linear(D, 4 * D), nn.GELU(), nn.Linear(4 * D, D))
+        self.scale = nn.Parameter(torch.tensor(4.0))  # how sharp attention is: queries and keys have unit size
+        for matrix in (self.out.weight, self.mlp[2].weight):
+            nn.init.zeros_(matrix)  # a block starts by doing nothing
 
     def forward(self, x: Tensor) -> Tensor:
         B, L, D = x.shape
         q, k, v = self.qkv(self.norm_1(x)).view(B, L, 3, self.heads, -1).permute(2, 0, 3, 1, 4)  # (B, H, L, K)
-        mixed = F.scaled_dot_product_attention(q, k, v, is_causal=True)
+        q, k = (rotate(F.normalize(each, dim=-1)) for each in (q, k))
+        mixed = F.scaled_dot_product_attention(q * self.scale, k, v, scale=1.0, is_causal=True)
         x = x + self.out(mixed.transpose(1, 2).reshape(B, L, D))
         return x + self.mlp(self.norm_2(x))
 
@@ -131,13 +119,14 @@ class Block(nn.Module):
 class Transformer(nn.Module):
     """Token ids (B, L) to logits (B, L, V); MASK is never predicted."""
 
-    def __init__(self, V: int, L: int, D: int = 128, layers: int = 4, heads: int = 4):
+    def __init__(self, V: int, L: int, D: int = 96, layers: int = 3, heads: int = 4):
         super().__init__()
         self.tokens, self.positions = nn.Embedding(V, D), nn.Embedding(L, D)
         self.blocks = nn.Sequential(*(Block(D, heads) for _ in range(layers)))
         self.norm, self.head = nn.LayerNorm(D), nn.Linear(D, V)
         for table in (self.tokens, self.positions):
             nn.init.normal_(table.weight, std=0.02)
+        nn.init.zeros_(self.head.weight)  # all tokens equally likely
 
     def forward(self, x: Tensor) -> Tensor:
         hidden = self.blocks(self.tokens(x) + self.positions.weight[: x.shape[1]])
@@ -210,11 +199,11 @@ def animate(frames, data, seconds: float = 0.04) -> None:
 # --------------------------------------------------------------------------------------------------- training and files
 
 
-def train(model: nn.Module, data, steps: int, B: int = 32, lr: float = 1e-3):
+def train(model: nn.Module, data, steps: int, B: int = 16, lr: float = 5e-3):
     """Minimise the loss; yields (step, loss) after every step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr)
+    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
     for step in range(steps):
-        for group in optimizer.param_groups:  # linear warm-up, then a half cosine
+        for group in optimizer.param_groups:  # warm-up, then a half cosine
             group["lr"] = lr * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
         batch_loss = loss(model, data.batch(B))
         optimizer.zero_grad()
@@ -249,8 +238,8 @@ def load(model: nn.Module, path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", help="a text file, or `tales`")
-    parser.add_argument("--steps", type=int, help="of training (default: 1000, none with --load)")
-    parser.add_argument("--merges", type=int, default=400, help="pairs that are merged; 0: characters")
+    parser.add_argument("--steps", type=int, help="of training (default: 800, none with --load)")
+    parser.add_argument("--words", type=int, default=1000, help="commonest words that are tokens; 0: only characters")
     parser.add_argument("--length", type=int, default=64, help="tokens of a window")
     parser.add_argument("--save", default="model.safetensors", help="file for the weights")
     parser.add_argument("--load", help="weights to start from")
@@ -259,13 +248,13 @@ def main() -> None:
     parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
     torch.manual_seed(options.seed)
-    data = Tales() if options.text == "tales" else TextFile(options.text, options.merges, options.length)
+    data = Tales() if options.text == "tales" else TextFile(options.text, options.words, options.length)
     model = Transformer(len(data.pieces), data.length)
     if options.load:
         load(model, options.load)
     started, recent = time.time(), []
     known = f", entropy {data.entropy:.3f}" if data.entropy else ""
-    steps = options.steps if options.steps is not None else 0 if options.load else 1000
+    steps = options.steps if options.steps is not None else 0 if options.load else 800
     for step, nats in train(model, data, steps):
         recent = [*recent[-49:], nats]
         if step % 50 == 0:

@@ -10,7 +10,9 @@ from typing import Any
 
 import torch
 from matplotlib.axes import Axes
+from matplotlib.colors import ListedColormap
 from matplotlib.figure import Figure
+from matplotlib.patches import Patch
 from matplotlib.text import Text
 from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor
@@ -237,6 +239,19 @@ def heatmap(values: Tensor, *, title: str, x_label: str, y_label: str, alt: str,
     for axis in (ax.xaxis, ax.yaxis):
         axis.set_major_locator(MaxNLocator(integer=True))
     figure.colorbar(image, label=colour_label)
+    return Picture(figure, alt)
+
+
+def categories(values: Tensor, names: Sequence[str], *, title: str, x_label: str, y_label: str, alt: str) -> Picture:
+    """A (rows, columns) table of whole numbers as colours, their names beside the figure; no scale: none is more."""
+    figure, ax = axes(title, x_label, y_label)
+    ax.grid(visible=False)
+    colours = ListedColormap(["0.86", *PALETTE][: len(names)])
+    ax.imshow(values.tolist(), cmap=colours, vmin=-0.5, vmax=len(names) - 0.5, aspect="auto", interpolation="nearest")
+    for axis in (ax.xaxis, ax.yaxis):
+        axis.set_major_locator(MaxNLocator(integer=True))
+    patches = [Patch(facecolor=colours(i), edgecolor="0.5", label=name) for i, name in enumerate(names)]
+    ax.legend(handles=patches, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return Picture(figure, alt)
 
 

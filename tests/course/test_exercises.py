@@ -185,11 +185,14 @@ def test_every_check_has_a_solution_and_three_wrong_answers():
         assert len(found) >= 3, f"{name}: {sorted(found)} are fewer than three mistakes, each named in its own words"
 
 
+CALL = r"^(?:verdict = )?(?:exercises|capstone)\.(check_\w+)\((\w+)\)$"
+
+
 def exercises_of(path):
     """Yield (check's name, name of the learner's function, the code cell, the markdown that follows it)."""
     cells = nbformat.read(path, as_version=4).cells
     for i, cell in enumerate(cells):
-        for check, function in re.findall(r"^(?:exercises|capstone)\.(check_\w+)\((\w+)\)$", cell.source, re.M):
+        for check, function in re.findall(CALL, cell.source, re.M):
             yield (
                 check,
                 function,
@@ -202,7 +205,7 @@ def exercises_of(path):
 @pytest.mark.parametrize("path", NOTEBOOKS, ids=lambda path: path.stem)
 def test_a_notebook_has_three_to_five_exercises_in_form(path):
     found = list(exercises_of(path))
-    cases = next(cases for cases in CASES if cases.notebook == path.stem[:2])
+    cases = next(cases for cases in CASES if cases.notebook == path.stem.split("_")[0])
     assert 3 <= len(found) <= 5
     assert {PUBLIC[check] for check, *_ in found} == set(cases.solutions)
     for check, function, before, stub, after in found:

@@ -55,6 +55,8 @@ def test_torch_alone_is_needed(name):
 def test_the_same_weights_and_masks_give_the_loss_of_the_package(nano):
     torch.manual_seed(0)
     network = nano.Transformer(MICRO.vocab_size, MICRO.length, D=32, layers=2)
+    for weights in network.parameters():  # they start at 0 where a block starts by doing nothing
+        torch.nn.init.normal_(weights, std=0.2)
     x0 = MICRO.sample(64, torch.Generator().manual_seed(1))
     xt = nano.corrupt(x0, torch.rand(64))
     process = MaskedDiffusion(MICRO.vocab_size, MICRO.mask_id)
@@ -69,6 +71,21 @@ def test_with_the_exact_denoiser_the_bound_is_the_entropy(nano):
     nats = nano.bound(exact, x0, draws=5)
     error = nats.std() / len(nats) ** 0.5
     assert abs(nats.mean() - MICRO.entropy()) < 5 * error
+
+
+def test_with_the_exact_denoiser_the_training_loss_is_the_entropy(nano):
+    """A token's share of it: dividing by the number of masks is the bound, too."""
+    torch.manual_seed(6)
+    losses = torch.stack([nano.loss(exact, MICRO.sample(64, torch.Generator().manual_seed(i))) for i in range(60)])
+    error = losses.std() / len(losses) ** 0.5
+    assert abs(losses.mean() - MICRO.entropy() / MICRO.length) < 5 * error and error < 0.01
+
+
+def test_rows_without_a_mask_leave_the_gradient_whole(nano, monkeypatch):
+    network = nano.Transformer(MICRO.vocab_size, MICRO.length, D=16, layers=1)
+    monkeypatch.setattr(nano, "corrupt", lambda x0, t: torch.where(torch.arange(len(x0))[:, None] == 0, nano.MASK, x0))
+    nano.loss(network, MICRO.sample(4, torch.Generator().manual_seed(7))).backward()
+    assert all(weights.grad.isfinite().all() for weights in network.parameters() if weights.grad is not None)
 
 
 def test_the_sampler_draws_from_the_language(nano):
@@ -88,7 +105,7 @@ def test_the_sampler_draws_from_the_language(nano):
 def test_it_trains_saves_and_writes(name, tmp_path):
     text = tmp_path / "text.txt"
     text.write_text("The cat sat on the mat. The dog ran to the park.\n" * 200, encoding="utf-8")
-    run = [sys.executable, str(EXAMPLES / f"{name}.py"), str(text), "--merges", "30", "--length", "16"]
+    run = [sys.executable, str(EXAMPLES / f"{name}.py"), str(text), "--words", "10", "--length", "16"]
     done = subprocess.run([*run, "--steps", "60"], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
     assert done.returncode == 0 and "bits a character" in done.stdout, done.stderr
     again = [*run, "--load", "model.safetensors", "--fill", "The cat"]

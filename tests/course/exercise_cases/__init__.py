@@ -12,7 +12,7 @@ from typing import NamedTuple
 class Cases(NamedTuple):
     """Of one notebook."""
 
-    notebook: str  # its number, "00" to "17"
+    notebook: str  # its number, "00", "00b", "01" and so on
     solutions: dict
     wrong: list
 

@@ -40,10 +40,43 @@ def with_tail(documents, eos, length):
     return [stream[i : i + length] for i in range(0, len(stream), length)]
 
 
+def without_the_last(documents, eos, length):
+    stream = [i for document in documents for i in [*document, eos]]
+    return [stream[i : i + length] for i in range(0, len(stream) - length, length)]
+
+
+def by_view(documents, eos, length):
+    stream = torch.tensor([i for document in documents for i in [*document, eos]])
+    return stream[: len(stream) // length * length].view(-1, length)
+
+
+def beliefs(texts, probs, log_evidence):
+    L, V = log_evidence.shape
+    weights = probs * log_evidence[torch.arange(L), texts].sum(1).exp()
+    weights = weights / weights.sum()
+    table = torch.zeros(L, V, dtype=torch.float64)
+    for text, weight in zip(texts, weights, strict=True):
+        table[torch.arange(L), text] += weight
+    return table
+
+
+def weighed(weight, normalised=True):
+    """Beliefs from other weights of the texts."""
+
+    def answer(texts, probs, log_evidence):
+        L, V = log_evidence.shape
+        weights = weight(probs, log_evidence[torch.arange(L), texts])
+        weights = weights / weights.sum() if normalised else weights
+        return torch.einsum("n,nlv->lv", weights, torch.nn.functional.one_hot(texts, V).double())
+
+    return answer
+
+
 SOLUTIONS = {
     ex.check_entropy: [entropy, lambda probs: torch.special.entr(probs).sum()],
-    ex.check_rule_out: [rule_out],
-    ex.check_chunks: [chunks, lambda *given: torch.tensor(chunks(*given))],
+    ex.check_rule_out: [rule_out, ex.rule_out],
+    ex.check_chunks: [chunks, by_view],
+    ex.check_beliefs: [beliefs, ex.beliefs],
 }
 WRONG = [
     (ex.check_entropy, "MINUS", lambda p: (p * p.log()).sum()),
@@ -68,4 +101,10 @@ WRONG = [
     (ex.check_chunks, "comes before", eos_before),
     (ex.check_chunks, "on its own", each_alone),
     (ex.check_chunks, "Drop the tail", with_tail),
+    (ex.check_chunks, "last chunk is missing", without_the_last),
+    (ex.check_beliefs, "not equally likely", weighed(lambda p, each: each.sum(1).exp())),
+    (ex.check_beliefs, "nothing that was observed", weighed(lambda p, each: p)),
+    (ex.check_beliefs, "logs add up", weighed(lambda p, each: p * each.exp().sum(1))),
+    (ex.check_beliefs, "sum to 1", weighed(lambda p, each: p * each.sum(1).exp(), normalised=False)),
+    (ex.check_beliefs, "its own evidence alone", lambda texts, p, e: e.softmax(1)),
 ]

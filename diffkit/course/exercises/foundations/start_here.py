@@ -8,6 +8,17 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, read, tensor_of
+from diffkit.languages.story_language import load_language
+
+
+def count_hidden(tokens: Tensor, mask_id: int) -> Tensor:
+    """How many tokens of each text are hidden: (B, L) ids to (B,)."""
+    return (tokens == mask_id).sum(1)
+
+
+def story_length(ids: Tensor, eos_id: int) -> Tensor:
+    """Tokens before EOS in each canvas, all L without one: (B, L) ids to (B,)."""
+    return ((ids == eos_id).cumsum(1) == 0).sum(1)
 
 
 @exercise
@@ -39,21 +50,28 @@ def check_hidden_tokens(hidden: Callable[[Tensor, int], Tensor]) -> str:
 
 @exercise
 def check_story_length(length: Callable[[Tensor, int], Tensor]) -> str:
-    """length(ids, eos_id) -> tokens before EOS in each canvas, (B, L) ids to (B,)."""
+    """length(ids, eos_id) -> tokens before EOS in each canvas, all L without one: (B, L) ids to (B,)."""
     rng = Generator().manual_seed(11)
     for eos_id, L in ((2, 8), (5, 12)):
-        want = torch.tensor([3, L - 1, 1, L // 2])
-        ids = torch.randint(6, 20, (4, L), generator=rng)
+        want = torch.tensor([3, L - 1, 0, L // 2, L])
+        ids = torch.randint(6, 20, (5, L), generator=rng)
         position = torch.arange(L)
         ids = ids.where(position < want[:, None], 0).where(position != want[:, None], eos_id)
-        mine = tensor_of(length, ids, eos_id, shape=(4,), called="the lengths")
+        mine = tensor_of(length, ids, eos_id, shape=(5,), called="the lengths")
+        finished = torch.arange(5) < 4
         not_these(
             mine,
             {
-                "one too many: EOS marks the end and is not part of the story": want + 1,
-                "you count what comes after the story; the tokens before EOS are asked for": L - want - 1,
-                "that is the whole canvas, padding included": torch.full((4,), L),
-                "each canvas has exactly one EOS; where does it stand?": torch.ones(4),
+                "one too many: EOS marks the end and is not part of the story": want + finished.int(),
+                "one too many; in a canvas without EOS, too": want + 1,
+                "you count what comes after the story; the tokens before EOS are asked for": (L - want - 1).clamp(
+                    min=0
+                ),
+                "that is the whole canvas, padding included": torch.full((5,), L),
+                "a canvas has at most one EOS; where does it stand?": finished.int(),
+                "the last canvas has no EOS yet: all of its tokens belong to the story, but argmax of nothing is 0": (
+                    want * finished
+                ),
             },
         )
         counterexample(mine, want, [f"{row} with eos_id = {eos_id}" for row in ids.tolist()], "the length")
@@ -81,3 +99,57 @@ def check_guess_cost(cost: Callable[[int, int], float]) -> str:
     )
     counterexample(mine, positions * words.log(), [f"{p} positions and {w} words" for p, w in cases], "the cost")
     return "Probabilities multiply, so costs in nats add: positions x ln(words)."
+
+
+def unmask(predict: Callable[[Tensor], Tensor], length: int, mask_id: int, rng: Generator) -> Tensor:
+    """Write (length,) ids from nothing, one position at a time in random order; predict: (L,) ids to (L, V)."""
+    x = torch.full((length,), mask_id)
+    for i in torch.randperm(length, generator=rng).tolist():
+        x[i] = torch.multinomial(predict(x)[i], 1, generator=rng)
+    return x
+
+
+WHY = "Draw one token, at its own row of the prediction, and ask predict again before the next."
+
+
+@exercise
+def check_unmask(write: Callable[[Callable[[Tensor], Tensor], int, int, Generator], Tensor]) -> str:
+    """write(predict, length, mask_id, rng) -> a text of the language that predict knows, (L,) ids, right in law."""
+    micro = load_language("micro")
+    L, mask_id, probs_of = micro.length, micro.mask_id, {}
+
+    def predict(x: Tensor) -> Tensor:
+        seen = tuple(torch.as_tensor(x).tolist())
+        if seen not in probs_of:
+            log_p, probs = micro.posterior(micro.seen(torch.tensor([seen])))
+            if log_p.isneginf():
+                raise Wrong(f"you made {list(seen)} (MASK is {mask_id}), which no text of the language fits. {WHY}")
+            probs_of[seen] = probs[0]
+        return probs_of[seen].clone()
+
+    def text(seed: int) -> Tensor:
+        answer = tensor_of(write, predict, L, mask_id, Generator().manual_seed(seed), shape=(L,), called="the text")
+        return answer.long() if bool((answer == answer.long()).all()) else answer.new_full((L,), -1).long()
+
+    texts = torch.stack([text(seed) for seed in range(400)])
+    if (texts == mask_id).any():
+        raise Wrong("some positions are still hidden at the end; visit every one of them.")
+    if any(not torch.equal(text(seed), texts[seed]) for seed in range(20)):
+        raise Wrong("the same seed gives two different texts. Hand rng on to every draw: generator=rng.")
+    if (texts == texts[0]).all():
+        raise Wrong("all seeds give the same text. Draw from the probabilities; do not take the likeliest token.")
+    possible = ((texts >= 0) & (texts < micro.vocab_size)).all(1)
+    log_p = micro.log_prob(texts.clamp(0, micro.vocab_size - 1)).where(possible, -torch.inf)
+    if log_p.isneginf().any():
+        raise Wrong(f"one of your texts is {texts[int(log_p.argmin())].tolist()}, which the language cannot say. {WHY}")
+    found, counts = texts.unique(dim=0, return_counts=True)
+    want = micro.log_prob(found).exp() * len(texts)
+    missed = len(texts) - float(want.sum())
+    statistic = ((counts - want) ** 2 / want).sum() + missed
+    if torch.special.gammaincc(torch.tensor(15 / 2).double(), statistic / 2) < 1e-7:
+        worst = int(((counts - want) ** 2 / want).argmax())
+        raise Wrong(
+            f"every text is possible, but some come too often: {found[worst].tolist()} came {int(counts[worst])} times "
+            f"of {len(texts)}, and should about {want[worst]:.0f} times. Draw with the probabilities as they are."
+        )
+    return "That is a sampler: one token at a time it draws from the language itself, in any order."
