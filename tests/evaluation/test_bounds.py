@@ -28,10 +28,8 @@ from toys import (
 )
 
 from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo, sequence_bounds
-from diffkit.evaluation.orders import order_bounds
 from diffkit.evaluation.samples import plot_kl_floor, quality
 from diffkit.evaluation.statistics import Estimate, mean_of, wilson
-from diffkit.processes.masked import MaskedDiffusion
 
 PROCESS = masked_diffusion("cosine")
 
@@ -237,28 +235,3 @@ def test_a_canvas_with_masks_is_no_story():
     ids[0, 0] = MASK
     assert quality(MICRO, ids).valid == 0.75
     assert quality(MICRO, ids).log_prob == pytest.approx(PROBS[1:4].log().mean().item())
-
-
-# ----------------------------------------------------------------------------------------------------------- any order
-
-
-def test_the_mean_over_all_orders_is_the_masked_bound():
-    """All L! orders of every text of micro, a random denoiser, against sums over all subsets."""
-    process, denoise = masked_diffusion(), table_denoiser(4)
-    orders = torch.tensor(list(itertools.permutations(range(L))))
-    for x0 in TEXTS[:4]:
-        nats = order_bounds(process, denoise, x0.expand(len(orders), L), orders)
-        assert nats.mean().item() == pytest.approx(count_bound(denoise, x0), rel=1e-9)
-        assert nats.std() > 0.1
-
-
-def test_a_perfect_denoiser_has_one_probability_in_every_order():
-    orders = torch.stack([torch.randperm(TALES.length, generator=generator(i)) for i in range(8)])
-    process, x0 = MaskedDiffusion(TALES.vocab_size, TALES.mask_id, "linear"), TALES.sample(8, generator())
-    nats = order_bounds(process, TALES.denoiser(process), x0, orders)
-    torch.testing.assert_close(nats, -TALES.log_prob(x0), atol=1e-9, rtol=1e-9)
-
-
-def test_an_order_names_every_place_once():
-    with pytest.raises(ValueError, match=rf"permutation of 0..{L - 1}"):
-        order_bounds(masked_diffusion(), table_denoiser(), TEXTS[:2], torch.zeros(2, L, dtype=torch.long))
