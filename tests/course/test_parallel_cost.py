@@ -10,7 +10,7 @@ from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, masked_diffu
 
 from diffkit import load_model
 from diffkit.course.orders import order_bounds
-from diffkit.evaluation.parallel_cost import (
+from diffkit.course.parallel_cost import (
     InvalidOrder,
     OrderBoard,
     evenly,
