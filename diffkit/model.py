@@ -23,22 +23,24 @@ from diffkit.processes import process_from
 from diffkit.processes.base import Process
 
 UNREADABLE = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
+WRAPPED = r"^(_orig_mod\.|module\.)+"  # what torch.compile and DDP put before the names of weights
 NETWORK = [n for n in inspect.signature(DenoiserConfig.__init__).parameters if n not in ("self", "kwargs")]
 
 
 class DiffusionConfig(PretrainedConfig):
     """A process and a network: `process` holds the settings of a Process, `denoiser` those of a DenoiserConfig.
 
-    `language` names the story language that the model was trained on, None for real text.
+    `language` names the story language that the model was trained on, None for real text. `split` says which documents
+    of a text were held out: {"fraction", "seed"}, see `data.corpus.split_documents`.
     """
 
     model_type = "diffkit-diffusion"
 
     def __init__(
         self, process: dict[str, Any] | None = None, denoiser: dict[str, Any] | None = None,
-        language: str | None = None, **kwargs: Any,
+        language: str | None = None, split: dict[str, float] | None = None, **kwargs: Any,
     ):  # fmt: skip
-        self.process, self.denoiser, self.language = process or {}, denoiser or {}, language
+        self.process, self.denoiser, self.language, self.split = process or {}, denoiser or {}, language, split
         super().__init__(**kwargs)
 
 
@@ -122,7 +124,7 @@ def build_model(
 
 def model_folder(name_or_folder: str | Path) -> Path:
     """Where a model lies: the folder itself, or that of a shipped model's name, whether it exists or not."""
-    path = Path(name_or_folder)
+    path = Path(name_or_folder).expanduser()
     is_name = len(path.parts) == 1 and path.name != ".."  # anything else stays the path that it is
     return PRETRAINED / path if is_name and not path.is_dir() else path
 
@@ -174,11 +176,12 @@ def _read(folder: Path) -> DiffusionModel:
     shards = json.loads(index.read_text(encoding="utf-8"))["weight_map"].values() if index.is_file() else ()
     if not all(Path(shard).name == shard and shard.endswith(".safetensors") for shard in shards):
         raise ValueError("its index names other files than its own .safetensors; pickled weights are never loaded")
-    config = DiffusionConfig(**{name: settings.get(name) for name in ("process", "denoiser", "language")})
+    config = DiffusionConfig(**{name: settings.get(name) for name in ("process", "denoiser", "language", "split")})
     with quiet():
         model, info = DiffusionModel.from_pretrained(
-            folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True
-        )
+            folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
+            key_mapping={WRAPPED: ""},
+        )  # fmt: skip
     reshaped = {name for name, *_ in info["mismatched_keys"]}
     if strange := sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped):
         raise ValueError(f"{len(strange)} weights do not fit its config.json, the first is {strange[0]}")
@@ -187,6 +190,25 @@ def _read(folder: Path) -> DiffusionModel:
             f"its weights are not all numbers: {broken[0]} holds NaN or infinity, as a diverged run leaves"
         )
     return model
+
+
+def held_out_split(model: DiffusionModel, fraction: float | None, seed: int) -> tuple[float, int]:
+    """The fraction and the seed of documents that a model was not trained on, for `data.corpus.split_documents`.
+
+    Args:   fraction: 1 for all of a text that the model has never seen, None for as many as training held out;
+            seed: of the split where the model does not say (it was saved before models did).
+    Raises: ValueError for a fraction of which training has seen a part.
+    """
+    split = model.config.split
+    if split is None or fraction == 1:
+        return 0.01 if fraction is None else fraction, seed
+    fraction = split["fraction"] if fraction is None else fraction
+    if fraction > split["fraction"]:
+        raise ValueError(
+            f"held_out_split: training held out a share of {split['fraction']:g}, and learned from the rest of "
+            f"{fraction:g}. Choose a smaller one, or 1 for a text that the model has never seen."
+        )
+    return fraction, int(split["seed"])
 
 
 def check_tokenizer(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase) -> None:

@@ -159,7 +159,7 @@ TABLE = {
         ("stratified draws of the bound", "(torch.arange(draws) + uniform_numbers((len(x0), draws), rng)) / draws",
          "uniform_numbers((len(x0), draws), rng)"),
     ],
-    ("evaluation/orders.py", "evaluation/test_bounds.py"): [
+    ("course/orders.py", "course/test_orders.py"): [
         ("any order", "torch.where(when >= k,", "torch.where(when > k,"),
     ],
     ("evaluation/statistics.py", "evaluation/test_bounds.py evaluation/test_samples.py"): [

@@ -17,8 +17,6 @@ from diffkit.languages.story_language import StoryLanguage, endings, load_langua
 from diffkit.model import DiffusionModel, load_model
 from diffkit.network.conditioning import Conditioned
 from diffkit.paths import PRETRAINED
-from diffkit.processes.autoregressive import Autoregressive
-from diffkit.processes.block import BlockDiffusion
 from diffkit.sampling.sampler import sample
 
 SEQUENCES, SAMPLES, STEPS = 1024, 512, (48, 24, 12)  # samples come in batches of 64
@@ -99,7 +97,7 @@ def evaluate(name: str) -> dict:
     model = load_model(name)
     language, process = load_language(model.config.language), model.process
     rng, L = torch.Generator().manual_seed(2), language.length
-    in_order = isinstance(process, Autoregressive | BlockDiffusion)
+    in_order = process.network.causal or process.network.block
     steps = (L,) if in_order else STEPS  # one after the other, fewer would change nothing
     found = measure(model, language, n=SEQUENCES, samples=SAMPLES, steps=steps, rng=rng)
     asked = language.labels if model.labels else []

@@ -15,7 +15,7 @@ from diffkit.evaluation.samples import quality
 from diffkit.io import check_writable, write_atomic
 from diffkit.languages.story_language import load_language
 from diffkit.languages.tales import GRAMMARS
-from diffkit.model import DiffusionModel
+from diffkit.model import DiffusionModel, held_out_split
 from diffkit.random import checked_seed
 
 
@@ -26,7 +26,7 @@ def evaluate(
     samples: int = 128,
     steps: int | None = None,
     corpus: str = "",
-    fraction: float = 0.01,
+    fraction: float | None = None,
     seed: int = 0,
     json_file: str = "",
     all: bool = False,
@@ -40,8 +40,8 @@ def evaluate(
         samples: stories generated to count the valid ones (known languages only; 0 for none).
         steps: network calls for each story (default: one for every token).
         corpus: text to evaluate on (default: the language that the model was trained on).
-        fraction: share of that text which training held out; 1 for a text that the model has never seen.
-        seed: of masks and samples; for a text also of the split, as in training.
+        fraction: share of its documents, at most what training held out; 1 for a text that the model has never seen.
+        seed: of masks and samples; of the split too, if the model was saved without its own.
         json_file: also write the results there.
         all: everything there is to measure, as a report: table, JSON and Markdown; `--all` alone is enough.
         out: folder of that report (default: reports/MODEL).
@@ -57,7 +57,12 @@ def evaluate(
         if known is None or samples < 1 or json_file:
             raise ValueError("--all needs a model of a known language, a sample, and no --json_file: it has its own.")
         return _report(trained, report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng), out)
-    x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed)
+    share, split_seed = held_out_split(trained, fraction, seed)
+    if known is None and trained.config.split is None and share < 1:
+        print(
+            f"The model does not say what training held out; if not by seed {seed}, it has learned most of this text."
+        )
+    x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, share), split_seed)
     found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
     print(*report.bound_lines(found), sep="\n")
     if known:

@@ -56,7 +56,8 @@ def measure_bound(
     nats, unk = bound.mean * N, tokenizer.unk_token_id
     return {
         "process": model.process.settings()["name"], "parameters": parameter_count(model),
-        "exact": not model.process.bound_varies, "policy": PADDED if padded else PACKED, "sequences": N,
+        "exact": not model.process.bound_varies,
+        "told_share": model.process.any_order and model.denoiser.config.time != "none", "policy": PADDED if padded else PACKED, "sequences": N,
         "length": x0.shape[1], "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
         "nats_per_token": bound.mean / x0.shape[1], "nats_per_token_se": bound.standard_error / x0.shape[1],
         "perplexity": math.exp(bound.mean / x0.shape[1]),
@@ -140,6 +141,9 @@ def bound_lines(found: Figures) -> list[str]:
         f"{'':20} {bound / found['length']} nats per token",
         f"{'perplexity':20} {'' if found['exact'] else 'at most '}{found['perplexity']:.5g}",
     ]
+    if found.get("told_share"):
+        told = "The network sees as its time the share of masked tokens; of the chain that is sampled: nelbo(steps=...)"
+        lines.insert(1, f"{'':20} {told}")
     lines += [
         f"{'per ' + unit:20} {one['nats']:.4f} nats, {one['bits']:.4f} bits, perplexity {one['perplexity']:.5g}"
         for unit, one in found["units"].items()

@@ -166,6 +166,8 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Setup:
     network: dict[str, Any] = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout}
     network |= {"labels": len(texts.language.labels) if texts.language and label_of else 0, "max_length": texts.length}
     built = build_model(process, model.size, language=data.corpus if texts.language else None, **network)
+    if not texts.language:
+        built.config.split = {"fraction": data.validation_fraction, "seed": seed}
     if model.init:
         start_from(built, model.init)
     validate = partial(validation_bound, x0=texts.validation)

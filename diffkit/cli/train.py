@@ -24,6 +24,7 @@ from diffkit.model import quiet
 from diffkit.network.transformer import parameter_count
 from diffkit.training.checkpoint import latest_checkpoint
 from diffkit.training.config import TrainConfig
+from diffkit.training.parallel import make_accelerator
 from diffkit.training.trainer import Record, fit
 
 Tracker = Literal["", "wandb", "tensorboard", "trackio"]
@@ -75,11 +76,16 @@ def train(
     """
     folder = Path(out) if out else default_output(data, model)
     _check_output(folder, resume, track)
-    accelerator = Accelerator(mixed_precision=train.precision, log_with=track or None, project_dir=str(folder))
+    accelerator = make_accelerator(mixed_precision=train.precision, log_with=track or None, project_dir=str(folder))
     with accelerator.main_process_first():  # the others find the text prepared
         setup = build(data, model, train.seed)
     checkpoints = folder / "checkpoints"
     _announce(setup, checkpoints, resume, accelerator)
+    if train.warmup > train.steps:
+        accelerator.print(
+            f"The warm-up of {train.warmup:,} steps is longer than the run: the learning rate ends at "
+            f"{train.lr_scale(train.steps - 1):.0%} of its full value. Choose a smaller --train.warmup."
+        )
     if track:
         accelerator.init_trackers("diffkit")
     records: Iterator[Record] = fit(

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple
+from typing import NamedTuple, cast
 
 import torch
 from torch import Generator, Tensor
@@ -11,44 +11,100 @@ from torch import Generator, Tensor
 from diffkit.checks import check_ids, check_whole
 from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.base import Denoise, Process, on_device_of
+from diffkit.processes.base import Denoise, Process, as_denoiser, on_device_of
 from diffkit.processes.masked import MaskedDiffusion, corrupt_count
 from diffkit.random import uniform_numbers
+
+TOGETHER = 64  # sequences corrupted at a time, so that their noise does not depend on the batch size
 
 
 @torch.no_grad()
 def sequence_bounds(
-    process: Process, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = 64
-) -> Tensor:
+    process: Process, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = TOGETHER,
+    steps: int | None = None, frozen: Tensor | None = None,
+) -> Tensor:  # fmt: skip
     """Unbiased estimate of each sequence's bound on -log p(x_0), (N,) float64 nats; exact where the process is.
 
     Each row is corrupted `draws` times, stratified: one draw from each of `draws` equal slices of [0, 1), from which
     masked diffusion takes the number of masks (the exact-count estimator).
-    Raises: ValueError for no draws, and unless x0 is clean text, (N, L) ids without MASK.
+    Args, Raises: as `nelbo`.
     Source: arXiv:2406.03736 and arXiv:2502.09992.
     """
-    check_ids(x0, process.vocab_size, "sequence_bounds")
-    check_whole(draws, "draws", "sequence_bounds")
+    check_ids(x0, process.vocab_size, "nelbo")
+    check_whole(draws, "draws", "nelbo")
+    check_whole(batch_size, "batch_size", "nelbo")
     if not x0.numel() or (x0 == process.mask_id).any():
-        raise ValueError(f"sequence_bounds: x0 must be clean text without MASK, not empty, got {tuple(x0.shape)}.")
+        raise ValueError(f"nelbo: x0 must be clean text without MASK, not empty, got {tuple(x0.shape)}.")
+    bound = process.bound if steps is None else chain_bound(process, steps)
     draws = draws if process.bound_varies else 1
     u = (torch.arange(draws) + uniform_numbers((len(x0), draws), rng)) / draws
+    ask = denoise if batch_size >= TOGETHER else in_batches(denoise, batch_size)
     bounds = []
-    for rows, quantiles in zip(on_device_of(denoise, x0).split(batch_size), u.split(batch_size), strict=True):
-        nats = [process.bound(denoise, rows, quantile, rng).double().sum(1).cpu() for quantile in quantiles.T]
+    for i in range(0, len(x0), TOGETHER):
+        rows, quantiles = on_device_of(denoise, x0[i : i + TOGETHER].long()), u[i : i + TOGETHER]
+        given = {} if frozen is None else {"frozen": on_device_of(denoise, frozen[i : i + TOGETHER])}
+        nats = [bound(ask, rows, quantile, rng, **given).double().sum(1).cpu() for quantile in quantiles.T]
         bounds.append(torch.stack(nats).mean(0))
-    return torch.cat(bounds)
+    found = torch.cat(bounds)
+    if found.isnan().any():
+        raise ValueError(
+            f"nelbo: the bound of {int(found.isnan().sum())} of {len(x0)} sequences is not a number. Did the denoiser "
+            "return NaN, or does the schedule leave the range of floating point?"
+        )
+    return found
+
+
+def in_batches(denoise: Denoise, batch_size: int) -> Denoise:
+    """The same denoiser, computed for at most `batch_size` sequences at a time."""
+    ask = as_denoiser(denoise)
+
+    def batched(zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
+        wheres = [None] * len(zt) if where is None else where.split(batch_size)
+        parts = zip(zt.split(batch_size), t.expand(len(zt)).split(batch_size), wheres, strict=False)
+        return torch.cat([ask(*part) for part in parts])
+
+    return batched
+
+
+def chain_bound(process: Process, steps: int) -> Callable[..., Tensor]:
+    """The bound of the chain that `denoise_frames` runs in so many even steps, in place of `process.bound`.
+
+    The step from t to s costs a masked token 1 - gamma(s) / gamma(t), the probability that it is revealed there, times
+    its cross-entropy at t. Draws take a random step, so the sum over steps is their mean times `steps`.
+    Raises: ValueError for a process without masked tokens that can be revealed in any order.
+    """
+    check_whole(steps, "steps", "nelbo", most=process.T)
+    if not process.any_order:
+        raise ValueError(
+            f"nelbo: steps are those of masked diffusion; {process.name!r} has no bound of its own for them."
+        )
+    masked = cast(MaskedDiffusion, process)
+
+    def bound(denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, **given: Tensor) -> Tensor:
+        left = steps - (u * steps).long().clamp(max=steps - 1)  # steps left, this one counted
+        t, s = (masked.T * each / steps for each in (left.double(), left.double() - 1))
+        xt, _ = masked.corrupt(x0, t, rng, **given)
+        weight = steps * (1 - masked.stay_masked(t, s))
+        return weight[:, None].to(x0.device) * masked.token_loss(denoise, x0, xt, t.to(x0.device)).double()
+
+    return bound
 
 
 def nelbo(
-    process: Process, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = 64
-) -> Estimate:
+    process: Process, denoise: Denoise, x0: Tensor, *, rng: Generator, draws: int = 4, batch_size: int = TOGETHER,
+    steps: int | None = None, frozen: Tensor | None = None,
+) -> Estimate:  # fmt: skip
     """Mean bound on the negative log-likelihood, nats per sequence, its standard error over sequences.
+
+    Masked diffusion gives a network with time the t whose masking rate is the share of masked tokens. The chain that
+    `denoise_frames` runs in the ancestral order gives it the time of its step: `steps` bounds that.
 
     Args:    process: whose bound; denoise: a model, or any function (z_t, t) -> (B, L, head);
              x0: (N, L) clean sequences, PAD and EOS counted like any token; rng: of the maskings;
-             draws: maskings per sequence; batch_size: sequences at a time, which changes no number but memory.
-    Raises:  as `sequence_bounds`.
+             draws: maskings per sequence; batch_size: sequences that the network reads at a time, at most 64, which
+             changes no number; steps: of the chain to bound, None for the process's own bound;
+             frozen: (N, L) bool, positions that are given and cost nothing: a prompt, or padding.
+    Raises:  ValueError for no draws, a bound that is not a number, and unless x0 is clean text without MASK.
     Source:  arXiv:2406.03736 and arXiv:2502.09992, the estimator with an exact number of masks.
 
     >>> from diffkit import load_language
@@ -58,7 +114,8 @@ def nelbo(
     >>> print(f"{bound} nats, in truth {-micro.log_prob(x0).mean():.4f}")
     2.4981 ± 0.0405 nats, in truth 2.5323
     """
-    return mean_of(sequence_bounds(process, denoise, x0, rng=rng, draws=draws, batch_size=batch_size))
+    how = {"draws": draws, "batch_size": batch_size, "steps": steps, "frozen": frozen}
+    return mean_of(sequence_bounds(process, denoise, x0, rng=rng, **how))  # type: ignore[arg-type]
 
 
 def paired_gap(

@@ -19,9 +19,9 @@ from diffkit.io import atomic_folder
 FORMAT = 2  # of a checkpoint folder; raised when an older diffkit could not read it
 
 
-def save_checkpoint(folder: Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
+def save_checkpoint(folder: str | Path, tensors: dict[str, Tensor], numbers: dict[str, Any]) -> None:
     """Write tensors and JSON values as one checkpoint folder; an interruption leaves no folder, or the whole one."""
-    with atomic_folder(folder) as draft:
+    with atomic_folder(Path(folder)) as draft:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
                   draft / "state.safetensors")  # fmt: skip
         written = json.loads(json.dumps({"format": FORMAT, **numbers}))  # as they will be read
@@ -38,11 +38,12 @@ def _checksum(folder: Path, numbers: dict[str, Any]) -> str:
     return digest.hexdigest()
 
 
-def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
+def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
     """Tensors and JSON values, as `save_checkpoint` was given them.
 
     Raises: ValueError if a file is missing, of another format, or if a single bit has changed since it was saved.
     """
+    folder = Path(folder)
     try:
         numbers = json.loads((folder / "state.json").read_text(encoding="utf-8"))
         if numbers["format"] != FORMAT:
@@ -57,18 +58,18 @@ def load_checkpoint(folder: Path) -> tuple[dict[str, Tensor], dict[str, Any]]:
         ) from error
 
 
-def checkpoints(folder: Path) -> list[Path]:
+def checkpoints(folder: str | Path) -> list[Path]:
     """A run's checkpoints, step-<number>, fewest steps first; what an interruption left half-written is skipped."""
-    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in folder.glob("step-*") if path.is_dir()}
+    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in Path(folder).glob("step-*") if path.is_dir()}
     return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[len("step-") :]))
 
 
-def latest_checkpoint(folder: Path) -> Path | None:
+def latest_checkpoint(folder: str | Path) -> Path | None:
     """The checkpoint with the most steps in a run's folder, None if there is none."""
     return next(reversed(checkpoints(folder)), None)
 
 
-def drop_checkpoints(folder: Path, keep: int) -> None:
+def drop_checkpoints(folder: str | Path, keep: int) -> None:
     """Delete all but the newest `keep` checkpoints of a run; renamed first, so that none is seen half-deleted."""
     for path in checkpoints(folder)[:-keep]:
         gone = path.with_name(f".{path.name}.gone")

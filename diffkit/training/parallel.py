@@ -6,8 +6,13 @@ plugin on CPUs, where the tests run.
 
 from __future__ import annotations
 
+import os
+import sys
+from datetime import timedelta
+from typing import Any
+
 import torch
-from accelerate import Accelerator, DistributedType
+from accelerate import Accelerator, DistributedType, InitProcessGroupKwargs
 from torch import Tensor
 from torch.distributed.device_mesh import init_device_mesh
 from torch.distributed.fsdp import fully_shard
@@ -17,6 +22,28 @@ from diffkit.model import DiffusionModel
 from diffkit.random import SharedGenerator
 
 KNOWN = {DistributedType.NO, DistributedType.MULTI_CPU, DistributedType.MULTI_GPU}
+SIZES = ("WORLD_SIZE", "PMI_SIZE", "OMPI_COMM_WORLD_SIZE", "MV2_COMM_WORLD_SIZE")  # what accelerate looks for
+PATIENCE = timedelta(minutes=30)  # for other processes, when they join and later at every sum
+
+
+def make_accelerator(**settings: Any) -> Accelerator:
+    """An Accelerator; where the environment promises other processes, it says so before it waits for them.
+
+    A launcher such as torchrun starts them all, but a batch system may have left its variables behind.
+
+    Raises: ValueError if the others do not come in time.
+    """
+    name = next((name for name in SIZES if os.environ.get(name, "1") not in ("", "1")), None)
+    if name is None or "TORCHELASTIC_RUN_ID" in os.environ or torch.distributed.is_initialized():
+        return Accelerator(**settings)
+    told = f"{name}={os.environ[name]} is set"
+    remedy = f"To run one process, unset {name} and LOCAL_RANK, as left over from a batch system"
+    limit = f"{PATIENCE.total_seconds() / 60:g} minutes"
+    print(f"{told}: waiting up to {limit} for as many processes. {remedy}.", file=sys.stderr, flush=True)
+    try:
+        return Accelerator(**settings, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
+    except torch.distributed.DistError as error:
+        raise ValueError(f"fit: {told}, but not so many processes came within {limit}. {remedy}.") from error
 
 
 def check_launch(accelerator: Accelerator) -> None:

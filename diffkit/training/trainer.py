@@ -6,7 +6,7 @@ import copy
 import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
 from dataclasses import asdict
 from pathlib import Path
@@ -23,9 +23,9 @@ from diffkit.processes.base import Denoise
 from diffkit.random import SharedGenerator
 from diffkit.training import checkpoint
 from diffkit.training.config import TrainConfig
-from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS
+from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, counted
 from diffkit.training.muon import make_optimizers
-from diffkit.training.parallel import anyone, check_launch, part_of, shard, split_like, whole
+from diffkit.training.parallel import anyone, check_launch, make_accelerator, part_of, shard, split_like, whole
 from diffkit.training.prefetch import prefetched
 from diffkit.training.session import asked_to_stop, denormals_flushed
 
@@ -88,25 +88,14 @@ class Trainer:
 
         Raises: TrainingDiverged, with the weights as they were before the step.
         """
-        config, process, device = self.config, self.model.process, self.accelerator.device
-        reach = config.curriculum.reach(self.steps_done / config.steps)
-        losses, self.tokens = [], 0
-        self.network.train()
-        for i in range(config.accumulate):
-            batch, self.position = next(self.source)  # (B, L), the same on all processes
-            times = TIME_SAMPLERS[config.times](len(batch), max(1, round(reach * process.T)), self.rng)
-            x0, t = part_of(batch, self.rng), part_of(times, self.rng)
-            denoise = self._conditioned(x0)
-            x0, t = (x.to(device, non_blocking=True) for x in (x0, t))
-            is_last = i == config.accumulate - 1  # then the processes add up their gradients
-            with nullcontext() if is_last else self.accelerator.no_sync(self.network):
-                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=config.precision == "bf16"):
-                    nats = OBJECTIVES[config.objective](process, denoise, x0, t, self.rng)  # corrupts x0, predicts it
-                self.accelerator.backward(nats / config.accumulate)
-            losses.append(nats.detach())
-            self.tokens += batch.numel()
+        config = self.config
+        taken = [next(self.source) for _ in range(config.accumulate)]  # each (B, L), the same on all processes
+        batches, self.position = [x0 for x0, _ in taken], taken[-1][1]
+        self.tokens, rows = sum(x0.numel() for x0 in batches), [len(x0) for x0 in batches]
+        latest = max(1, round(config.curriculum.reach(self.steps_done / config.steps) * self.model.process.T))
+        times = TIME_SAMPLERS[config.times](sum(rows), latest, self.rng).split(rows)
+        mean = self._backward(batches, times)
         length = whole({"": nn.utils.clip_grad_norm_(self.network.parameters(), config.clip)})[""]
-        mean = self.accelerator.reduce(torch.stack(losses).mean(), "mean")
         loss, norm = torch.stack([mean, length]).tolist()  # all that a step reads from the device
         if not math.isfinite(loss + norm):
             raise TrainingDiverged(
@@ -123,6 +112,28 @@ class Trainer:
             torch._foreach_lerp_([*self.average.values()], [*self.weights.values()], 1 - decay)
         self.steps_done += 1
         return loss, norm
+
+    def _backward(self, batches: list[Tensor], times: Sequence[Tensor]) -> Tensor:
+        """Add up the gradients of a step's batches and return the mean loss, as if they were one: see `counted`."""
+        process, device = self.model.process, self.accelerator.device
+        means, counts = [], []
+        self.network.train()
+        for x0, t in zip(batches, times, strict=True):
+            x0, t = part_of(x0, self.rng), part_of(t, self.rng)
+            denoise = self._conditioned(x0)
+            x0, t = (x.to(device, non_blocking=True) for x in (x0, t))
+            is_last = len(means) == len(batches) - 1  # then the processes add up their gradients
+            with nullcontext() if is_last else self.accelerator.no_sync(self.network), counted() as found:
+                with torch.autocast(device.type, dtype=torch.bfloat16, enabled=self.config.precision == "bf16"):
+                    nats = OBJECTIVES[self.config.objective](process, denoise, x0, t, self.rng)  # corrupts, predicts
+                counts.append(found[0] if found else torch.ones((), device=device))
+                share = counts[-1] / counts[0].clamp(min=1)  # 1 for a single batch
+                self.accelerator.backward(nats * share)
+            means.append(nats.detach() * share)
+        total = (torch.stack(counts).sum() / counts[0].clamp(min=1)).clamp(min=1e-9)
+        for p in (p for p in self.network.parameters() if p.grad is not None and len(batches) > 1):
+            p.grad /= total
+        return self.accelerator.reduce(torch.stack(means).sum() / total, "mean")
 
     def _conditioned(self, x0: Tensor) -> Denoise:
         """The network, given the labels of these texts if it takes any; some labels are hidden from it."""
@@ -158,12 +169,12 @@ class Trainer:
         flat = {f"{part}.{key}": value for part, settings in parts.items() for key, value in settings.items()}
         return flat | {"optimizer": self.config.optimizer}
 
-    def save(self, folder: Path) -> Path:
+    def save(self, folder: str | Path) -> Path:
         """Write a checkpoint in a run's folder and drop all but the newest two; all processes must call it together."""
         tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
         tensors |= {f"average.{name}": value for name, value in self.average.items()}
         tensors = whole(tensors | checkpoint.optimizer_state(self.optimizers))
-        path = folder / f"step-{self.steps_done:07d}"
+        path = Path(folder) / f"step-{self.steps_done:07d}"
         if not self.accelerator.is_main_process:
             return path
         tensors |= {"rng": self.rng.get_state(), "rng_torch": torch.get_rng_state()}
@@ -171,10 +182,10 @@ class Trainer:
             tensors["rng_cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
         numbers = {"step": self.steps_done, "settings": asdict(self.config), "kind": self.kind()}
         checkpoint.save_checkpoint(path, tensors, numbers | {"batches": self.position or self.batches.state_dict()})
-        checkpoint.drop_checkpoints(folder, KEPT_CHECKPOINTS)
+        checkpoint.drop_checkpoints(path.parent, KEPT_CHECKPOINTS)
         return path
 
-    def load(self, path: Path) -> None:
+    def load(self, path: str | Path) -> None:
         """Go back to a checkpoint. Raises ValueError if it belongs to another model, optimizer or data."""
         tensors, numbers = checkpoint.load_checkpoint(path)
         own, kept = self.kind(), numbers["kind"]
@@ -204,7 +215,7 @@ def fit(
     batches: Batches,
     config: TrainConfig,
     *,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     resume: bool = False,
     validate: Validate | None = None,
     accelerator: Accelerator | None = None,
@@ -215,6 +226,10 @@ def fit(
     However the loop ends, the model then holds the averaged weights. Leaving it saves the step that was done. Ctrl-C or
     a request to terminate ends the run after the current step, saved; a second one ends it at once.
 
+    Noise depends on the seed, the step and the row, not on the number of processes. It does depend on the rows of a
+    step, as their times are spread evenly; a step of many rows or of several batches of as many is the same, unless the
+    objective draws twice (counts, labels).
+
     Args:    folder: where checkpoints go, every `save_every` steps and at the end; None keeps nothing.
              resume: go on from the newest checkpoint in `folder`, if there is one; on the same CPU, bit for bit.
              validate: called with the averaged model every `validate_every` steps and at the end.
@@ -224,6 +239,7 @@ def fit(
              objective of another process, a checkpoint of another run, a folder that holds a run and resume is off, or
              one where a run is at work.
     """
+    folder = Path(folder).expanduser() if folder else None
     newest = checkpoint.latest_checkpoint(folder) if folder else None
     if newest and not resume:
         raise ValueError(f"fit: {folder} already holds a run ({newest.name}). Resume it, or choose another folder.")
@@ -232,7 +248,7 @@ def fit(
             f"fit: objective {config.objective!r} is made for another process; {type(model.process).__name__} can be "
             f"trained with one of {[*model.process.objectives]}."
         )
-    accelerator = accelerator or Accelerator(mixed_precision="no")
+    accelerator = accelerator or make_accelerator(mixed_precision="no")
     with exclusive(folder) if folder and accelerator.is_main_process else nullcontext():
         trainer = Trainer(model, batches, config, accelerator, label_of)
         if newest:

@@ -12,11 +12,11 @@ from accelerate.state import AcceleratorState
 from torch import Generator
 
 from diffkit.cli.main import main
+from diffkit.course.infilling import conditional_gap
+from diffkit.course.orders import order_bounds
+from diffkit.course.parallel_cost import score_order
 from diffkit.data.batches import StoryBatches
 from diffkit.evaluation.bounds import error_by_count, nelbo
-from diffkit.evaluation.infilling import conditional_gap
-from diffkit.evaluation.orders import order_bounds
-from diffkit.evaluation.parallel_cost import score_order
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model, load_model
 from diffkit.network.cache import CachedDenoiser

@@ -8,7 +8,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import MASK, MICRO, TALES, L, V, generator
 
-from diffkit.evaluation.orders import mask_patterns
+from diffkit.course.orders import mask_patterns
 from diffkit.model import build_model
 from diffkit.network.conditioning import Conditioned
 from diffkit.processes.masked import MaskedDiffusion

@@ -16,6 +16,7 @@ from cases_for_processes import CASES, SETTINGS, STEPS, run
 from diffkit.cli.main import main
 from diffkit.cli.settings import DataSettings, build
 from diffkit.random import SharedGenerator, categorical, normal_like, uniform_numbers
+from diffkit.training import parallel
 from diffkit.training.checkpoint import checkpoints, load_checkpoint
 from diffkit.training.losses import TIME_SAMPLERS
 from diffkit.training.parallel import check_launch, part_of, shard
@@ -173,6 +174,22 @@ def test_a_batch_that_cannot_be_shared_is_refused():
 def test_a_launch_that_the_trainer_does_not_know_is_refused():
     with pytest.raises(ValueError, match="DEEPSPEED.*configs/accelerate"):
         check_launch(SimpleNamespace(distributed_type=DistributedType.DEEPSPEED))
+
+
+@pytest.mark.parametrize("name", ["WORLD_SIZE", "OMPI_COMM_WORLD_SIZE"])
+def test_who_waits_for_others_says_so(name, monkeypatch, capsys):
+    """Left over from a batch system: the variable is named, when the wait begins and when it ends for nothing."""
+
+    def nobody_came(**_):
+        assert f"{name}=4 is set: waiting up to 30 minutes" in capsys.readouterr().err
+        raise torch.distributed.DistStoreError("timed out")
+
+    for variable in (*parallel.SIZES, "TORCHELASTIC_RUN_ID"):
+        monkeypatch.delenv(variable, raising=False)
+    monkeypatch.setenv(name, "4")
+    monkeypatch.setattr(parallel, "Accelerator", nobody_came)
+    with pytest.raises(ValueError, match=f"{name}=4 is set.*within 30 minutes.*unset {name}"):
+        parallel.make_accelerator()
 
 
 def test_word_vectors_cannot_be_split():

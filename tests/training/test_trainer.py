@@ -8,6 +8,8 @@ import signal
 import subprocess
 import sys
 import threading
+from concurrent.futures import Future
+from contextlib import nullcontext
 from dataclasses import replace
 from itertools import cycle
 from pathlib import Path
@@ -28,11 +30,11 @@ from diffkit.processes import PROCESSES, process_from
 from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
+from diffkit.training import prefetch
 from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
 from diffkit.training.config import Curriculum, TrainConfig
-from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, uniform
+from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, pooled, uniform
 from diffkit.training.muon import Muon, make_optimizers
-from diffkit.training.prefetch import prefetched
 from diffkit.training.trainer import Trainer, TrainingDiverged, fit
 
 MICRO = load_language("micro")
@@ -330,27 +332,30 @@ def test_two_steps_equal_adamw_by_hand():
         torch.testing.assert_close(got, want, msg=name)
 
 
-@pytest.fixture
-def every_token(objective):
-    """An objective without chance: the mean loss over all positions of a canvas that is all MASK."""
+@pytest.mark.parametrize("name", ["cross_entropy", "sequence_mean", "bound"])
+def test_a_step_of_several_batches_is_a_step_of_one(name):
+    """32 rows, 2 x 16 and 4 x 8: the same noise, and means over all of them, though their masks are not as many."""
+    results = []
+    for accumulate in (1, 2, 4):
+        texts = (part for batch in batches(32) for part in batch.chunk(accumulate))
+        model, config = micro_model(), quick(objective=name, accumulate=accumulate, ema=0, steps=2)
+        records = list(fit(model, texts, config))
+        results.append([torch.tensor([(r.loss, r.grad_norm) for r in records]), *weights(model).values()])
+    for others in results[1:]:
+        torch.testing.assert_close(others, results[0], atol=1e-5, rtol=1e-3)
 
-    def mean(process, denoise, x0, t, rng):
-        return process.token_loss(denoise, x0, torch.full_like(x0, MASK), torch.ones(len(x0))).mean()
 
-    return objective(mean)
+def test_a_step_in_which_nothing_is_masked_moves_nothing(objective):
+    """Neither 0 / 0, nor a weight of 0 for the batches that follow."""
+    masks = iter([0, 0, 0, 1])
 
+    def few(process, denoise, x0, t, rng):
+        xt = x0.clone()
+        xt[:, : next(masks)] = MASK
+        return pooled(process.token_loss(denoise, x0, xt, t).sum(), (xt == MASK).sum())
 
-def test_two_accumulated_half_batches_equal_one_batch(every_token):
-    """With an objective that is a mean over rows and draws nothing, losses, norms and weights agree to rounding."""
-    results = {}
-    for accumulate, texts in ((1, batches(8)), (2, (half for batch in batches(8) for half in batch.chunk(2)))):
-        model = micro_model()
-        records = list(fit(model, texts, quick(objective=every_token, accumulate=accumulate, ema=0)))
-        results[accumulate] = [(r.loss, r.grad_norm) for r in records], weights(model)
-    for one, two in zip(results[1][0], results[2][0], strict=True):
-        assert one == pytest.approx(two, rel=1e-4)
-    for name, value in results[1][1].items():
-        torch.testing.assert_close(results[2][1][name], value, atol=1e-5, rtol=1e-3)
+    records = list(fit(micro_model(), batches(), quick(objective=objective(few), accumulate=2, steps=2)))
+    assert records[0].loss == records[0].grad_norm == 0 and records[1].loss > 1 and records[1].grad_norm > 0
 
 
 @pytest.mark.parametrize("most", [0.3, 0.9])
@@ -497,7 +502,7 @@ def test_a_finished_run_resumes_to_its_model(tmp_path):
 
 
 def test_the_newest_two_checkpoints_are_kept(tmp_path):
-    list(fit(micro_model(), batches(), quick(save_every=1), folder=tmp_path))
+    list(fit(micro_model(), batches(), quick(save_every=1), folder=str(tmp_path)))  # a string is a path, too
     assert sorted(path.name for path in tmp_path.iterdir()) == ["step-0000004", "step-0000005"]
 
 
@@ -534,17 +539,26 @@ def test_a_damaged_checkpoint_stops_the_resume_and_the_one_before_still_works(tm
     assert [r.step for r in fit(micro_model(), batches(), quick(), folder=tmp_path, resume=True)] == [5]
 
 
+class AtOnce(nullcontext):
+    """In place of a thread that is as fast as can be."""
+
+    def submit(self, make):
+        future = Future()
+        future.set_result(make())
+        return future
+
+
 @pytest.mark.parametrize("used", [0, 1, 3])
-def test_batches_made_ahead_are_not_lost(used):
-    """The position is that of the last batch handed out, while the next is made already; so it is at the end."""
+def test_batches_made_ahead_are_not_lost(used, monkeypatch):
+    """The position is that of the last batch handed out, though the next is made already; so it is at the end."""
+    monkeypatch.setattr(prefetch, "ThreadPoolExecutor", AtOnce)
     straight, ahead = batches(), batches()
-    source = prefetched(ahead)
+    source = prefetch.prefetched(ahead)
     for _ in range(used):
         batch, position = next(source)
-        assert torch.equal(batch, next(straight)) and position == straight.state_dict()
+        assert torch.equal(batch, next(straight)) and position == straight.state_dict() != ahead.state_dict()
     source.close()
-    assert ahead.state_dict() == straight.state_dict()
-    assert torch.equal(next(ahead), next(straight))
+    assert ahead.state_dict() == straight.state_dict() and torch.equal(next(ahead), next(straight))
 
 
 def test_a_run_with_batches_made_ahead_resumes_bit_for_bit(tmp_path):
@@ -553,7 +567,7 @@ def test_a_run_with_batches_made_ahead_resumes_bit_for_bit(tmp_path):
     straight, resumed = micro_model(dropout=0.1), micro_model(dropout=0.1)
     losses = [record.loss for record in fit(straight, batches(), config)]
     trainer = Trainer(micro_model(dropout=0.1), batches(), config, Accelerator())
-    trainer.source = prefetched(trainer.batches)
+    trainer.source = prefetch.prefetched(trainer.batches)
     assert [trainer.step()[0] for _ in range(3)] == losses[:3]
     trainer.save(tmp_path)
     trainer.source.close()

@@ -18,9 +18,8 @@ from diffkit.evaluation.samples import quality
 from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.network.cache import CachedDenoiser
-from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoise, Process
-from diffkit.processes.embedding_diffusion import MOVERS, EmbeddingDiffusion
+from diffkit.processes.embedding_diffusion import MOVERS
 from diffkit.sampling.sampler import sample, sample_many
 from diffkit.sampling.skipping import LeftToRight
 from diffkit.sampling.unmasking import UNMASKING_ORDERS
@@ -78,26 +77,26 @@ class SampleScores(NamedTuple):
 
 def samplers_of(process: Process) -> tuple[str, ...]:
     """Its samplers, the one of its paper first."""
-    if isinstance(process, EmbeddingDiffusion):
+    if process.network.input_size:
         return ("ddpm", "ddim")
     return ("ancestral", "random") if process.default_order == "random" else ("ancestral",)
 
 
 def steps_of(process: Process, L: int) -> tuple[int, ...]:
     """Numbers of calls to try; left to right it is one per position."""
-    return (L,) if isinstance(process, Autoregressive) else STEPS
+    return (L,) if process.network.causal else STEPS
 
 
 def sample_texts(
     process: Process, denoise: Denoise, sampler: str, *, n: int, L: int, steps: int, rng: Generator
 ) -> Tensor:
     """New texts (n, L), a batch at a time."""
-    known = MOVERS if isinstance(process, EmbeddingDiffusion) else ("ancestral", *UNMASKING_ORDERS)
+    known = MOVERS if process.network.input_size else ("ancestral", *UNMASKING_ORDERS)
     if sampler not in known:
         raise ValueError(
             f"sample_texts: the samplers of {type(process).__name__} are {sorted(known)}, got {sampler!r}."
         )
-    if isinstance(process, EmbeddingDiffusion):
+    if process.network.input_size:
         process = copy.copy(process)  # the same words and weights
         process.sampler = sampler
     order = sampler if sampler in UNMASKING_ORDERS else "ancestral"
@@ -126,7 +125,7 @@ def seconds_per_text(process: Process, denoise: Denoise, L: int, *, steps: int) 
     """Wall time of a batch of 64 texts over 64, on this machine, now; compare only what was timed side by side."""
     rng = Generator().manual_seed(0)
     started = time.perf_counter()
-    if isinstance(process, Autoregressive):
+    if process.network.causal:
         sample(LeftToRight(process), CachedDenoiser(denoise), shape=(BATCH, L), rng=rng)  # type: ignore[arg-type]
     else:
         sample_texts(process, denoise, samplers_of(process)[0], n=BATCH, L=L, steps=steps, rng=rng)

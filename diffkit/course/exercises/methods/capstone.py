@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.course.exercises.checks import Wrong, exercise
-from diffkit.evaluation.parallel_cost import (
+from diffkit.course.parallel_cost import (
     InvalidOrder,
     Plan,
     checked,

@@ -8,8 +8,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import MASK, MICRO, TALES, L, V, generator
 
+from diffkit.course.infilling import conditional_bounds, conditional_gap, judge_fillings
 from diffkit.data.tokenizer import canvas_from_text
-from diffkit.evaluation.infilling import conditional_bounds, conditional_gap, judge_fillings
 from diffkit.evaluation.statistics import mean_of
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.masked import MaskedDiffusion

@@ -1,12 +1,14 @@
-"""Every mask pattern of a small canvas: the enumeration against what it should add up to (evaluate.py)."""
+"""Bounds taken apart: every mask pattern and every order of a small canvas, against what they should add up to."""
 
+import itertools
 import math
 
 import pytest
 import torch
 from torch import Generator
+from toys import TALES, TEXTS, L, count_bound, generator, masked_diffusion, table_denoiser
 
-from diffkit.evaluation.orders import mask_patterns, pattern_chances, pattern_losses
+from diffkit.course.orders import mask_patterns, order_bounds, pattern_chances, pattern_losses
 from diffkit.languages.story_language import load_language
 from diffkit.processes.masked import MaskedDiffusion, discrete_weight
 from diffkit.processes.schedules import get_schedule
@@ -24,9 +26,9 @@ def test_patterns_are_all_different_and_refuse_to_explode():
     patterns = mask_patterns(5)
     assert patterns.shape == (32, 5) and len(patterns.unique(dim=0)) == 32
     assert not patterns[0].any() and patterns[-1].all() and patterns[1].tolist() == [True] + [False] * 4
-    for L in (0, 13):
+    for length in (0, 13):
         with pytest.raises(ValueError, match="1..12"):
-            mask_patterns(L)
+            mask_patterns(length)
 
 
 @pytest.mark.parametrize("name", ["linear", "cosine", "quadratic"])
@@ -58,3 +60,25 @@ def test_the_enumerated_bound_is_the_mean_of_drawn_ones(micro):
     times = torch.randint(1, 9, (20_000,), generator=rng)
     drawn = short.loss(denoise, texts[:1].expand(20_000, -1), times, rng).diffusion.sum(1).double()
     assert abs(drawn.mean() - exact.item()) < 4 * drawn.std() / math.sqrt(20_000)
+
+
+def test_the_mean_over_all_orders_is_the_masked_bound():
+    """All L! orders of every text of micro, a random denoiser, against sums over all subsets."""
+    process, denoise = masked_diffusion(), table_denoiser(4)
+    orders = torch.tensor(list(itertools.permutations(range(L))))
+    for x0 in TEXTS[:4]:
+        nats = order_bounds(process, denoise, x0.expand(len(orders), L), orders)
+        assert nats.mean().item() == pytest.approx(count_bound(denoise, x0), rel=1e-9)
+        assert nats.std() > 0.1
+
+
+def test_a_perfect_denoiser_has_one_probability_in_every_order():
+    orders = torch.stack([torch.randperm(TALES.length, generator=generator(i)) for i in range(8)])
+    process, x0 = MaskedDiffusion(TALES.vocab_size, TALES.mask_id, "linear"), TALES.sample(8, generator())
+    nats = order_bounds(process, TALES.denoiser(process), x0, orders)
+    torch.testing.assert_close(nats, -TALES.log_prob(x0), atol=1e-9, rtol=1e-9)
+
+
+def test_an_order_names_every_place_once():
+    with pytest.raises(ValueError, match=rf"permutation of 0..{L - 1}"):
+        order_bounds(masked_diffusion(), table_denoiser(), TEXTS[:2], torch.zeros(2, L, dtype=torch.long))

@@ -9,8 +9,8 @@ from exercise_cases.notebook_16 import strangers, sure_and, two_far_apart
 from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, masked_diffusion
 
 from diffkit import load_model
-from diffkit.evaluation.orders import order_bounds
-from diffkit.evaluation.parallel_cost import (
+from diffkit.course.orders import order_bounds
+from diffkit.course.parallel_cost import (
     InvalidOrder,
     OrderBoard,
     evenly,

@@ -1,0 +1,38 @@
+"""A model as a folder: whatever wrapped its weights, and with what training held out."""
+
+import pytest
+import torch
+from safetensors.torch import load_file, save_file
+from toys import L, masked_diffusion
+
+from diffkit.model import build_model, held_out_split, load_model
+
+
+@pytest.fixture
+def model():
+    torch.manual_seed(0)
+    return build_model(masked_diffusion(), "pico", max_length=L)
+
+
+@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", "module._orig_mod."])
+def test_weights_of_a_wrapped_model_are_read(model, prefix, tmp_path):
+    """torch.compile and DDP put a prefix before every name."""
+    model.save_pretrained(tmp_path)
+    weights = load_file(tmp_path / "model.safetensors")
+    save_file(
+        {prefix + name: value for name, value in weights.items()}, tmp_path / "model.safetensors", {"format": "pt"}
+    )
+    again = load_model(str(tmp_path)).state_dict()
+    assert all(torch.equal(again[name], value) for name, value in model.state_dict().items())
+
+
+def test_the_split_is_part_of_the_model(model, tmp_path):
+    """Whatever seed an evaluation has, what it takes for held out was held out."""
+    assert held_out_split(model, None, 3) == (0.01, 3) and held_out_split(model, 0.2, 3) == (0.2, 3)
+    model.config.split = {"fraction": 0.1, "seed": 7}
+    model.save_pretrained(tmp_path)
+    again = load_model(tmp_path)
+    assert held_out_split(again, None, 3) == (0.1, 7) and held_out_split(again, 0.05, 3) == (0.05, 7)
+    assert held_out_split(again, 1, 3) == (1, 3)
+    with pytest.raises(ValueError, match="held out a share of 0.1, and learned from the rest of 0.2"):
+        held_out_split(again, 0.2, 3)
