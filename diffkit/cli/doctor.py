@@ -130,4 +130,4 @@ def examine() -> Iterator[Finding]:
 def line_of(finding: Finding) -> str:
     """A finding as one line of text, with the advice below it where something is wrong."""
     mark = "ok  " if finding.ok else "LOOK"
-    return f"{mark}  {finding.name:<18}{finding.value}" + ("" if finding.ok else f"\n      {finding.advice}")
+    return f"{mark}  {finding.name:<30}{finding.value}" + ("" if finding.ok else f"\n      {finding.advice}")

@@ -204,7 +204,7 @@ def fit(
     batches: Batches,
     config: TrainConfig,
     *,
-    folder: Path | None = None,
+    folder: str | Path | None = None,
     resume: bool = False,
     validate: Validate | None = None,
     accelerator: Accelerator | None = None,
@@ -224,6 +224,7 @@ def fit(
              objective of another process, a checkpoint of another run, a folder that holds a run and resume is off, or
              one where a run is at work.
     """
+    folder = Path(folder) if folder else None
     newest = checkpoint.latest_checkpoint(folder) if folder else None
     if newest and not resume:
         raise ValueError(f"fit: {folder} already holds a run ({newest.name}). Resume it, or choose another folder.")

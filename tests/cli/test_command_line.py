@@ -284,7 +284,8 @@ def test_a_finished_run_is_not_trained_over(micro, capsys):
 def test_a_model_without_checkpoints_is_not_resumed_over(micro, tmp_path, capsys):
     """--resume on a folder that holds a model only, such as a shipped one, would start afresh and replace it."""
     shutil.copytree(micro, tmp_path / "shipped", ignore=shutil.ignore_patterns("checkpoints"))
-    assert "already holds a model" in mistake(capsys, *MICRO, f"--out={tmp_path / 'shipped'}", "--resume")
+    said = mistake(capsys, *MICRO, f"--out={tmp_path / 'shipped'}", "--resume")
+    assert "already holds a model" in said and "--model.init" in said and "with --resume" not in said
 
 
 def test_an_output_folder_that_cannot_be_is_found_out_first(here, capsys):

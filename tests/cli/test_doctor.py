@@ -8,6 +8,7 @@ from diffkit.cli import doctor, main
 from diffkit.cli.doctor import Finding, examine, line_of
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model
+from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
 
 
@@ -46,8 +47,13 @@ def test_what_is_wrong_is_counted(monkeypatch, capsys):
 
 
 def test_advice_is_given_only_where_it_is_needed():
-    assert line_of(Finding("wheel", "round", True, "Never said.")) == "ok    wheel             round"
+    assert line_of(Finding("wheel", "round", True, "Never said.")) == "ok    wheel                         round"
     assert line_of(Finding("wheel", "square", False, "Round it.")).endswith("\n      Round it.")
+
+
+def test_names_of_models_stand_apart_from_what_is_said():
+    longest = max((path.name for path in PRETRAINED.iterdir()), key=len)
+    assert line_of(Finding(f"model {longest}", "loads", True)).endswith(f"{longest}  loads")
 
 
 def test_no_shipped_model_gives_advice(monkeypatch, tmp_path):

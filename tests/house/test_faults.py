@@ -275,7 +275,7 @@ def saved_or_moving(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_asked_to_stop_saves_and_ends_well(commands, number, tmp_path):
     """No step is due to be saved; the one at work when the signal came is."""
     process = commands.start(*training(tmp_path), f"--train.save_every={FOREVER}")
