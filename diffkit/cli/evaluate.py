@@ -50,7 +50,7 @@ def evaluate(
     name, steps = _corpus(trained, corpus), L if steps is None else steps
     for option, count, least in (("--n", n, 1), ("--samples", samples, 0)):
         check_whole(count, option, "evaluate", least, MOST_TOKENS["validation_sequences"] // L)
-    if not 0 < fraction <= 1:
+    if fraction is not None and not 0 < fraction <= 1:
         raise ValueError(f"--fraction must lie in (0, 1], got {fraction}.")
     check_writable(Path(json_file).parent if json_file else Path(out))
     known = load_language(name) if name == trained.config.language else None

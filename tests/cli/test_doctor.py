@@ -5,7 +5,7 @@ import shutil
 import pytest
 
 from diffkit.cli import doctor, main
-from diffkit.cli.doctor import Finding, examine, line_of
+from diffkit.cli.doctor import Finding, line_of
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model
 from diffkit.paths import PRETRAINED
@@ -109,9 +109,3 @@ def test_measurements_are_plausible():
     memory = doctor.free_memory_gb()
     assert memory is None or 0 < memory < 100_000
     assert doctor.device() in ("cuda", "mps", "cpu")
-
-
-def test_examine_goes_through_every_section(monkeypatch):
-    sections = tuple(lambda name=name: iter([Finding(name, "", True)]) for name in "abc")
-    monkeypatch.setattr(doctor, "SECTIONS", sections)
-    assert [finding.name for finding in examine()] == ["a", "b", "c"]
