@@ -11,7 +11,6 @@ JSON that notebook 08 reads.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from pathlib import Path
 
@@ -20,7 +19,7 @@ from torch import Generator, Tensor
 
 from diffkit.evaluation.samples import distinct_n
 from diffkit.evaluation.statistics import kl_floor, kl_of_counts, wilson
-from diffkit.io import write_atomic
+from diffkit.io import write_json
 from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.model import DiffusionModel, fingerprint, load_model
 from diffkit.processes.base import Denoise, Process
@@ -98,7 +97,7 @@ def main() -> None:
         "model_sha256": fingerprint(options.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(options.stories, options.model)}
-    write_atomic(options.out, json.dumps(stored, indent=1) + "\n")
+    write_json(options.out, stored)
     print(f"{time.perf_counter() - started:.0f} s; wrote {options.out}")
 
 

@@ -246,7 +246,7 @@ def interrupted(name: str, times: int) -> dict[str, Any]:
 
 def shown(row: dict[str, Any]) -> dict[str, Any]:
     """Print a row, and give it back."""
-    print(json.dumps(row, default=str), flush=True)
+    print(json.dumps(row, default=str, allow_nan=False), flush=True)
     return row
 
 

@@ -14,7 +14,6 @@ writes JSON.
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 import statistics
 import time
@@ -28,7 +27,7 @@ import transformers
 from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM
 
-from diffkit.io import write_atomic
+from diffkit.io import write_json
 from diffkit.model import DiffusionModel, build_model
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.block_cache import Blockwise, dual_cache, prefix_cache
@@ -179,7 +178,7 @@ def main() -> None:
         "expected_calls": {n: round(expected_calls(process.schedule, even_times(T, n), L), 2) for n in options.steps},
     }  # fmt: skip
     rows = [{k: round(v, 3) if isinstance(v, float) else v for k, v in row.items()} for row in rows]
-    write_atomic(options.out, json.dumps({"settings": settings, "rows": rows}, indent=1) + "\n")
+    write_json(options.out, {"settings": settings, "rows": rows})
 
 
 if __name__ == "__main__":

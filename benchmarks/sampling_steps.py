@@ -11,7 +11,6 @@ Every batch of 64 stories is drawn from a seed of its own, on one thread; there 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import time
 from concurrent.futures import ProcessPoolExecutor
@@ -23,7 +22,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.evaluation.samples import Quality, quality
-from diffkit.io import write_atomic
+from diffkit.io import write_json
 from diffkit.languages.story_language import load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.sampling.sampler import sample
@@ -94,7 +93,7 @@ def main() -> None:
         "entropy_nats": round(load_language("tales").entropy(), 4), "model_sha256": fingerprint(arguments.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(arguments.stories, arguments.model)}
-    write_atomic(arguments.out, json.dumps(stored, indent=1) + "\n")
+    write_json(arguments.out, stored)
     print(f"{time.perf_counter() - started:.0f} s; wrote {arguments.out}")
 
 

@@ -120,7 +120,9 @@ def main() -> None:
         found[name] = {"before": before, "now": now, "ratio": before / now if now else None}
         print(f"{name:50s}{before:12.4g}{now:12.4g}{before / now if now else float('inf'):12.2f}", flush=True)
     if not options.only:
-        RESULTS.write_text(json.dumps({"rounds": options.rounds, "cases": found}, indent=1) + "\n", encoding="utf-8")
+        RESULTS.write_text(
+            json.dumps({"rounds": options.rounds, "cases": found}, indent=1, allow_nan=False) + "\n", encoding="utf-8"
+        )
 
 
 if __name__ == "__main__":

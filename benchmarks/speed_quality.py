@@ -11,7 +11,6 @@ that notebook 10 reads.
 from __future__ import annotations
 
 import argparse
-import json
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,7 +20,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.evaluation.samples import quality
-from diffkit.io import write_atomic
+from diffkit.io import write_json
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.processes.base import Denoise
@@ -136,7 +135,7 @@ def main() -> None:
         "model_sha256": fingerprint(options.model),
     }  # fmt: skip
     stored = {"settings": settings, "cells": table(options.stories, options.model)}
-    write_atomic(options.out, json.dumps(stored, indent=1) + "\n")
+    write_json(options.out, stored)
     print(f"{time.perf_counter() - started:.0f} s; wrote {options.out.name}")
 
 

@@ -27,7 +27,7 @@ from diffkit.data.tokenizer import load_tokenizer, special_ids
 from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.evaluation.samples import distinct_n, seen_windows
 from diffkit.evaluation.statistics import mean_of
-from diffkit.io import write_atomic
+from diffkit.io import write_atomic, write_json
 from diffkit.model import load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
@@ -189,7 +189,7 @@ def main() -> None:
         "by_count": by_count(held_out),
         "written": written(train, held_out, special_ids(tokenizer).eos),
     }  # fmt: skip
-    write_atomic(RESULTS, json.dumps(found, indent=1) + "\n")
+    write_json(RESULTS, found)
     cards(found)
 
 

@@ -14,7 +14,6 @@ those of the clock would on a machine that does nothing else. Prints one table, 
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import threading
@@ -34,7 +33,7 @@ from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM, BertTokenizerFast, PreTrainedTokenizerBase
 
 from diffkit.data.tokenizer import load_tokenizer
-from diffkit.io import write_atomic
+from diffkit.io import write_json
 from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, build_model
 from diffkit.network.transformer import parameter_count
@@ -262,7 +261,7 @@ def write_results(path: Path, settings: dict[str, Any], rows: list[dict[str, Any
         return float(f"{value:.4g}") if isinstance(value, float) else value
 
     rows = [{key: short(value) for key, value in row.items()} for row in rows]
-    write_atomic(path, json.dumps({"settings": settings | {"machine": machine()}, "rows": rows}, indent=1) + "\n")
+    write_json(path, {"settings": settings | {"machine": machine()}, "rows": rows})
 
 
 def verdict(value: float, bar: float, most: bool = False) -> str:

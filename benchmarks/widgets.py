@@ -37,7 +37,7 @@ def plain(player: Player) -> ipw.Widget:
 def sent(widget: ipw.Widget) -> tuple[int, int]:
     """How many models a widget is made of, and their bytes as JSON."""
     models = dependency_state(widget, drop_defaults=False)
-    return len(models), len(json.dumps(models))
+    return len(models), len(json.dumps(models, allow_nan=False))
 
 
 def main() -> None:
@@ -51,10 +51,10 @@ def main() -> None:
         frames = list(denoise_frames(process, model, shape=(1, 48), steps=steps, rng=rng, order=order, keep_probs=True))
         player = Player(frames, tales.tokenizer)
         cells = [f"{size / 1000:.0f} kB in {models}" for models, size in (sent(plain(player)), sent(player.controls()))]
-        sizes = [f"{len(json.dumps(player.data)) / 1000:.0f} kB", "none"]
+        sizes = [f"{len(json.dumps(player.data, allow_nan=False)) / 1000:.0f} kB", "none"]
         if process.predicts_tokens:
             beside = Player(frames, tales.tokenizer, process=process, exact=tales.denoiser(process))
-            sizes[1] = f"{len(json.dumps(beside.data)) / 1000:.0f} kB"
+            sizes[1] = f"{len(json.dumps(beside.data, allow_nan=False)) / 1000:.0f} kB"
         print(f"{name:20} {steps:5} {cells[0]:>16} {cells[1]:>16} {sizes[0]:>10} {sizes[1]:>10}")
 
 

@@ -2,11 +2,14 @@
 
 from __future__ import annotations
 
+import json
+import math
 import os
 import shutil
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
@@ -144,3 +147,31 @@ def write_atomic(path: Path, content: str | bytes) -> None:
             os.replace(draft, path)
         finally:
             draft.unlink(missing_ok=True)
+
+
+NO_NUMBERS = {"nan": "not defined, as the error of a single text", "inf": "infinite", "-inf": "minus infinity"}
+
+
+def json_text(value: Any, indent: int | None = None) -> str:
+    """JSON with null for NaN and infinity, which it does not have; "reasons_of_null" then says what each of them is."""
+    reasons: dict[str, str] = {}
+
+    def plain(part: Any, name: str) -> Any:
+        if isinstance(part, dict):
+            return {key: plain(one, f"{name}{key}.") for key, one in part.items()}
+        if isinstance(part, list | tuple):
+            return [plain(one, f"{name}{i}.") for i, one in enumerate(part)]
+        if isinstance(part, float) and not math.isfinite(part):
+            reasons[name[:-1]] = NO_NUMBERS[str(float(part))]
+            return None
+        return part
+
+    whole = plain(value, "")
+    if reasons and isinstance(whole, dict):
+        whole["reasons_of_null"] = reasons
+    return json.dumps(whole, indent=indent, allow_nan=False)
+
+
+def write_json(path: Path, value: Any) -> None:
+    """Write one file of JSON, whole or not at all."""
+    write_atomic(path, json_text(value, indent=1) + "\n")

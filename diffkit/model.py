@@ -123,10 +123,11 @@ def build_model(
 
 
 def model_folder(name_or_folder: str | Path) -> Path:
-    """Where a model lies: the folder itself, or that of a shipped model's name, whether it exists or not."""
+    """Where a model lies: the folder itself or, where that holds none, that of the shipped model of this name."""
     path = Path(name_or_folder).expanduser()
     is_name = len(path.parts) == 1 and path.name != ".."  # anything else stays the path that it is
-    return PRETRAINED / path if is_name and not path.is_dir() else path
+    is_shipped = is_name and (PRETRAINED / path / "config.json").is_file()
+    return PRETRAINED / path if is_shipped and not (path / "config.json").is_file() else path
 
 
 def fingerprint(name_or_folder: str | Path) -> str:

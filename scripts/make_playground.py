@@ -111,7 +111,7 @@ def write_playground(model_folder: Path, out: Path) -> None:
     Args:   model_folder: a masked diffusion model of whole words, such as data/pretrained/tales-mdlm.
     Raises: ValueError for a model that the page cannot run, or no model; OSError if `out` cannot be written.
     """
-    content = json.dumps(contents_of(model_folder), ensure_ascii=True, separators=(",", ":"))
+    content = json.dumps(contents_of(model_folder), allow_nan=False, separators=(",", ":"))
     with atomic_files(out, last="index.html") as draft:
         for path in PAGE.iterdir():
             if path.suffix in (".html", ".css", ".js") and path.name != "weights.js":

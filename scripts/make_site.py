@@ -98,7 +98,7 @@ def shown(output: NotebookNode, inline_picture: bool) -> NotebookNode:
 
 def mount_html(player: dict, still: str) -> str:
     """The place of a player: its frames as JSON, and the film strip that shows until the script has replaced it."""
-    frames = json.dumps(player, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
+    frames = json.dumps(player, allow_nan=False, ensure_ascii=False, separators=(",", ":")).replace("</", "<\\/")
     frames = frames.replace("<!--", "<\\u0021--")
     return f'<div class="dk-mount"><script type="application/json" class="dk-data">{frames}</script>{still}</div>'
 

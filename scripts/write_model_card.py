@@ -13,6 +13,7 @@ import torch
 from diffkit.cli.report import measure, sample_table
 from diffkit.evaluation.bounds import paired_gap, sequence_bounds
 from diffkit.evaluation.statistics import Estimate
+from diffkit.io import write_json
 from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.model import DiffusionModel, load_model
 from diffkit.network.conditioning import Conditioned
@@ -170,7 +171,7 @@ def main() -> None:
     options = parser.parse_args()
     folder = Path(PRETRAINED / options.name)
     results = evaluate(options.name)
-    (folder / "evaluation.json").write_text(json.dumps(results, indent=1), encoding="utf-8")
+    write_json(folder / "evaluation.json", results)
     (folder / "README.md").write_text(card(results, options.config, options.machine), encoding="utf-8")
     print((folder / "README.md").read_text(encoding="utf-8"))
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 from torch import Generator
@@ -12,7 +11,7 @@ from diffkit.cli import report
 from diffkit.cli.generate import load
 from diffkit.cli.settings import MOST_TOKENS, DataSettings, read_held_out
 from diffkit.evaluation.samples import quality
-from diffkit.io import check_writable, write_atomic
+from diffkit.io import check_writable, write_json
 from diffkit.languages.story_language import load_language
 from diffkit.languages.tales import GRAMMARS
 from diffkit.model import DiffusionModel, held_out_split
@@ -51,6 +50,8 @@ def evaluate(
     name, steps = _corpus(trained, corpus), L if steps is None else steps
     for option, count, least in (("--n", n, 1), ("--samples", samples, 0)):
         check_whole(count, option, "evaluate", least, MOST_TOKENS["validation_sequences"] // L)
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ValueError(f"--fraction must lie in (0, 1], got {fraction}.")
     check_writable(Path(json_file).parent if json_file else Path(out))
     known = load_language(name) if name == trained.config.language else None
     if all:
@@ -64,16 +65,17 @@ def evaluate(
         )
     x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, share), split_seed)
     found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
-    print(*report.bound_lines(found), sep="\n")
+    lines = report.bound_lines(found)
     if known:
         found |= report.measure_gap(trained, known, n, rng)
-        print(*report.gap_lines(found), sep="\n")
+        lines += report.gap_lines(found)
     if known and samples > 0:
         ids = report.draw(trained, samples, L, steps, rng)
         found |= {"samples": samples, "steps": steps} | quality(known, ids)._asdict()
-        print(report.valid_line(found))
+        lines += [report.valid_line(found)]
     if json_file:
-        write_atomic(Path(json_file), json.dumps(found, indent=1) + "\n")
+        write_json(Path(json_file), found)
+    print(*lines, sep="\n")
 
 
 def _report(trained: DiffusionModel, found: report.Figures, out: str) -> None:

@@ -2,15 +2,18 @@
 
 from __future__ import annotations
 
+import sys
+from pathlib import Path
 from typing import Any, Literal
 
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.cli.terminal import paragraph, play
+from diffkit.cli.terminal import columns, paragraph, play
 from diffkit.data.tokenizer import canvas_from_text, load_tokenizer
 from diffkit.languages.story_language import load_language
 from diffkit.model import DiffusionModel, check_tokenizer, load_model
+from diffkit.paths import PRETRAINED
 from diffkit.processes.base import Denoise
 from diffkit.random import checked_seed
 from diffkit.sampling.guidance import condition_on
@@ -114,6 +117,8 @@ def infill(
 def load(model: str) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:
     """A model by name or folder, and its tokenizer."""
     trained = load_model(model)
+    if Path(model).is_dir() and Path(model).name == model and (PRETRAINED / model).is_dir():
+        print(f"{model} is a folder here and a shipped model; this is {trained.name_or_path}.", file=sys.stderr)
     tokenizer = load_tokenizer(trained.name_or_path)
     check_tokenizer(trained, tokenizer)
     return trained, tokenizer
@@ -148,5 +153,5 @@ def _write(
         process, denoise, start=start, steps=steps, rng=rng, order=order or process.default_order, **filters
     )
     frame = play(frames, tokenizer, steps=steps) if animate else last_frame(frames)
-    texts = [paragraph(ids, tokenizer) for ids in frame.tokens[1 if animate else 0 :]]
+    texts = [paragraph(ids, tokenizer, columns()) for ids in frame.tokens[1 if animate else 0 :]]
     print(*texts, sep="\n\n", end="\n" if texts else "")

@@ -6,13 +6,12 @@ Start with `diffkit doctor`, then `diffkit demo`. Every command lists its option
 from __future__ import annotations
 
 import argparse
-import os
 import sys
 from importlib import import_module
 from pathlib import Path
 
 from diffkit import __version__
-from diffkit.cli.terminal import printable
+from diffkit.cli.terminal import lasting_output, printable
 from diffkit.paths import CONFIGS
 
 COMMANDS = {  # name: (its module in diffkit.cli, imported when the command is run; what it does)
@@ -42,7 +41,9 @@ def overview() -> argparse.ArgumentParser:
 
 
 def normalised(arguments: list[str]) -> list[str]:
-    """Arguments as jsonargparse takes them: underscores in names, =true for flags, and the config of data and train."""
+    """Arguments as jsonargparse takes them: the command first, underscores in names, =true for flags, a config."""
+    at = next((i for i, word in enumerate(arguments) if word in COMMANDS), 0)
+    arguments = [*arguments[at : at + 1], *arguments[:at], *arguments[at + 1 :]]  # options may stand before the command
     words = [config_file(word) if arguments[i - 1 : i] == ["--config"] else word for i, word in enumerate(arguments)]
     for i, word in enumerate(words):
         name, equals, value = word.partition("=")
@@ -95,20 +96,19 @@ def main(arguments: list[str] | None = None) -> int:
     """Entry point of the command `diffkit`; 0 if all went well, 2 for a mistake of the user's."""
     words = normalised(sys.argv[1:] if arguments is None else arguments)
     command = f"diffkit {words[0]}" if words[0] in COMMANDS else "diffkit"
-    try:
-        run(words)
-        sys.stdout.flush()
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
-    except (argparse.ArgumentError, MemoryError, RuntimeError, *MISTAKES) as mistake:
-        text = message(mistake, command)
-        if text is None:
-            raise
-        print(f"{command}: {text}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"{command}: stopped.", file=sys.stderr)
-        return 130
+    with lasting_output():
+        try:
+            run(words)
+            sys.stdout.flush()
+        except (argparse.ArgumentError, MemoryError, RuntimeError, *MISTAKES) as mistake:
+            text = message(mistake, command)
+            if text is None:
+                raise
+            print(f"{command}: {text}", file=sys.stderr)
+            return 2
+        except KeyboardInterrupt:
+            print(f"{command}: stopped.", file=sys.stderr)
+            return 130
     return 0
 
 

@@ -41,24 +41,31 @@ def comments(owner: Any, prefix: str = "") -> dict[str, str]:
 
 
 def checked_yaml(text: str) -> Any:
-    """Read YAML safely, as jsonargparse does. Raises: yaml.YAMLError also for aliases, and for a key set twice."""
+    """Read YAML safely, as jsonargparse does, but yes, no, on and off are words.
+
+    Raises: yaml.YAMLError also for aliases, and for a key set twice.
+    """
     if len(text) > LONGEST:
         raise yaml.YAMLError(f"settings have at most {LONGEST:,} characters, got {len(text):,}")
+    seen: dict[int, yaml.Node] = {}
     try:
-        _check(yaml.compose(text, Loader=yaml.SafeLoader), set())
+        _check(yaml.compose(text, Loader=yaml.SafeLoader), seen)
     except RecursionError:
         raise yaml.YAMLError("too many brackets within brackets") from None
+    for node in sorted(seen.values(), key=lambda node: -node.start_mark.index):
+        if node.tag == "tag:yaml.org,2002:bool" and node.value.lower() not in ("true", "false"):
+            text = f'{text[: node.start_mark.index]}"{node.value}"{text[node.end_mark.index :]}'
     return get_loader("yaml")(text)
 
 
-def _check(node: yaml.Node | None, seen: set[int]) -> None:
+def _check(node: yaml.Node | None, seen: dict[int, yaml.Node]) -> None:
     """Refuse a node that an alias repeats (it may grow without bound), a repeated key, and code that is not ours."""
     if node is None:
         return
     line = f"line {node.start_mark.line + 1}"
     if id(node) in seen:
         raise yaml.YAMLError(f"{line} has an alias, which is not read; write the value out")
-    seen.add(id(node))
+    seen[id(node)] = node
     if isinstance(node, yaml.SequenceNode):
         for item in node.value:
             _check(item, seen)

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import html
-import json
 import math
 from itertools import islice
 from pathlib import Path
@@ -26,7 +25,7 @@ from diffkit.evaluation.samples import (
     token_entropy,
 )
 from diffkit.evaluation.statistics import Estimate
-from diffkit.io import atomic_files
+from diffkit.io import atomic_files, write_json
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.network.transformer import parameter_count
@@ -60,16 +59,21 @@ def measure_bound(
         "told_share": model.process.any_order and model.denoiser.config.time != "none", "policy": PADDED if padded else PACKED, "sequences": N,
         "length": x0.shape[1], "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
         "nats_per_token": bound.mean / x0.shape[1], "nats_per_token_se": bound.standard_error / x0.shape[1],
-        "perplexity": math.exp(bound.mean / x0.shape[1]),
+        "perplexity": _exp(bound.mean / x0.shape[1]),
         "unknown": 0.0 if unk is None else (x0 == unk).double().mean().item(),
         "units": {
             unit: {
                 "count": count, "nats": nats / count, "bits": nats / count / math.log(2),
-                "perplexity": math.exp(nats / count),
+                "perplexity": _exp(nats / count),
             }
             for unit, count in counts.items()
         },
     }  # fmt: skip
+
+
+def _exp(nats: float) -> float:
+    """A perplexity; infinite where no number is large enough."""
+    return math.exp(nats) if nats < 709 else math.inf
 
 
 def measure_gap(model: DiffusionModel, language: StoryLanguage, n: int, rng: Generator) -> Figures:
@@ -98,7 +102,7 @@ def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor) -> F
         "self_bleu": self_bleu(ids, **ends) if len(ids) > 1 else math.nan,
         "token_entropy": token_entropy(ids, **ends),
         "repeated_sentences": repeated_sentences(ids, stop_id=stop_id, **ends),
-        "judge_perplexity": math.exp(-found["log_prob"] / language.length),
+        "judge_perplexity": _exp(-found["log_prob"] / language.length),
         "copied": same.share, "copied_by_chance": same.by_chance,
     }  # fmt: skip
     if found["valid"] > 0:
@@ -204,5 +208,5 @@ def page(name: str, found: Figures) -> str:
 def write(name: str, found: Figures, folder: Path) -> None:
     """Write report.json and README.md into a folder, each whole or not at all."""
     with atomic_files(folder, last="README.md") as draft:
-        (draft / "report.json").write_text(json.dumps(found, indent=1) + "\n", encoding="utf-8")
+        write_json(draft / "report.json", found)
         (draft / "README.md").write_text(page(name, found), encoding="utf-8")

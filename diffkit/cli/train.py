@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
-import json
 import re
 import time
 from collections.abc import Iterator
@@ -18,8 +17,8 @@ from torch import Generator
 from tqdm.auto import tqdm
 
 from diffkit.cli.settings import DataSettings, ModelSettings, Setup, build, default_output, learn_tokenizer
-from diffkit.cli.terminal import paragraph
-from diffkit.io import atomic_files, check_writable, write_atomic
+from diffkit.cli.terminal import columns, paragraph
+from diffkit.io import atomic_files, check_writable, json_text, write_atomic
 from diffkit.model import quiet
 from diffkit.network.transformer import parameter_count
 from diffkit.training.checkpoint import latest_checkpoint
@@ -50,10 +49,10 @@ def data(
     x0 = next(setup.batches)[:1]
     process, tokenizer = setup.model.process, setup.tokenizer
     print(f"{data.corpus}: ready in {time.perf_counter() - started:.1f} s, vocabulary of {len(tokenizer):,} tokens.")
-    print(f"\nOne sequence of {x0.shape[1]} tokens, as it is:\n{paragraph(x0[0], tokenizer)}")
+    print(f"\nOne sequence of {x0.shape[1]} tokens, as it is:\n{paragraph(x0[0], tokenizer, columns())}")
     xt, is_masked = process.corrupt(x0, torch.tensor(process.T // 2), Generator().manual_seed(train.seed))
     print(f"\nThe same at t = {process.T // 2} of {process.T}, {int(is_masked.sum())} tokens corrupted:")
-    print(paragraph(xt[0], tokenizer))
+    print(paragraph(xt[0], tokenizer, columns()))
 
 
 def train(
@@ -109,7 +108,12 @@ def train(
 def _check_output(folder: Path, resume: bool, track: str) -> None:
     """Find out before the work, and without leaving anything behind, whether results can be kept."""
     check_writable(folder)
-    if (folder / "config.json").exists() and not (resume and latest_checkpoint(folder / "checkpoints")):
+    if (folder / "config.json").exists() and not latest_checkpoint(folder / "checkpoints"):
+        raise ValueError(
+            f"{folder} already holds a model, and no checkpoint to resume from. Choose another folder with --out; "
+            f"--model.init {folder} starts from the weights of that model."
+        )
+    if (folder / "config.json").exists() and not resume:
         raise ValueError(f"{folder} already holds a model. Go on with --resume, or choose another folder with --out.")
     if track and importlib.util.find_spec(track) is None:
         raise ValueError(f"{track} is not installed. Run pip install 'diffkit[track]', or leave --track out.")
@@ -137,7 +141,7 @@ def _logged(records: Iterator[Record], path: Path, accelerator: Accelerator) -> 
                 write_atomic(path, _lines_before(record.step, path))
                 log = files.enter_context(path.open("a", buffering=1, encoding="utf-8"))
             if log:
-                log.write(json.dumps(record._asdict()) + "\n")
+                log.write(json_text(record._asdict()) + "\n")
             yield record
 
 

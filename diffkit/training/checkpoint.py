@@ -14,7 +14,7 @@ from safetensors import SafetensorError
 from safetensors.torch import load_file, save_file
 from torch import Tensor
 
-from diffkit.io import atomic_folder
+from diffkit.io import atomic_folder, json_text
 
 FORMAT = 2  # of a checkpoint folder; raised when an older diffkit could not read it
 
@@ -24,14 +24,14 @@ def save_checkpoint(folder: str | Path, tensors: dict[str, Tensor], numbers: dic
     with atomic_folder(Path(folder)) as draft:
         save_file({name: tensor.detach().cpu().contiguous().clone() for name, tensor in tensors.items()},
                   draft / "state.safetensors")  # fmt: skip
-        written = json.loads(json.dumps({"format": FORMAT, **numbers}))  # as they will be read
+        written = json.loads(json_text({"format": FORMAT, **numbers}))  # as they will be read
         written["checksum"] = _checksum(draft, written)
-        (draft / "state.json").write_text(json.dumps(written, indent=1), encoding="utf-8")
+        (draft / "state.json").write_text(json.dumps(written, indent=1, allow_nan=False), encoding="utf-8")
 
 
 def _checksum(folder: Path, numbers: dict[str, Any]) -> str:
     """A digest of the numbers and of every byte of the tensors, to notice later that one has changed."""
-    digest = blake2b(json.dumps(numbers, sort_keys=True).encode(), digest_size=16)
+    digest = blake2b(json.dumps(numbers, sort_keys=True, allow_nan=True).encode(), digest_size=16)
     with (folder / "state.safetensors").open("rb") as file:
         while block := file.read(1 << 20):
             digest.update(block)

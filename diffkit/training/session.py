@@ -23,19 +23,22 @@ def denormals_flushed() -> Iterator[None]:
 
 @contextmanager
 def asked_to_stop() -> Iterator[threading.Event]:
-    """An event that Ctrl-C or a request to terminate sets, instead of breaking off in the middle of a step.
+    """An event that Ctrl-C, a request to terminate or a closed terminal sets, instead of breaking off within a step.
 
-    The second request breaks off at once.
+    The second request breaks off at once, but for a terminal, which may tell of its end twice.
     """
-    stop = threading.Event()
+    stop, hangup = threading.Event(), getattr(signal, "SIGHUP", None)  # Windows has none
 
-    def ask(*_: Any) -> None:
-        if stop.is_set():
+    def ask(number: int, _: Any) -> None:
+        if stop.is_set() and number != hangup:
             raise KeyboardInterrupt
         stop.set()
 
-    signals = (signal.SIGINT, signal.SIGTERM) if threading.current_thread() is threading.main_thread() else ()
-    before = {number: signal.signal(number, ask) for number in signals}
+    signals = [signal.SIGINT, signal.SIGTERM]
+    if hangup is not None and signal.getsignal(hangup) != signal.SIG_IGN:  # nohup has it ignored
+        signals.append(hangup)
+    here = threading.current_thread() is threading.main_thread()
+    before = {number: signal.signal(number, ask) for number in signals if here}
     try:
         yield stop
     finally:

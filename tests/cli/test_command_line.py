@@ -10,7 +10,6 @@ import sys
 from pathlib import Path
 from typing import get_args
 
-import datasets
 import pytest
 import torch
 from safetensors.torch import load_file
@@ -21,7 +20,6 @@ from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
 from diffkit.sampling.unmasking import UNMASKING_ORDERS
 from diffkit.training.checkpoint import latest_checkpoint
-from diffkit.training.trainer import TrainingDiverged
 
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = ["train", "--data.corpus=micro", "--data.batch_size=4", "--data.validation_sequences=8", "--train.warmup=1"]
@@ -87,11 +85,11 @@ def test_without_arguments_the_help_is_shown(capsys):
 
 def test_the_overview_answers_without_torch():
     """`diffkit --help` and a wrong command import nothing heavy; `import diffkit` neither."""
-    for words in ([], ["--help"], ["--version"], ["nonsense"]):
-        code = f"import sys; sys.argv[1:] = {words}; import diffkit\nfrom diffkit.cli.main import main\n"
-        code += "try:\n    main()\nexcept SystemExit:\n    pass\n"
-        code += "sys.exit(bool({'torch', 'transformers', 'jsonargparse'} & {*sys.modules}))"
-        assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0, words
+    code = "import sys, diffkit\nfrom diffkit.cli.main import main\n"
+    code += "for words in ([], ['--help'], ['--version'], ['nonsense']):\n"
+    code += "    try:\n        main(words)\n    except SystemExit:\n        pass\n"
+    code += "sys.exit(bool({'torch', 'transformers', 'jsonargparse'} & {*sys.modules}))"
+    assert subprocess.run([sys.executable, "-c", code], capture_output=True, cwd=ROOT).returncode == 0
 
 
 def test_flags_and_defaults_are_filled_in():
@@ -188,26 +186,6 @@ def test_resume_with_nothing_there_starts_afresh(here, capsys):
     assert "Nothing to resume" in capsys.readouterr().out
 
 
-@pytest.mark.slow
-def test_a_text_of_ones_own(here, letters, capsys):
-    """Look at the data, train on it, write, and judge."""
-    text, tokenizer = letters
-    own = ["--config", ROOT / "configs/tiny.yaml", "--data.corpus", text, "--data.tokenizer", tokenizer]
-    own = [str(word) for word in [*own, "--data.length=16", "--data.validation_fraction=0.2", "--data.batch_size=4"]]
-    assert main.main(["data", *own]) == 0
-    printed = capsys.readouterr().out
-    assert "One sequence of 16 tokens" in printed and "░░░" in printed and "[EOS]" not in printed
-    small = ["--model.size=nano", "--train.steps=2", "--out=own", "--data.validation_sequences=4"]
-    assert main.main(["train", *own, *small]) == 0
-    assert "entropy" not in capsys.readouterr().out
-    assert main.main(["sample", "--model=own", "--n=2", "--prompt=a b ___ d"]) == 0
-    assert "a b" in capsys.readouterr().out
-    assert "--corpus" in mistake(capsys, "evaluate", "--model=own")
-    assert main.main(["evaluate", "--model=own", f"--corpus={text}", "--fraction=1", "--n=8"]) == 0
-    printed = capsys.readouterr().out
-    assert "8 sequences of 16 tokens" in printed and "gap" not in printed
-
-
 def test_a_tokenizer_is_learned_from_ones_own_text(here, letters, capsys):
     """From the training part only, saved as a folder that training takes; never over another one."""
     options = ["--config", str(ROOT / "configs/tiny.yaml"), f"--data.corpus={letters[0]}", "--data.length=16"]
@@ -219,8 +197,12 @@ def test_a_tokenizer_is_learned_from_ones_own_text(here, letters, capsys):
     assert "is there already" in mistake(capsys, *learn)
     small = ["--model.size=pico", "--train.steps=1", "--out=own", "--data.tokenizer=pieces", "--data.batch_size=4"]
     assert main.main(["train", *options, *small, "--data.validation_sequences=4"]) == 0
-    assert main.main(["evaluate", "--model=own", f"--corpus={letters[0]}", "--fraction=0.2", "--n=8"]) == 0
+    assert "entropy" not in capsys.readouterr().out
+    assert main.main(["sample", "--model=own", "--n=2", "--prompt=a b ___ d"]) == 0
+    assert capsys.readouterr().out.startswith("a b")
+    assert main.main(["evaluate", "--model=own", f"--corpus={letters[0]}", "--fraction=1", "--n=8"]) == 0
     printed = capsys.readouterr().out
+    assert "8 sequences of 16 tokens" in printed and "gap" not in printed
     assert "character" in printed and "unknown" not in printed  # bytes know every word
     assert "at least 259" in mistake(capsys, *learn[:-2], "--train-tokenizer=few", "--vocab-size=10")
     assert "no documents" in mistake(capsys, "data", "--train-tokenizer=tales")
@@ -282,50 +264,16 @@ def test_a_finished_run_is_not_trained_over(micro, capsys):
 
 
 def test_a_model_without_checkpoints_is_not_resumed_over(micro, tmp_path, capsys):
-    """--resume on a folder that holds a model only, such as a shipped one, would start afresh and replace it."""
+    """--resume on a folder that holds a model only would start afresh and replace it; it is not advised either."""
     shutil.copytree(micro, tmp_path / "shipped", ignore=shutil.ignore_patterns("checkpoints"))
-    assert "already holds a model" in mistake(capsys, *MICRO, f"--out={tmp_path / 'shipped'}", "--resume")
-
-
-def test_an_output_folder_that_cannot_be_is_found_out_first(here, capsys):
-    Path("file").write_text("not a folder", encoding="utf-8")
-    assert "cannot write to" in mistake(capsys, *MICRO, "--out=file/run")
-    if os.geteuid():
-        Path("locked").mkdir(mode=0o500)
-        assert "cannot write to" in mistake(capsys, *MICRO, "--out=locked/run")
+    said = mistake(capsys, *MICRO, f"--out={tmp_path / 'shipped'}", "--resume")
+    assert "already holds a model" in said and "--model.init" in said and "with --resume" not in said
 
 
 def test_a_tracker_that_is_not_installed_is_named(here, monkeypatch, capsys):
     monkeypatch.setattr("importlib.util.find_spec", lambda name: None)
     assert "wandb is not installed" in mistake(capsys, *MICRO, "--track=wandb")
     assert not list(here.iterdir())
-
-
-def test_no_network_names_the_two_ways_out(here, letters, monkeypatch, capsys):
-    def offline(*_, **__):
-        raise ConnectionError("no network")
-
-    monkeypatch.setattr("diffkit.data.corpus.HfApi", offline)
-    monkeypatch.setattr(datasets, "load_dataset", offline)
-    printed = mistake(capsys, "train", "--config", ROOT / "configs/tiny.yaml", f"--data.tokenizer={letters[1]}")
-    assert "TinyStories" in printed and ".txt" in printed and "'tales'" in printed
-    assert not list(here.iterdir())
-
-
-def test_a_run_that_diverges_ends_in_one_line(here, monkeypatch, capsys):
-    def diverging(*_, **__):
-        raise TrainingDiverged("fit: loss nan at step 1. Lower the learning rate.")
-        yield
-
-    monkeypatch.setattr(train, "fit", diverging)
-    assert "Lower the learning rate" in mistake(capsys, *MICRO)
-
-
-def test_a_bug_of_ours_is_not_hidden(micro, monkeypatch):
-    """Only a user's mistakes are printed in one line; anything else keeps its traceback."""
-    monkeypatch.setattr(generate, "last_frame", lambda frames: frames.nothing)
-    with pytest.raises(AttributeError):
-        main.main(["sample", "--model", str(micro)])
 
 
 def test_stopping_is_no_crash(micro, monkeypatch, capsys):
@@ -366,13 +314,6 @@ def test_a_conditional_model_is_trained_and_asked_for_an_ending(labelled, capsys
         assert capsys.readouterr().out.strip()
     assert main.main(["infill", "Mia ___{2}", f"--model={labelled}", f"--label={label}", "--seed=1"]) == 0
     assert capsys.readouterr().out.startswith("Mia")
-
-
-def test_a_conditional_model_needs_a_corpus_with_labels(letters, here, capsys):
-    text, tokenizer = letters
-    data = [f"--data.corpus={text}", f"--data.tokenizer={tokenizer}", "--data.length=8", "--data.batch_size=2"]
-    said = mistake(capsys, "train", *data, "--model.conditional=true", "--train.steps=1")
-    assert "needs labels" in said
 
 
 def test_evaluate_all_leaves_a_report(micro, here, capsys):

@@ -1,13 +1,15 @@
 """How a text on its way is shown in a terminal."""
 
+import io
 import sys
 
 import pytest
 import torch
+from wcwidth import wcswidth
 
 from diffkit.cli import terminal
 from diffkit.cli.terminal import HIDDEN, paragraph, play
-from diffkit.data.tokenizer import word_level_tokenizer
+from diffkit.data.tokenizer import train_tokenizer, word_level_tokenizer
 from diffkit.sampling.sampler import Frame
 
 TOKENIZER = word_level_tokenizer(["She", "said", "hi", "Tom", "'s", "hat", ".", ",", '"', "!"])
@@ -39,6 +41,40 @@ def test_words_marks_and_blocks(tokens, shown):
 def test_long_texts_are_wrapped():
     lines = paragraph(ids("hi " * 50), TOKENIZER, 20).splitlines()
     assert len(lines) > 5 and max(map(len, lines)) <= 20
+
+
+def test_a_text_is_printed_as_it_is():
+    """Line ends, indents and runs of spaces are part of it; a terminal wraps long lines and keeps the rest."""
+    poem = "roses,\n    red\n\n  violets,  blue"
+    tokenizer = train_tokenizer([poem] * 9, 270)
+    given = torch.tensor(tokenizer.encode(poem, add_special_tokens=False))
+    assert paragraph(given, tokenizer) == paragraph(given, tokenizer, 20) == poem
+
+
+class Screen(io.StringIO):
+    """A terminal of 80 columns that counts the rows of what is drawn between two moves up."""
+
+    def isatty(self):
+        return True
+
+    def moves(self):
+        for before in self.getvalue().split("\033[J")[:-1]:
+            drawn, _, up = before.rpartition("\033[")
+            yield sum(max(1, -(-wcswidth(line) // 80)) for line in drawn.splitlines()), int(up[:-1])
+
+
+@pytest.mark.parametrize("letters", [120, 4000])
+def test_wide_letters_and_tall_frames_are_drawn_over(letters, monkeypatch):
+    """Chinese letters are two columns wide; a frame never goes up further than the screen is high, but ends whole."""
+    tokenizer = word_level_tokenizer([chr(0x4E00 + i) for i in range(letters)])
+    ids = torch.arange(len(tokenizer) - letters, len(tokenizer))[None]
+    monkeypatch.setattr(sys, "stdout", Screen())
+    monkeypatch.setenv("COLUMNS", "80")
+    monkeypatch.setenv("LINES", "24")
+    play([Frame(k, 0.0, ids, ids, None) for k in range(4)], tokenizer, steps=3, seconds=0)
+    moves = list(sys.stdout.moves())
+    assert len(moves) == 3 and all(drawn == up < 24 for drawn, up in moves)
+    assert chr(0x4E00 + letters - 1) in sys.stdout.getvalue().rpartition("\033")[2]
 
 
 def frames(steps):

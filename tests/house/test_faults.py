@@ -148,8 +148,8 @@ def until(happened, what):
 
 
 # Where a run can be killed, with the most lines that are counted first: (file, function or "", lines).
-PREPARING = [("corpus.py", "", 1500), ("chunks.py", "", 80), ("batches.py", "", 60), ("settings.py", "", 60)]
-STEPPING = [("trainer.py", "", 200), ("trainer.py", "step", 60), ("trainer.py", "step", 60), ("losses.py", "", 30)]
+PREPARING = [("corpus.py", "", 40), ("chunks.py", "", 40)]
+STEPPING = [("trainer.py", "", 200), ("trainer.py", "step", 60), ("losses.py", "", 30)]
 SAVING = [("checkpoint.py", "save_checkpoint", 8), ("io.py", "_to_disk", 6)]
 SAVING += [("io.py", "atomic_folder", 12), ("checkpoint.py", "drop_checkpoints", 6)]
 
@@ -174,22 +174,22 @@ def killed_from_outside(commands, folder, seconds, saving=False):
 
 
 def moments(rng):
-    """Eighteen kills at random moments, as functions of (commands, folder), in random order."""
+    """Eleven kills at random moments, as functions of (commands, folder), in random order."""
     kills = [
         partial(killed_in_code, file=file, function=function, line=rng.randint(1, most), afresh=afresh)
         for afresh, positions in ((True, PREPARING), (False, STEPPING + SAVING))
         for file, function, most in positions
     ]
-    kills += [partial(killed_from_outside, seconds=rng.uniform(0, 1.5)) for _ in range(3)]
-    kills += [partial(killed_from_outside, seconds=rng.uniform(0, 0.01), saving=True) for _ in range(3)]
+    kills += [partial(killed_from_outside, seconds=rng.uniform(0, 1.5))]
+    kills += [partial(killed_from_outside, seconds=rng.uniform(0, 0.01), saving=True)]
     return rng.sample(kills, len(kills))
 
 
 @pytest.mark.slow
-def test_twenty_kills_lose_nothing(commands):
-    """Killed and resumed twenty times, a run ends bit for bit as if never interrupted; no checkpoint is ever broken.
+def test_many_kills_lose_nothing(commands):
+    """Killed and resumed a dozen times, a run ends bit for bit as if never interrupted; no checkpoint is ever broken.
 
-    Eighteen kills in data preparation, in steps, in checkpoints and from outside; two while the model is written.
+    Kills in data preparation, in steps, in checkpoints and from outside; the last one while the model is written.
     """
     rng, folder, before = random.Random(0), commands.home / "killed", 0
     for kill in moments(rng):
@@ -198,9 +198,9 @@ def test_twenty_kills_lose_nothing(commands):
         assert after >= max(before, (done - 1) // EVERY * EVERY), "a saved step is lost"
         before = after
     last = before + 3
-    for line in (rng.randint(1, 40), rng.randint(41, 80)):
-        status, told = commands.train("killed", last, file="modeling_utils.py", function="save_pretrained", line=line)
-        assert status == -signal.SIGKILL and saved_step(folder) == last, told
+    line = rng.randint(1, 80)
+    status, told = commands.train("killed", last, file="modeling_utils.py", function="save_pretrained", line=line)
+    assert status == -signal.SIGKILL and saved_step(folder) == last, told
     assert commands.train("killed", last)[0] == commands.train("straight", last)[0] == 0
     straight = commands.home / "straight"
     for name in ("model.safetensors", "config.json", "tokenizer.json"):
@@ -275,7 +275,7 @@ def saved_or_moving(folder):
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT, signal.SIGHUP])
 def test_a_run_that_is_asked_to_stop_saves_and_ends_well(commands, number, tmp_path):
     """No step is due to be saved; the one at work when the signal came is."""
     process = commands.start(*training(tmp_path), f"--train.save_every={FOREVER}")
@@ -313,21 +313,10 @@ def pickled(_):
     return buffer.getvalue()
 
 
-def replaced(old, new):
-    """Something that puts other bytes in the place of some."""
-    return lambda data: data.replace(old, new)
-
-
-NEWER = f'"format": {FORMAT + 1}'.encode()
 SPOILED = {  # what was done to a checkpoint: file, bytes to bytes
-    "header flipped": ("state.safetensors", lambda data: flipped(data, 20)),
     "weight flipped": ("state.safetensors", lambda data: flipped(data, len(data) // 2)),
-    "number flipped": ("state.json", replaced(b'"step": 4', b'"step": 0')),
-    "cut short": ("state.safetensors", lambda data: data[:-1]),
-    "empty": ("state.safetensors", lambda _: b""),
-    "numbers empty": ("state.json", lambda _: b""),
     "a pickle": ("state.safetensors", pickled),
-    "newer": ("state.json", replaced(b'"format": 2', NEWER)),
+    "newer": ("state.json", lambda data: data.replace(b'"format": 2', f'"format": {FORMAT + 1}'.encode())),
 }
 
 
@@ -366,51 +355,6 @@ def test_another_run_is_not_resumed(commands, copied, option):
     before = content(copied)
     line = commands.refused(*training(copied, 6), *option.split())
     assert re.search(OTHER[option], line) and content(copied) == before, line
-
-
-def pickle_beside(folder):
-    """Only pickled weights, under the name that they had before safetensors."""
-    (folder / "model.safetensors").unlink()
-    (folder / "pytorch_model.bin").write_bytes(pickled(None))
-
-
-def another_tokenizer(folder):
-    """A tokenizer with one word more."""
-    word_level_tokenizer(LETTERS + "k").save_pretrained(folder)
-
-
-def rewritten(name, change):
-    """Something that changes the bytes of a file."""
-    return lambda folder: (folder / name).write_bytes(change((folder / name).read_bytes()))
-
-
-USELESS = {  # what was done to a model
-    "header flipped": rewritten("model.safetensors", lambda data: flipped(data, 20)),
-    "cut short": rewritten("model.safetensors", lambda data: data[:-1]),
-    "empty": rewritten("model.safetensors", lambda _: b""),
-    "a pickle by that name": rewritten("model.safetensors", pickled),
-    "a pickle beside": pickle_beside,
-    "config cut short": rewritten("config.json", lambda data: data[:40]),
-    "config of another kind": rewritten("config.json", lambda _: b"[]"),
-    "another size": rewritten("config.json", replaced(b'"num_layers": ', b'"num_layers": 1')),
-    "another tokenizer": another_tokenizer,
-    "no tokenizer": rewritten("tokenizer.json", lambda data: data[:40]),
-}
-JUDGED = ["evaluate", "--corpus=text.txt", "--fraction=1", "--n=2"]
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize(
-    ("command", "how"),
-    [*((["sample"], how) for how in USELESS), *((JUDGED, how) for how in ("empty", "a pickle beside"))],
-    ids=lambda word: word[0] if isinstance(word, list) else word,
-)
-def test_a_spoiled_model_is_refused_in_one_line(commands, copied, command, how):
-    """By the commands that write and judge; a pickle is never opened."""
-    USELESS[how](copied)
-    before = content(copied)
-    commands.refused(*command, f"--model={copied}")
-    assert content(copied) == before
 
 
 # ----------------------------------------------------------------------------------------------------------- the table

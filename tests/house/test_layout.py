@@ -20,7 +20,6 @@ SPINE = (
 MOST_LINES = {"spine": 2100, "package": 8500, "function": 50, "most functions": 32}
 MOST_FILES = {"root": 8, "folder": 12}
 DRAWN_WITH = {"matplotlib", "ipywidgets", "anywidget", "IPython"}
-REPORT = "cli/report.py"
 NEVER = {"wandb", "tensorboard", "trackio", "cloudpickle", "dill"}  # accelerate calls the trackers
 
 
@@ -75,11 +74,11 @@ def test_the_picture_shows_the_folders_and_imports_that_there_are():
 
 
 def test_heavy_libraries_stay_in_the_course():
-    """Only notebooks draw. The report of the command line does so too, when it is asked for."""
+    """Only notebooks draw."""
     for path, tree in FILES.items():
         imports = [node for node in ast.walk(tree) if isinstance(node, ast.Import | ast.ImportFrom)]
         modules = [getattr(node, "module", None) or node.names[0].name for node in imports]
-        allowed = DRAWN_WITH if name(path).startswith("course/") else {"matplotlib"} if name(path) == REPORT else set()
+        allowed = DRAWN_WITH if name(path).startswith("course/") else set()
         assert not {module.split(".")[0] for module in modules} & (DRAWN_WITH | NEVER) - allowed, name(path)
 
 

@@ -60,7 +60,6 @@ def in_bfloat16(network):
         with torch.autocast("cpu", torch.bfloat16):
             return network(*asked, **more)
 
-    cast.selects_positions = True
     return {"weights": copy.deepcopy(network).bfloat16(), "autocast": cast}
 
 
@@ -231,12 +230,10 @@ def digest():
 
 @pytest.mark.slow
 def test_a_seed_gives_the_same_texts_in_a_new_process():
-    """Twice; PYTHONHASHSEED, which decides the order of sets of strings, is another each time."""
-    here = digest()
-    for seed in ("1", "2"):
-        done = subprocess.run(
-            [sys.executable, "-c", "from test_numerics import digest; print(digest())"],
-            capture_output=True, text=True, check=True, cwd=Path(__file__).parent,
-            env=os.environ | {"PYTHONHASHSEED": seed, "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
-        )  # fmt: skip
-        assert done.stdout.split()[-1] == here
+    """PYTHONHASHSEED, which decides the order of sets of strings, is another there."""
+    done = subprocess.run(
+        [sys.executable, "-c", "from test_numerics import digest; print(digest())"],
+        capture_output=True, text=True, check=True, cwd=Path(__file__).parent,
+        env=os.environ | {"PYTHONHASHSEED": "1", "OMP_NUM_THREADS": "1", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.stdout.split()[-1] == digest()

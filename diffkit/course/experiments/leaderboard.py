@@ -16,6 +16,7 @@ from torch import Generator, Tensor
 from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.evaluation.samples import quality
 from diffkit.evaluation.statistics import Estimate, mean_of
+from diffkit.io import json_text
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.network.cache import CachedDenoiser
 from diffkit.processes.base import Denoise, Process
@@ -190,7 +191,7 @@ def as_json(board: Board) -> str:
         | {"samples": [each._asdict() for each in row.samples]}
         for row in board.rows
     ]
-    return json.dumps({"evaluation": board.evaluation, "rows": rows}, indent=1) + "\n"
+    return json_text({"evaluation": board.evaluation, "rows": rows}, indent=1) + "\n"
 
 
 def columns(heads: Sequence[str], lines: Iterable[Sequence[str]]) -> str:
