@@ -57,7 +57,7 @@ def evaluate(
         if known is None or samples < 1 or json_file:
             raise ValueError("--all needs a model of a known language, a sample, and no --json_file: it has its own.")
         return _report(trained, report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng), out)
-    x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed)
+    x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, fraction), seed, print)
     found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
     print(*report.bound_lines(found), sep="\n")
     if known:
