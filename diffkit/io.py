@@ -2,17 +2,22 @@
 
 from __future__ import annotations
 
+import errno
 import json
 import math
 import os
 import shutil
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import ExitStack, contextmanager, suppress
 from pathlib import Path
+from tempfile import TemporaryDirectory
 from typing import Any
 
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
+
+
+NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 
 def check_writable(folder: Path) -> None:
@@ -81,6 +86,21 @@ def _clear_write_errors(path: Path) -> Iterator[None]:
             f"{path} cannot be written ({error}). The old files are unchanged. Make room on the disk, or check "
             "the permissions of the folder."
         ) from error
+
+
+def is_write_error(error: BaseException | None) -> bool:
+    """Whether an error comes, perhaps by way of others, from a disk that is full, failing or closed to us."""
+    return error is not None and (getattr(error, "errno", None) in NOT_WRITTEN or is_write_error(error.__cause__))
+
+
+def write_once(path: Path, write: Callable[[Path], Path]) -> Path:
+    """A file of a cache. If it is not there, `write` makes it in an empty folder, and it moves here when it is whole."""
+    if not path.exists():
+        with _clear_write_errors(path.parent):
+            path.parent.mkdir(parents=True, exist_ok=True)
+            with TemporaryDirectory(prefix="unfinished-", dir=path.parent, ignore_cleanup_errors=True) as scratch:
+                os.replace(write(Path(scratch)), path)
+    return path
 
 
 @contextmanager

@@ -1,7 +1,8 @@
-"""Where the files that come with diffkit are: configs and trained models."""
+"""Where files are: the configs and trained models that come with diffkit, the cache, and what the user names."""
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 
@@ -13,3 +14,13 @@ def shipped_folder(folder: str) -> Path:
 
 
 CONFIGS, PRETRAINED = shipped_folder("configs"), shipped_folder("data/pretrained")
+
+
+def user_path(path: str | Path) -> Path:
+    """A path from outside: an option, a config, an environment variable; `~` is the home folder, as in a shell."""
+    return Path(os.path.expanduser(path))
+
+
+def cache_folder() -> Path:
+    """Where prepared texts are kept: $DIFFKIT_CACHE, else ~/.cache/diffkit."""
+    return user_path(os.environ.get("DIFFKIT_CACHE") or "~/.cache/diffkit")

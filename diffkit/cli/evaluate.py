@@ -63,7 +63,7 @@ def evaluate(
         print(
             f"The model does not say what training held out; if not by seed {seed}, it has learned most of this text."
         )
-    x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, share), split_seed)
+    x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, share), split_seed, print)
     found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
     lines = report.bound_lines(found)
     if known:

@@ -13,6 +13,7 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.data.batches import StoryBatches
+from diffkit.data.chunks import texts_of
 from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo
 from diffkit.evaluation.samples import (
     copied,
@@ -44,7 +45,7 @@ def measure_bound(
 ) -> Figures:
     """The bound on sequences (N, L) in every unit: nats are summed, divided by the units, and exponentiated last."""
     bound, N = nelbo(model.process, model, x0, rng=rng), len(x0)
-    texts = tokenizer.batch_decode(x0, skip_special_tokens=True)
+    texts = tokenizer.batch_decode(x0, skip_special_tokens=True) if padded else texts_of(x0, tokenizer)
     if padded:
         counts = {"canvas token": x0.numel(), "token up to EOS": int((x0 != tokenizer.pad_token_id).sum())}
     else:

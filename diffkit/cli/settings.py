@@ -16,7 +16,7 @@ from transformers import PreTrainedTokenizerBase
 from diffkit.cli.parser import Parser
 from diffkit.data.batches import Batches, ChunkBatches, StoryBatches, StreamBatches
 from diffkit.data.chunks import tokenize_corpus
-from diffkit.data.corpus import CORPORA, load_corpus, split_documents
+from diffkit.data.corpus import CORPORA, load_corpus, shadowed, split_documents
 from diffkit.data.tokenizer import load_tokenizer, special_ids, train_tokenizer
 from diffkit.evaluation.bounds import nelbo
 from diffkit.io import atomic_folder
@@ -149,9 +149,10 @@ class Setup(NamedTuple):
     label_of: Callable[[Tensor], Tensor] | None  # (B, L) to labels (B,), for a conditional model
 
 
-def build(data: DataSettings, model: ModelSettings, seed: int) -> Setup:
+def build(data: DataSettings, model: ModelSettings, seed: int, tell: Callable[[str], Any] = str) -> Setup:
     """Build corpus, tokenizer, model and validation from settings; nothing is trained yet.
 
+    Args:   tell: takes one line about the text: what was read and left out, how many documents, the share held out.
     Raises: ValueError, OSError or ConnectionError that names the setting.
     """
     if model.conditional and data.corpus not in GRAMMARS:
@@ -159,7 +160,7 @@ def build(data: DataSettings, model: ModelSettings, seed: int) -> Setup:
             f"build: a conditional model needs labels, which {data.corpus!r} does not have; choose the corpus "
             f"{' or '.join(sorted(GRAMMARS))}, or leave `conditional` out."
         )
-    texts = read(data, seed)
+    texts = read(data, seed, tell)
     process = model.process(len(texts.tokenizer), special_ids(texts.tokenizer).mask)
     torch.manual_seed(seed)
     label_of = partial(endings, texts.language) if texts.language and model.conditional else None
@@ -180,14 +181,16 @@ def validation_bound(model: DiffusionModel, x0: Tensor) -> float:
     return nelbo(model.process, model, x0.to(model.device), rng=rng).mean / x0.shape[1]
 
 
-def read(data: DataSettings, seed: int) -> Texts:
+def read(data: DataSettings, seed: int, tell: Callable[[str], Any] = str) -> Texts:
     """Corpus and tokenizer, batches to train on, and sequences held out."""
     if data.corpus in GRAMMARS:
+        tell(f"{data.corpus}: the built-in language{shadowed(data.corpus)}.")
         language = load_language(data.corpus)
         batches = StoryBatches(language, data.batch_size, seed)
         return Texts(language.tokenizer, batches, _fresh(language, data), language.length, language)
     tokenizer = load_tokenizer(data.tokenizer)
     train, validation = _split(data, seed)
+    tell(f"{train.info.description}.")
     held_out = _sequences(validation, tokenizer, data, seed)
     if isinstance(train, IterableDataset):
         stream = StreamBatches(train, tokenizer, data.length, data.batch_size, seed=seed)
@@ -214,13 +217,14 @@ def learn_tokenizer(data: DataSettings, seed: int, folder: Path, vocab_size: int
     return replace(data, tokenizer=str(folder))
 
 
-def read_held_out(data: DataSettings, seed: int) -> Tensor:
+def read_held_out(data: DataSettings, seed: int, tell: Callable[[str], Any] = str) -> Tensor:
     """Only the sequences that `read` holds out, (N, L); all of the text if validation_fraction is 1."""
     if data.corpus in GRAMMARS:
         return _fresh(load_language(data.corpus), data)
     tokenizer = load_tokenizer(data.tokenizer)
     whole = data.validation_fraction == 1
     texts = load_corpus(data.corpus, limit=data.limit or None) if whole else _split(data, seed)[1]
+    tell(f"{texts.info.description}.")
     return _sequences(texts, tokenizer, data, seed)
 
 

@@ -45,7 +45,7 @@ def data(
         data = learn_tokenizer(data, train.seed, Path(train_tokenizer), vocab_size)
         print(f"A tokenizer is in {train_tokenizer}; to train with it: --data.tokenizer {train_tokenizer}")
     started = time.perf_counter()
-    setup = build(data, model, train.seed)
+    setup = build(data, model, train.seed, print)
     x0 = next(setup.batches)[:1]
     process, tokenizer = setup.model.process, setup.tokenizer
     print(f"{data.corpus}: ready in {time.perf_counter() - started:.1f} s, vocabulary of {len(tokenizer):,} tokens.")
@@ -77,7 +77,7 @@ def train(
     _check_output(folder, resume, track)
     accelerator = make_accelerator(mixed_precision=train.precision, log_with=track or None, project_dir=str(folder))
     with accelerator.main_process_first():  # the others find the text prepared
-        setup = build(data, model, train.seed)
+        setup = build(data, model, train.seed, accelerator.print)
     checkpoints = folder / "checkpoints"
     _announce(setup, checkpoints, resume, accelerator)
     if train.warmup > train.steps:

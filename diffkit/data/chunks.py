@@ -6,17 +6,18 @@ No chunk holds PAD, so a bound on the chunks is a bound on the stream.
 from __future__ import annotations
 
 import json
-import os
 from hashlib import blake2b
 from pathlib import Path
-from tempfile import TemporaryDirectory
 from typing import Any
 
 import numpy as np
 from datasets import Dataset, Features, IterableDataset, List, Value
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.data.tokenizer import special_ids
+from diffkit.data.tokenizer import special_ids, text_ids
+from diffkit.io import write_once
+from diffkit.paths import cache_folder, user_path
 
 
 def tokenize_corpus(
@@ -42,14 +43,10 @@ def tokenize_corpus(
     if isinstance(dataset, IterableDataset):
         raise TypeError("tokenize_corpus: needs a corpus on disk, but this one is streamed. Use StreamBatches for it.")
     encode, cut = Encode(tokenizer), Cut(tokenizer, length)
-    home = Path(cache_dir or os.environ.get("DIFFKIT_CACHE") or Path.home() / ".cache" / "diffkit")
     key = blake2b(f"{dataset._fingerprint} {_rules(tokenizer)} {length}".encode(), digest_size=16).hexdigest()
-    finished = home / f"chunks-{key}.arrow"
-    if not finished.exists():
-        home.mkdir(parents=True, exist_ok=True)
-        with TemporaryDirectory(prefix="unfinished-", dir=home, ignore_cleanup_errors=True) as scratch:
-            os.replace(_write_chunks(dataset, encode, cut, workers, Path(scratch)), finished)
-    return Dataset.from_file(str(finished))
+    home = user_path(cache_dir) if cache_dir else cache_folder()
+    path = write_once(home / f"chunks-{key}.arrow", lambda scratch: _write_chunks(dataset, encode, cut, workers, scratch))
+    return Dataset.from_file(str(path))
 
 
 def _write_chunks(dataset: Dataset, encode: Encode, cut: Cut, workers: int, scratch: Path) -> Path:
@@ -77,8 +74,8 @@ def _write_chunks(dataset: Dataset, encode: Encode, cut: Cut, workers: int, scra
     )
     if len(chunks) == 0:
         raise ValueError(
-            f"tokenize_corpus: one chunk needs {cut.length} tokens, but all the text has {len(cut.rest)}. "
-            "Choose a smaller length or give more text."
+            f"tokenize_corpus: one chunk needs {cut.length} tokens, but this part of the text has {len(cut.rest)} "
+            f"({dataset.info.description or 'all of it'}). Give more text, hold out another share, or cut shorter chunks."
         )
     return scratch / "chunks.arrow"
 
@@ -91,9 +88,7 @@ class Encode:
 
     def __call__(self, rows: dict[str, list[str]]) -> dict[str, list[list[int]]]:
         texts = [text for text in rows["text"] if text and text.strip()]
-        options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
-        ids = self.tokenizer(texts, **options)["input_ids"] if texts else []
-        return {"ids": [[*document, self.eos] for document in ids]}
+        return {"ids": [[*document, self.eos] for document in text_ids(texts, self.tokenizer)]}
 
 
 class Cut:
@@ -113,6 +108,13 @@ class Cut:
         whole = len(ids) // self.length * self.length
         self.rest = ids[whole:].copy()
         return ids[:whole].reshape(-1, self.length)
+
+
+def texts_of(chunks: Tensor, tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """The documents in chunks (N, L) of one stream; a document goes on from a chunk to the next."""
+    ids = chunks.flatten()
+    ends = (ids == tokenizer.eos_token_id).nonzero().flatten() + 1
+    return tokenizer.batch_decode([piece.tolist() for piece in ids.tensor_split(ends.cpu())], skip_special_tokens=True)
 
 
 def _rules(tokenizer: PreTrainedTokenizerBase) -> str:

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import os
 import re
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from huggingface_hub import HfApi
@@ -18,6 +19,7 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from diffkit.checks import check_whole
 
 MOST_WORDS = 10**6  # in a vocabulary that is learned
+LONGEST_RUN = 1000  # letters without a space, or spaces, that are learned from in one piece: merging takes its square
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[EOS]", "[UNK]")
 
 # A word may have inner apostrophes and hyphens ("don't", "well-known"), but a possessive 's is a token of its own
@@ -93,10 +95,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet, show_progress=False
-    )  # fmt: skip
-    tokenizer.train_from_iterator(texts, trainer)
+    trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet)  # with a progress bar
+    runs = re.compile(rf"\S{{{LONGEST_RUN}}}|\s{{{LONGEST_RUN}}}")
+    tokenizer.train_from_iterator((piece for text in texts for piece in _cut_runs(text, runs)), trainer)
     if tokenizer.get_vocab_size() == len(special) + len(alphabet):
         raise ValueError("train_tokenizer: the texts are empty, or too short to hold a pair of bytes twice.")
     return PreTrainedTokenizerFast(
@@ -107,6 +108,16 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
     )
+
+
+def _cut_runs(text: str, runs: re.Pattern[str]) -> Iterator[str]:
+    """A text in pieces, cut within and after each of these long runs."""
+    start = 0
+    for run in runs.finditer(text):
+        yield text[start : run.start()]
+        yield run[0]
+        start = run.end()
+    yield text[start:]
 
 
 class SpecialIds(NamedTuple):
@@ -149,7 +160,7 @@ def load_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
     Args:    name_or_folder: a name on the Hugging Face Hub, or a folder written by save_pretrained.
     Raises:  OSError if there is no such tokenizer, or no network; ValueError if what is there is not usable.
     """
-    tokenizer = _pretrained(str(name_or_folder))
+    tokenizer = _pretrained(os.path.expanduser(name_or_folder))
     # From a model's config.json without a vocabulary, transformers makes a tokenizer that knows only special tokens.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ValueError(
@@ -186,10 +197,17 @@ def _pretrained(name: str) -> PreTrainedTokenizerBase:
         ) from error
 
 
+def text_ids(texts: Any, tokenizer: PreTrainedTokenizerBase) -> Any:
+    """The ids of a text, or of each text of a list; a special token that is spelled out is read as plain characters."""
+    options = {"add_special_tokens": False, "split_special_tokens": True, "verbose": False}
+    return tokenizer(texts, **options)["input_ids"] if texts else []
+
+
 def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int, *, complete: bool = False) -> Tensor:
     """A text with blanks as a (1, length) canvas with MASK in the blanks: `___` is one token, `___{3}` three.
 
-    The space before what is missing belongs to it, as it does where a tokenizer makes one piece of both.
+    The space before what is missing belongs to it, as it does where a tokenizer makes one piece of both. A special
+    token that is spelled out, such as "[MASK]", is text like any other.
 
     Args:    complete: the text is a whole one, so EOS and PAD follow it; otherwise the rest of the canvas is MASK.
     Raises:  ValueError if the text does not fit, or holds a word that the tokenizer does not know.
@@ -204,13 +222,13 @@ def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int,
         raise ValueError(
             f"canvas_from_text: the text has {wanted} blanks, the canvas holds {length} tokens. Shorten the text."
         )
-    ids: list[int] = list(tokenizer(words, add_special_tokens=False)["input_ids"])
+    ids: list[int] = text_ids(words, tokenizer)
     for blanks, piece in zip(rest[::2], rest[1::2], strict=True):
         ids += [tokenizer.mask_token_id] * int(blanks or 1)
-        ids += tokenizer(piece, add_special_tokens=False)["input_ids"]
+        ids += text_ids(piece, tokenizer)
     if tokenizer.unk_token_id is not None and tokenizer.unk_token_id in ids:
         pieces = dict.fromkeys(re.findall(r"\w+|[^\w\s]", " ".join([words, *rest[1::2]])))
-        unknown = [w for w in pieces if tokenizer.unk_token_id in tokenizer(w, add_special_tokens=False)["input_ids"]]
+        unknown = [w for w in pieces if tokenizer.unk_token_id in text_ids(w, tokenizer)]
         raise ValueError(
             f"canvas_from_text: the model's vocabulary lacks {', '.join(map(repr, unknown))}; use other words."
         )

@@ -17,9 +17,9 @@ from transformers import PreTrainedTokenizerFast
 
 from diffkit.data import chunks
 from diffkit.data.batches import ChunkBatches, StoryBatches, StreamBatches
-from diffkit.data.chunks import tokenize_corpus
+from diffkit.data.chunks import texts_of, tokenize_corpus
 from diffkit.data.corpus import load_corpus, split_documents
-from diffkit.data.tokenizer import word_level_tokenizer
+from diffkit.data.tokenizer import train_tokenizer, word_level_tokenizer
 
 STORIES = Path(__file__).parents[1] / "data" / "stories.txt"
 LETTERS = "abcdefgh"
@@ -27,10 +27,7 @@ TOKENIZER = word_level_tokenizer(LETTERS)
 EOS = TOKENIZER.eos_token_id
 
 
-@pytest.fixture(autouse=True)
-def own_caches(monkeypatch, tmp_path_factory):
-    monkeypatch.setattr(datasets.config, "HF_DATASETS_CACHE", tmp_path_factory.mktemp("hf"))
-    monkeypatch.setenv("DIFFKIT_CACHE", str(tmp_path_factory.mktemp("chunks")))
+pytestmark = pytest.mark.usefixtures("own_caches")
 
 
 def cached_files():
@@ -65,7 +62,7 @@ def test_chunks_hold_every_token_in_order(stories, length):
     """Only the tail of the whole stream is missing, and an EOS stands after each document."""
     stream = stream_of(stories)
     if len(stream) < length:
-        wrong = f"one chunk needs {length} tokens, but all the text has {len(stream)}" if stories else "no documents"
+        wrong = f"one chunk needs {length} tokens, but this part of the text has {len(stream)}" if stories else "no documents"
         with pytest.raises(ValueError, match=wrong):
             tokenize_corpus(corpus_of(stories), TOKENIZER, length)
         return
@@ -137,6 +134,24 @@ def test_special_tokens_spelled_out_in_a_text_are_only_text():
     dataset = Dataset.from_dict({"text": ["a [MASK] b [EOS] c"]})
     (row,) = tokenize_corpus(dataset, TOKENIZER, 10)["input_ids"]
     assert TOKENIZER.mask_token_id not in row and row.count(EOS) == 1 and row[-1] == EOS
+
+
+@pytest.mark.parametrize("length", [3, 7, 16])
+def test_documents_come_back_whole_from_chunks(length):
+    """A chunk ends anywhere, also within a word: words are counted on the documents."""
+    stories = [" ".join(LETTERS[: 1 + i % 8]) + " [EOS] [MASK]." for i in range(12)] + ["aaaaaaaa bbb"]
+    tokenizer = train_tokenizer(stories, 262)
+    chunks = tokenize_corpus(Dataset.from_dict({"text": stories}), tokenizer, length).with_format("torch")[:]["input_ids"]
+    *whole, last = texts_of(chunks, tokenizer)
+    assert whole == stories[: len(whole)] and (stories + [""])[len(whole)].startswith(last)
+
+
+def test_a_short_part_is_named_with_the_share_that_is_held_out(tmp_path):
+    (tmp_path / "text.txt").write_text("\n".join(f"{letter} a b c" for letter in LETTERS), encoding="utf-8")
+    split = split_documents(load_corpus(tmp_path / "text.txt"), validation_fraction=0.2, seed=0)
+    told = f"one chunk needs 64 tokens, .* has {5 * len(split.validation)} .*8 documents.*held out.*of the text"
+    with pytest.raises(ValueError, match=told):
+        tokenize_corpus(split.validation, TOKENIZER, 64)
 
 
 def broken(**special):

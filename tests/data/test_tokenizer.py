@@ -1,5 +1,9 @@
 """Words to ids and back, and what load_tokenizer promises about MASK, PAD and EOS."""
 
+import copy
+import re
+import time
+
 import pytest
 from huggingface_hub import HfApi
 from hypothesis import given, settings
@@ -8,7 +12,16 @@ from tokenizers import Tokenizer, pre_tokenizers
 from tokenizers.models import WordLevel
 from transformers import AutoTokenizer, PreTrainedTokenizerFast
 
-from diffkit.data.tokenizer import SpecialIds, load_tokenizer, special_ids, train_tokenizer, word_level_tokenizer
+from diffkit.data.chunks import Encode
+from diffkit.data.tokenizer import (
+    SpecialIds,
+    _cut_runs,
+    canvas_from_text,
+    load_tokenizer,
+    special_ids,
+    train_tokenizer,
+    word_level_tokenizer,
+)
 
 WORDS = "Ida Otto dog the The ran said don't well-known café 's . , ! ? ; : \" ' - ( ) “ ”".split()
 TOKENIZER = word_level_tokenizer(WORDS)
@@ -158,6 +171,32 @@ def test_a_learned_tokenizer_is_saved_and_loaded(tmp_path):
     LEARNED.save_pretrained(tmp_path)
     again = load_tokenizer(tmp_path)
     assert again.get_vocab() == LEARNED.get_vocab() and again.encode("The dog[EOS]") == LEARNED.encode("The dog[EOS]")
+
+
+@pytest.mark.parametrize("text", ["[MASK] a [PAD]", "a<|endoftext|>b", "a [EOS] [SEP] b"])
+@pytest.mark.parametrize("eos", ["[EOS]", "<|endoftext|>", "[SEP]"])
+def test_a_special_token_spelled_out_is_text(text, eos):
+    """In a corpus as in a prompt; only ___ is MASK, and only `complete` writes EOS and PAD."""
+    tokenizer = copy.deepcopy(LEARNED)
+    tokenizer.add_special_tokens({"eos_token": eos})
+    mask, pad, end = special_ids(tokenizer)
+    (ids,) = canvas_from_text(f"{text} ___ c", tokenizer, 60, complete=True).tolist()
+    words = [i for i in ids if i != pad]
+    assert words.count(mask) == words.count(end) == 1 and words[-1] == end
+    assert tokenizer.decode(words[: words.index(mask)]) == text
+    (row,) = Encode(tokenizer)({"text": [text]})["ids"]
+    assert row[-1] == end and not {mask, pad, end} & {*row[:-1]} and tokenizer.decode(row[:-1]) == text
+
+
+@pytest.mark.parametrize("run", [".", "ab", " ", "\n"])
+def test_a_long_run_costs_no_more_than_its_length(run):
+    """A word of 300 kB, a row of dots, an empty page: merging in one piece takes the square of its length."""
+    began, long = time.monotonic(), run * (300_000 // len(run))
+    learned = train_tokenizer([*STORIES, f"a {long} b", long], 290)
+    assert time.monotonic() - began < 20  # 35 s on a fast machine before
+    assert learned.decode(learned.encode(long[:2500])) == long[:2500]
+    pieces = [*_cut_runs(f"a {long} b", re.compile(r"\S{1000}|\s{1000}"))]
+    assert "".join(pieces) == f"a {long} b" and max(map(len, pieces)) <= 2000
 
 
 def test_a_vocabulary_below_the_bytes_or_no_text_is_refused():
