@@ -28,10 +28,10 @@ import transformers
 from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM
 
+from diffkit.course.block_cache import Blockwise, dual_cache, prefix_cache
 from diffkit.io import write_atomic
 from diffkit.model import DiffusionModel, build_model
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.block_cache import Blockwise, dual_cache, prefix_cache
 from diffkit.sampling.parallel import most_confident
 from diffkit.sampling.remasking import Remasking, rescale
 from diffkit.sampling.sampler import Ancestral, Sampler, denoise_frames

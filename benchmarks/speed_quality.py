@@ -20,13 +20,13 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from diffkit.course.block_cache import Blockwise, dual_cache, prefix_cache
 from diffkit.evaluation.samples import quality
 from diffkit.io import write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.block_cache import Blockwise, dual_cache, prefix_cache
 from diffkit.sampling.parallel import above_threshold, confidence_threshold, entropy_bounded, most_confident
 from diffkit.sampling.remasking import Remasking, cap, conf, forward_backward, loop, loop_times, rescale
 from diffkit.sampling.sampler import Ancestral, Frame, Sampler, denoise_frames, last_frame
