@@ -21,6 +21,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.course.block_cache import Blockwise, dual_cache, prefix_cache
+from diffkit.course.network_calls import CallCounter, NoChangeCache
 from diffkit.evaluation.samples import quality
 from diffkit.io import write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
@@ -30,7 +31,7 @@ from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.parallel import above_threshold, confidence_threshold, entropy_bounded, most_confident
 from diffkit.sampling.remasking import Remasking, cap, conf, forward_backward, loop, loop_times, rescale
 from diffkit.sampling.sampler import Ancestral, Frame, Sampler, denoise_frames, last_frame
-from diffkit.sampling.skipping import CallCounter, FirstHitting, NoChangeCache, SkipIdle, even_times
+from diffkit.sampling.skipping import FirstHitting, SkipIdle, even_times
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed_quality.json"
 BATCH = 64

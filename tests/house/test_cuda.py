@@ -12,6 +12,8 @@ from accelerate.state import AcceleratorState
 from torch import Generator
 
 from diffkit.cli.main import main
+from diffkit.course.network_calls import NoChangeCache
+from diffkit.course.variable_length import grow
 from diffkit.data.batches import StoryBatches
 from diffkit.evaluation.bounds import error_by_count, nelbo
 from diffkit.evaluation.infilling import conditional_gap
@@ -25,8 +27,7 @@ from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import condition_on
 from diffkit.sampling.parallel import confidence_threshold
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
-from diffkit.sampling.skipping import FirstHitting, LeftToRight, NoChangeCache, SkipIdle, even_times
-from diffkit.sampling.variable_length import grow
+from diffkit.sampling.skipping import FirstHitting, LeftToRight, SkipIdle, even_times
 from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import Trainer, fit
 

@@ -20,6 +20,7 @@ from toys import (
     table_denoiser,
 )
 
+from diffkit.course.network_calls import CallCounter, NoChangeCache, expected_calls
 from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.parallel import (
@@ -31,7 +32,7 @@ from diffkit.sampling.parallel import (
     within_entropy,
 )
 from diffkit.sampling.sampler import Ancestral, denoise_frames, last_frame, sample
-from diffkit.sampling.skipping import CallCounter, NoChangeCache, SkipIdle, even_times, expected_calls, first_hitting
+from diffkit.sampling.skipping import SkipIdle, even_times, first_hitting
 
 PROCESS = masked_diffusion()
 TABLE = table_denoiser(seed=4)
