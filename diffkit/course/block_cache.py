@@ -11,7 +11,7 @@ from torch import Generator, Tensor, nn
 
 from diffkit.checks import check_whole
 from diffkit.network.cache import KeyValueCache
-from diffkit.processes.base import Denoiser, without_mask
+from diffkit.processes.base import Denoiser
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import uniform_like
 from diffkit.sampling.parallel import Choose, reveal_chosen, time_by_count
@@ -106,7 +106,7 @@ class BlockCache:
         else:
             self.old.first, self.old.rows, span = self.first, rows[self.read], slice(self.first, self.last)
         logits = self.network(z[rows, span], t[rows], where[rows, span], cache=self.old)
-        return without_mask(logits.double(), self.process.mask_id).softmax(-1)
+        return self.process.token_logits(logits.double(), z[where]).softmax(-1)
 
 
 def reuse_error(

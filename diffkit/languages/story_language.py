@@ -187,11 +187,8 @@ class StoryLanguage:
     def decode(self, ids: Tensor) -> list[str]:
         """Canvases to texts: (n, L) ids to n strings, cut at EOS or PAD; a MASK shows as [MASK]."""
         check_ids(ids, self.vocab_size, "StoryLanguage")
-        texts = []
-        for row in ids.tolist():
-            ends = [i for i, token in enumerate(row) if token in (self.eos_id, self.pad_id)]
-            texts.append(self.tokenizer.decode(row[: ends[0] if ends else None]))
-        return texts
+        is_text = ((ids != self.eos_id) & (ids != self.pad_id)).cumprod(1).bool()
+        return [self.tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, is_text, strict=True)]
 
 
 class ExactDenoiser:

@@ -39,7 +39,6 @@ class Sampler(Protocol):
 
     def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         """From the start z to a text; after every move the time left (of the latest row) and the state."""
-        ...
 
 
 class Ancestral:
@@ -105,18 +104,13 @@ def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor 
 def with_filters(
     process: Process, denoise: Denoise, temperature: float, top_k: int | None, top_p: float | None
 ) -> Denoiser:
-    """The denoiser with its filters; raises ValueError for output that is not as wide as the process expects."""
+    """The denoiser with its filters. Raises ValueError where no tokens are predicted."""
     if not process.predicts_tokens and (temperature, top_k, top_p) != (1.0, None, None):
         raise ValueError(
             "denoise_frames: temperature, top_k and top_p filter predicted tokens, but the network of "
             f"{type(process).__name__} predicts embeddings; leave them out."
         )
-    ask = as_denoiser(denoise)
-
-    def checked(zt: Tensor, t: Tensor, where: Tensor | None = None, **cache: object) -> Tensor:
-        return process.columns(ask(zt, t, where, **cache))
-
-    return filtered(checked, temperature, top_k, top_p, process)
+    return as_denoiser(filtered(denoise, temperature, top_k, top_p, process))
 
 
 @torch.no_grad()  # as a decorator: around a yield, `with` would turn gradients off in the caller's loop too
@@ -160,7 +154,7 @@ def denoise_frames(
     process = sampler.process
     check_canvas(process, shape, start)
     ask = with_filters(process, denoise, temperature, top_k, top_p)
-    z = on_device_of(denoise, start if start is not None else process.prior(*shape, rng))  # type: ignore[misc]
+    z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
     z = z if z.is_floating_point() else z.long()
     t = float(process.T)
     yield Frame(0, t, z, process.decode(z), None)
@@ -188,7 +182,7 @@ def noising_frames(process: Process, x0: Tensor, times: Sequence[float], *, rng:
     """The forward process as one path: a text (B, L) at rising times, each state made noisier from the one before."""
     if not times or any(s > t for s, t in pairwise(times)):
         raise ValueError(f"noising_frames: times must rise, and be at least one, got {list(times)[:8]}.")
-    z, _ = process.corrupt(x0.long(), torch.full((len(x0),), times[0], dtype=torch.float64), rng)
+    z, _ = process.corrupt(x0.long(), times[0], rng)
     for i, t in enumerate(times):
         z = process.add_noise(z, times[i - 1], t, rng) if i else z
         yield Frame(i, float(t), z, process.decode(z), None)

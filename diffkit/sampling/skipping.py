@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.processes.autoregressive import Autoregressive
-from diffkit.processes.base import Denoiser, without_mask
+from diffkit.processes.base import Denoiser
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import highest, inverse_cdf, uniform_like, uniform_numbers
 from diffkit.sampling.unmasking import probs_at
@@ -87,6 +87,6 @@ class LeftToRight:
             if is_next.any():
                 where = (position[: i + 1] == i).expand(len(z), -1)
                 logits = denoise(self.process.shifted(z)[:, : i + 1], t, where).double()  # (B, V)
-                tokens = inverse_cdf(without_mask(logits, self.process.mask_id).softmax(-1), u)
+                tokens = inverse_cdf(self.process.token_logits(logits, z[:, i]).softmax(-1), u)
                 z = torch.where(is_next, tokens[:, None], z)
                 yield self.process.T * (1 - (i + 1) / z.shape[1]), z

@@ -13,6 +13,7 @@ from diffkit.processes.d3pm import D3PM
 from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
+from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.random import SharedGenerator
 from diffkit.sampling.parallel import ParallelUnmasking, above_threshold, confidence_threshold, entropy_bounded
@@ -37,11 +38,17 @@ FROM_PROMPTS = {
     **{order: Unmasking(PROCESS, order, STEPS) for order in UNMASKING_ORDERS},
     **{rate: remasking(PROCESS, steps=4, rate=rate, eta=0.5) for rate in RATES},
 }
-# Their rows share one stream by the number of tokens written so far: they are alike if as many are masked in each.
-FROM_NOISE = {"autoregressive": Autoregressive(V, MASK), "block": BlockDiffusion(V, MASK, 2)} | {
-    f"{method.__name__} {noise}": method(V, MASK, noise) for method in (D3PM, SEDD, UDLM) for noise in ("uniform",)
+# The steps of the first two draw as often as the row with most masked tokens needs: rows are alike if each has as many.
+FROM_NOISE = {
+    "autoregressive": Autoregressive(V, MASK),
+    "block": BlockDiffusion(V, MASK, 2),
+    "uniform": D3PM(V, MASK, "uniform"),
+    "gaussian": D3PM(V, MASK, "gaussian", get_schedule("linear", 20)),
+    "sedd": SEDD(V, MASK, "uniform"),
+    "udlm": UDLM(V, MASK),
+    "diffusion_lm": DiffusionLM(V, MASK),
+    "plaid": Plaid(V, MASK),
 }
-FROM_NOISE |= {"gaussian": D3PM(V, MASK, "gaussian"), "diffusion_lm": DiffusionLM(V, MASK), "plaid": Plaid(V, MASK)}
 
 
 def row_of(row, seed=0):

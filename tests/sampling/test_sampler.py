@@ -25,8 +25,7 @@ from toys import (
 )
 
 from diffkit.course.network_calls import CallCounter
-from diffkit.data.tokenizer import canvas_from_text, load_tokenizer
-from diffkit.paths import PRETRAINED
+from diffkit.data.tokenizer import canvas_from_text
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
@@ -145,7 +144,7 @@ TABLE = table_denoiser(0, sharpness=2.0)
 def test_counts_are_shared_out_evenly(order, masks, steps, seed):
     """Each step reveals masks // steps tokens, the first masks % steps of them one more; also with steps > masks."""
     start = torch.full((2, 40), MASK)
-    start[:, masks:] = 4
+    start[0, masks:] = 4
     left = [
         int((frame.tokens[0] == MASK).sum())
         for frame in denoise_frames(PROCESS, flat, start=start, steps=steps, rng=generator(seed), order=order)
@@ -156,13 +155,6 @@ def test_counts_are_shared_out_evenly(order, masks, steps, seed):
 
 def flat(zt, t):
     return torch.zeros(*zt.shape, V)
-
-
-def test_counts_are_per_row():
-    start = torch.full((2, 8), MASK)
-    start[1, 4:] = 4
-    frames = list(denoise_frames(PROCESS, flat, start=start, steps=4, rng=generator(), order="random"))
-    assert [(frame.tokens == MASK).sum(1).tolist() for frame in frames] == [[8, 4], [6, 3], [4, 2], [2, 1], [0, 0]]
 
 
 def test_counts_may_follow_another_schedule():
@@ -180,22 +172,6 @@ def test_same_seed_same_text(order):
         sample(PROCESS, TABLE, shape=(20, L), steps=3, rng=generator(seed), order=order) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
-
-
-@pytest.mark.parametrize("order", ["confidence", "margin", "entropy", "left_to_right"])
-def test_temperature_zero_leaves_nothing_to_chance(order):
-    texts = [
-        sample(PROCESS, TABLE, shape=(4, L), steps=L, rng=generator(seed), order=order, temperature=0.0)
-        for seed in range(3)
-    ]
-    assert torch.equal(texts[0], texts[1]) and torch.equal(texts[0], texts[2])
-    assert (texts[0] == texts[0][0]).all(), "all rows start alike, so they end alike"
-
-
-def test_one_step_to_T_steps():
-    process = masked_diffusion(get_schedule("linear", 20))
-    for steps in (1, 20):
-        assert (sample(process, TABLE, shape=(2, L), steps=steps, rng=generator()) != MASK).all()
 
 
 # --------------------------------------------------------------------------------------------------------- the rules
@@ -398,11 +374,11 @@ def test_calls_that_make_no_sense_raise(how, message):
         next(denoise_frames(PROCESS, TABLE, **({"steps": 2, "rng": generator()} | how)))
 
 
-TOKEN_PROCESSES = [PROCESS, D3PM(V, MASK), D3PM(V, MASK, "uniform"), SEDD(V, MASK), SEDD(V, MASK, "uniform"),
-                   UDLM(V, MASK), Autoregressive(V, MASK), BlockDiffusion(V, MASK, 2)]  # fmt: skip
+ABSORBING = [PROCESS, D3PM(V, MASK), SEDD(V, MASK), Autoregressive(V, MASK), BlockDiffusion(V, MASK, 2)]
+TOKEN_PROCESSES = [*ABSORBING, D3PM(V, MASK, "uniform"), SEDD(V, MASK, "uniform"), UDLM(V, MASK)]
 
 
-@pytest.mark.parametrize("order", ["ancestral", *UNMASKING_ORDERS])
+@pytest.mark.parametrize("order", EVERY_RULE)
 @pytest.mark.parametrize("extra", [-1, 1])
 def test_a_denoiser_of_another_width_is_named(order, extra):
     """A column more was drawn as an id that does not exist."""
@@ -418,9 +394,7 @@ def process_denoiser(process, width=V):
     return lambda zt, t: torch.zeros(len(zt), zt.shape[1] // streams, width, dtype=torch.float64)
 
 
-@pytest.mark.parametrize(
-    "process", [p for p in TOKEN_PROCESSES if "uniform" not in str(p.settings()) and p.name != "udlm"]
-)
+@pytest.mark.parametrize("process", ABSORBING)
 def test_int32_ids_are_filled_in_as_int64_ones(process):
     start = torch.where(torch.arange(L) % 2 == 0, MASK, TEXTS)
     ids = [infill(process, process_denoiser(process), z, steps=2, rng=generator()) for z in (start, start.int())]
@@ -435,11 +409,8 @@ def test_noise_comes_as_one_path(process):
     assert [frame.t for frame in frames] == times and torch.equal(frames[0].tokens, TEXTS)
     hidden = torch.stack([frame.tokens == MASK for frame in frames])
     assert not (hidden[:-1] & ~hidden[1:]).any()
-    if hidden.any():
-        assert hidden[-1].all() and 0 < hidden[2].double().mean() < 1
-        share, n = hidden[2].double().mean(), TEXTS.numel()
-        if process is PROCESS:  # binomial
-            assert abs(share - 0.5) < 5.5 * (0.25 / n) ** 0.5
+    if process in ABSORBING:
+        assert hidden[-1].all() and 0.1 < hidden[2].double().mean() < 0.9
 
 
 @pytest.mark.parametrize("shape", [(0, L), (2, 0)])
@@ -454,50 +425,10 @@ def test_a_denoiser_that_says_nan_is_named():
         sample(PROCESS, lambda zt, t: TABLE(zt, t) * torch.nan, shape=(1, L), steps=1, rng=generator())
 
 
-# ----------------------------------------------------------------------------------------------------------- canvases
-
-
-def test_a_blank_takes_its_space_along():
-    """Where " red" is one piece, a blank in its place hides it and nothing else; so does the end of a prompt."""
-    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
-    whole = tokenizer("Lily had a red ball. She was happy.")["input_ids"]
-    red = whole.index(tokenizer(" red")["input_ids"][0])
-    blanked = [tokenizer.mask_token_id if place == red else i for place, i in enumerate(whole)]
-    canvas = canvas_from_text("Lily had a ___ ball. She was happy.", tokenizer, 30, complete=True)
-    assert canvas[0, : len(whole)].tolist() == blanked
-    prompts = [canvas_from_text(text, tokenizer, 30) for text in ("Lily had a", "Lily had a ")]
-    assert torch.equal(*prompts) and prompts[0][0, :red].tolist() == whole[:red]
-
-
-def test_a_prompt_becomes_a_canvas():
-    canvas = canvas_from_text("One sunny ___ Mia", TALES.tokenizer, TALES.length)
-    assert canvas.shape == (1, TALES.length)
-    words = TALES.tokenizer.convert_ids_to_tokens(canvas[0].tolist())
-    assert words == ["One", "sunny", "[MASK]", "Mia", *["[MASK]"] * (TALES.length - 4)]
-
-
-def test_a_whole_text_is_closed():
-    canvas = canvas_from_text("Mia ___ to the ____.", TALES.tokenizer, 10, complete=True)
-    words = TALES.tokenizer.convert_ids_to_tokens(canvas[0].tolist())
-    assert words == ["Mia", "[MASK]", "to", "the", "[MASK]", ".", "[EOS]", "[PAD]", "[PAD]", "[PAD]"]
-
-
-def test_canvases_that_cannot_be_raise():
-    with pytest.raises(ValueError, match="lacks 'Zelda', 'castle'"):
-        canvas_from_text("Zelda ran to the castle", TALES.tokenizer, TALES.length)
-    with pytest.raises(ValueError, match="the text has 4 tokens, the canvas holds 3"):
-        canvas_from_text("Mia ran home", TALES.tokenizer, 3, complete=True)
-    assert canvas_from_text("Mia ran home", TALES.tokenizer, 3).shape == (1, 3)
-
-
 def test_a_story_is_completed_exactly():
     """The exact denoiser on tales: a prompt is kept and every result is a story of the language."""
     canvas = canvas_from_text("One rainy morning Leo ___ to the park.", TALES.tokenizer, TALES.length)
-    process = masked_diffusion_for_tales()
+    process = type(PROCESS)(TALES.vocab_size, TALES.mask_id)
     ids = infill(process, TALES.denoiser(process), canvas.expand(3, -1), steps=48, rng=generator(), order="random")
     assert (TALES.log_prob(ids) > -torch.inf).all()
     assert torch.equal(ids[canvas.expand(3, -1) != MASK], canvas.expand(3, -1)[canvas.expand(3, -1) != MASK])
-
-
-def masked_diffusion_for_tales():
-    return type(PROCESS)(TALES.vocab_size, TALES.mask_id)
