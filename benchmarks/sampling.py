@@ -27,14 +27,15 @@ import transformers
 from torch import Generator, Tensor
 from transformers import BertConfig, BertForMaskedLM
 
+from diffkit.course.block_cache import Blockwise, dual_cache, prefix_cache
+from diffkit.course.network_calls import CallCounter, NoChangeCache, expected_calls
 from diffkit.io import write_json
 from diffkit.model import DiffusionModel, build_model
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.block_cache import Blockwise, dual_cache, prefix_cache
 from diffkit.sampling.parallel import most_confident
 from diffkit.sampling.remasking import Remasking, rescale
 from diffkit.sampling.sampler import Ancestral, Sampler, denoise_frames
-from diffkit.sampling.skipping import CallCounter, FirstHitting, NoChangeCache, SkipIdle, even_times, expected_calls
+from diffkit.sampling.skipping import FirstHitting, SkipIdle, even_times
 
 RESULTS = Path(__file__).resolve().parent / "results" / "sampling.json"
 V, MASK, L, T, SLICES = 30_522, 103, 128, 1000, 10

@@ -19,17 +19,18 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
+from diffkit.course.block_cache import Blockwise, dual_cache, prefix_cache
+from diffkit.course.network_calls import CallCounter, NoChangeCache
 from diffkit.evaluation.samples import quality
 from diffkit.io import write_json
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.model import fingerprint, load_model
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.sampling.block_cache import Blockwise, dual_cache, prefix_cache
 from diffkit.sampling.parallel import above_threshold, confidence_threshold, entropy_bounded, most_confident
 from diffkit.sampling.remasking import Remasking, cap, conf, forward_backward, loop, loop_times, rescale
 from diffkit.sampling.sampler import Ancestral, Frame, Sampler, denoise_frames, last_frame
-from diffkit.sampling.skipping import CallCounter, FirstHitting, NoChangeCache, SkipIdle, even_times
+from diffkit.sampling.skipping import FirstHitting, SkipIdle, even_times
 
 RESULTS = Path(__file__).resolve().parent / "results" / "speed_quality.json"
 BATCH = 64

@@ -16,7 +16,6 @@ from typing import Any
 from filelock import FileLock, Timeout
 from safetensors import SafetensorError
 
-
 NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCES, errno.EPERM, errno.EIO}
 
 

@@ -98,6 +98,9 @@ TABLE = {
         ("evidence of literal words", "templates = templates + sum(evidence[column] for column in",
          "templates = templates + 0 * sum(evidence[column] for column in"),
     ],
+    ("languages/compile.py", "languages/test_story_language.py"): [
+        ("two templates, one text", "word.get(cell // V, cell) == cell", "True"),
+    ],
     ("random.py", "test_random.py"): [
         ("an outcome without a chance at u = 0", "total, right=True)", "total, right=False)"),
     ],
@@ -132,10 +135,16 @@ TABLE = {
     ],
     ("sampling/logits.py", "sampling/test_sampler.py"): [
         ("top-p at an exact tie", "probs.cumsum(-1) - probs >= p", "probs.cumsum(-1) - probs > p"),
-        ("temperature", "logits / temperature", "logits * temperature"),
+        ("temperature", ".double() / max(temperature, SMALLEST)", ".double() * max(temperature, SMALLEST)"),
+        ("a temperature near zero", "(logits - logits.amax(-1, keepdim=True)).double()", "logits.double()"),
         ("top-k keeps the lower id of a tie", "ties.cumsum(-1) <= most", "ties.cumsum(-1) < most"),
     ],
+    ("sampling/logits.py", "sampling/test_guidance.py"): [
+        ("filters leave the rate of a score", "process.with_token_logits(raw, own, logits)", "logits"),
+    ],
     ("sampling/guidance.py", "sampling/test_guidance.py"): [
+        ("guidance leaves the rate of a score", "raw.scatter(-1, own.long()[..., None], -torch.inf).logsumexp(",
+         "raw.logsumexp("),
         ("guidance without its clamp", "log_q.clamp(min=MIN_LOG_PROB)", "log_q"),
         ("guidance counts from zero", "(1 + self.scale) * log_p", "self.scale * log_p"),
         ("Bayes of the classifier", "prior + log_p_y - log_p", "log_p_y - log_p"),

@@ -45,7 +45,9 @@ def tokenize_corpus(
     encode, cut = Encode(tokenizer), Cut(tokenizer, length)
     key = blake2b(f"{dataset._fingerprint} {_rules(tokenizer)} {length}".encode(), digest_size=16).hexdigest()
     home = user_path(cache_dir) if cache_dir else cache_folder()
-    path = write_once(home / f"chunks-{key}.arrow", lambda scratch: _write_chunks(dataset, encode, cut, workers, scratch))
+    path = write_once(
+        home / f"chunks-{key}.arrow", lambda scratch: _write_chunks(dataset, encode, cut, workers, scratch)
+    )
     return Dataset.from_file(str(path))
 
 

@@ -137,7 +137,9 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
     files = look_through(source)
     found = {"files": [str(path) for path in files.paths], "kind": files.kind, "separator": files.separator}
     if next(documents(**found), None) is None:
-        names = {name for path in files.paths for name in columns(path, files.kind)} if files.kind != "text" else {"text"}
+        names = (
+            {name for path in files.paths for name in columns(path, files.kind)} if files.kind != "text" else {"text"}
+        )
         hint = "" if "text" in names else f" The texts must be in a column 'text', but there are {', '.join(names)}."
         raise ValueError(f"load_corpus: {str(source)!r} holds no documents ({files.account}). Is it blank?{hint}")
     if streaming:

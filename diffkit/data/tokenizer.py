@@ -95,7 +95,9 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet)  # with a progress bar
+    trainer = BpeTrainer(
+        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet
+    )  # with a progress bar
     runs = re.compile(rf"\S{{{LONGEST_RUN}}}|\s{{{LONGEST_RUN}}}")
     tokenizer.train_from_iterator((piece for text in texts for piece in _cut_runs(text, runs)), trainer)
     if tokenizer.get_vocab_size() == len(special) + len(alphabet):

@@ -6,6 +6,8 @@ A cell is a position and a word, position * V + word. Exact inference looks up a
 from __future__ import annotations
 
 from collections import defaultdict
+from functools import cached_property
+from itertools import combinations
 from typing import NamedTuple
 
 import torch
@@ -14,6 +16,7 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.languages.tales import Grammar, slot_and_form
 
+Choice = list[set[int]]  # the cells that each value of a slot fills
 Part = str | tuple[str, str]  # of a canvas: a literal token, or (slot, form)
 Positions = tuple[tuple[int, str], ...]  # where a slot shows, each a position and a form
 
@@ -82,6 +85,29 @@ class Tables:
         probs = torch.tensor(list(total.values()), dtype=torch.float64)
         return (probs / probs.sum()).log(), torch.tensor(list(total))
 
+    @cached_property
+    def ambiguous(self) -> tuple[int, int] | None:
+        """Two templates, each with some probability, that can write the same text; None if there are none."""
+        values: dict[int, Choice] = {len(self.members) - 1: [set()]}  # of each group, and of what fills up the table
+        for bucket in self.buckets:
+            for number, log_p, cells in zip(*bucket, strict=True):
+                values[int(number)] = [set(value) for value in cells[log_p > -torch.inf].tolist()]
+        L, V = self.grammar.length, self.V
+        choices = {
+            k: [[set(self.literals[k].tolist()) - {L * V}], *(values[number] for number in self.groups[k].tolist())]
+            for k, template in enumerate(self.grammar.templates)
+            if template.prob
+        }
+        words: dict[int, list[set[int]]] = {k: [set() for _ in range(L)] for k in choices}  # at each position
+        for k, chosen in choices.items():
+            for cell in set().union(*(value for choice in chosen for value in choice)):
+                words[k][cell // V].add(cell)
+        for k, other in combinations(choices, 2):
+            apart = any(map(set.isdisjoint, words[k], words[other]))
+            if not apart and can_agree(choices[k] + choices[other], V):
+                return k, other
+        return None
+
     def _script(self, canvases: list[list[Part]]) -> tuple[Tensor, list[tuple[str, Tensor]]]:
         """What a sampler fills in: `script` and `forms`."""
         numbers: dict[tuple[str, str], int] = {}
@@ -96,6 +122,19 @@ class Tables:
             for slot, form in numbers
         ]
         return torch.tensor(rows), forms
+
+
+def can_agree(choices: list[Choice], V: int) -> bool:
+    """Whether each choice has a value such that no two of them put different words at a position: by trying them."""
+    if not choices:
+        return True
+    first, *rest = sorted(choices, key=len)
+
+    def fitting(made: set[int], choice: Choice) -> Choice:
+        word = {cell // V: cell for cell in made}
+        return [value for value in choice if all(word.get(cell // V, cell) == cell for cell in value)]
+
+    return any(can_agree([fitting(made, choice) for choice in rest], V) for made in first)
 
 
 def _groups_of(canvas: list[Part]) -> list[tuple[str, Positions]]:

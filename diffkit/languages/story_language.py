@@ -116,7 +116,7 @@ class StoryLanguage:
         Raises:  ValueError for a wrong shape, NaN or +inf.
         """
         shape = (self.length, self.vocab_size)
-        if log_evidence.ndim != 3 or log_evidence.shape[1:] != shape or len(log_evidence) == 0:
+        if log_evidence.ndim != 3 or log_evidence.shape[1:] != shape:
             raise ValueError(f"posterior: log_evidence must be (B, *{shape}), got {tuple(log_evidence.shape)}.")
         if torch.isnan(log_evidence).any() or (log_evidence == torch.inf).any():
             raise ValueError("posterior: log_evidence must be finite or -inf; it holds NaN or +inf.")
@@ -166,7 +166,12 @@ class StoryLanguage:
         return templates.argmax(1).where(templates.amax(1) > -torch.inf, -1)
 
     def entropy(self) -> float:
-        """Entropy of a story in nats: H(template) + expected H(visible slots), as each text has one derivation."""
+        """Entropy of a story in nats: H(template) + expected H(visible slots), as each text has one derivation.
+
+        Raises: ValueError if two templates can write the same text.
+        """
+        if pair := self.tables.ambiguous:
+            raise ValueError(f"entropy: templates {pair[0]} and {pair[1]} can write the same text. Change one of them.")
         per_group = torch.zeros(len(self.tables.members), dtype=torch.float64)
         for bucket in self.tables.buckets:
             per_group[bucket.group] = torch.special.entr(bucket.log_p.exp()).sum(-1)
@@ -182,11 +187,8 @@ class StoryLanguage:
     def decode(self, ids: Tensor) -> list[str]:
         """Canvases to texts: (n, L) ids to n strings, cut at EOS or PAD; a MASK shows as [MASK]."""
         check_ids(ids, self.vocab_size, "StoryLanguage")
-        texts = []
-        for row in ids.tolist():
-            ends = [i for i, token in enumerate(row) if token in (self.eos_id, self.pad_id)]
-            texts.append(self.tokenizer.decode(row[: ends[0] if ends else None]))
-        return texts
+        is_text = ((ids != self.eos_id) & (ids != self.pad_id)).cumprod(1).bool()
+        return [self.tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, is_text, strict=True)]
 
 
 class ExactDenoiser:

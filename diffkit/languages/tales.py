@@ -8,7 +8,7 @@ independent of each other, so what must differ (the hero and the friend) is one 
 from __future__ import annotations
 
 import re
-from itertools import product
+from itertools import permutations, product
 from typing import NamedTuple
 
 Forms = dict[str, str]  # form -> word; the form "" is the plain one
@@ -63,8 +63,7 @@ CHILDREN = {"Mia": GIRL, "Lily": GIRL, "Anna": GIRL, "Rosa": GIRL, "Tom": BOY, "
 
 def article(word: str) -> Forms:
     """A word and the article that it takes: {"": "old", "a": "an"}."""
-    a = "an" if word[0] in "aeiou" else "a"
-    return {"": word, "a": a}
+    return {"": word, "a": "an" if word[0] in "aeiou" else "a"}
 
 
 def hiding_place(preposition: str, noun: str) -> Forms:
@@ -72,14 +71,12 @@ def hiding_place(preposition: str, noun: str) -> Forms:
     return {"": noun, "under": preposition, "Under": preposition.capitalize()}
 
 
+HIDING_PLACES = {
+    "bench": "under", "tree": "under", "rock": "behind", "bush": "behind", "fence": "near", "pond": "near",
+    "log": "beside", "wall": "beside",
+}  # fmt: skip
 TALES_SLOTS = {
-    "hero": uniform(
-        *(
-            {"": hero, **CHILDREN[hero], "friend": friend}
-            for hero, friend in product(CHILDREN, repeat=2)
-            if hero != friend
-        )
-    ),
+    "hero": uniform(*({"": hero, **CHILDREN[hero], "friend": friend} for hero, friend in permutations(CHILDREN, 2))),
     "weather": paired(
         "rain", {"sunny": "sun", "rainy": "rain", "windy": "wind", "snowy": "snow", "foggy": "fog", "stormy": "storm"}
     ),
@@ -88,16 +85,7 @@ TALES_SLOTS = {
     "park": uniform("park", "garden", "forest", "farm", "beach", "hill", "lake", "market"),
     "red": uniform(*map(article, ["red", "blue", "green", "yellow", "orange", "old", "tiny", "shiny"])),
     "kite": uniform("kite", "ball", "drum", "shell", "hat", "cup", "bell", "book", "lamp", "spoon", "feather", "ring"),
-    "bench": uniform(
-        hiding_place("under", "bench"),
-        hiding_place("under", "tree"),
-        hiding_place("behind", "rock"),
-        hiding_place("behind", "bush"),
-        hiding_place("near", "fence"),
-        hiding_place("near", "pond"),
-        hiding_place("beside", "log"),
-        hiding_place("beside", "wall"),
-    ),
+    "bench": uniform(*(hiding_place(preposition, noun) for noun, preposition in HIDING_PLACES.items())),
     "hungry": uniform(*map(article, ["hungry", "lonely", "little", "clever", "angry", "old"])),
     "fox": uniform("fox", "cat", "dog", "goat", "duck", "bear", "crow", "mouse"),
     "mom": uniform("mom", "dad", "grandma", "grandpa"),

@@ -9,7 +9,7 @@ from torch import Tensor, nn
 class KeyValueCache:
     """Keys and values of the positions read so far, a buffer of `max_length` positions for each layer."""
 
-    exact = True  # False: for a network with full attention, whose old keys go stale (see sampling/block_cache.py)
+    exact = True  # False: for a network with full attention, whose old keys go stale (see course/block_cache.py)
 
     def __init__(self) -> None:
         self.layers: dict[nn.Module, tuple[Tensor, Tensor]] = {}

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import Denoise, LossTerms, Network, Process, Step, without_mask
+from diffkit.processes.base import Denoise, LossTerms, Network, Process, Step, Time, as_rows, not_counted, one_hot
 from diffkit.random import categorical
 
 
@@ -26,43 +26,45 @@ class Autoregressive(Process):
     def __init__(self, vocab_size: int, mask_id: int, T: int = 1000):
         super().__init__(vocab_size, mask_id, T, Network(vocab_size, causal=True))
 
-    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        L = x0.shape[1]
+    def corrupt(self, x0: Tensor, t: Time, rng: Generator) -> tuple[Tensor, Tensor]:
+        (x0, t), L = as_rows(x0, t), x0.shape[1]
         hidden = (t.double() / self.T * L).ceil().to(x0.device)  # tokens
-        is_masked = torch.arange(L, device=x0.device) >= (L - hidden.expand(len(x0)))[:, None]
+        is_masked = torch.arange(L, device=x0.device) >= (L - hidden)[:, None]
         return torch.where(is_masked, self.mask_id, x0), is_masked
 
     def shifted(self, x: Tensor) -> Tensor:
         """What the network reads to predict x: (B, L) ids one position to the right, MASK in front."""
         return torch.cat([torch.full_like(x[:, :1], self.mask_id), x[:, :-1]], 1)
 
-    def log_probs(self, denoise: Denoise, x: Tensor, t: Tensor) -> Tensor:
+    def log_probs(self, denoise: Denoise, x: Tensor, t: Time) -> Tensor:
         """log p(x_i = v | x_<i) for every position i and token v, MASK excluded, (B, L, V)."""
         logits = denoise(self.shifted(x), t)
         logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
-        return without_mask(logits, self.mask_id).log_softmax(-1)
+        return self.token_logits(logits, x).log_softmax(-1)
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         """-log p(x_i | x_<i), (B, L) nats: exact, so that there is nothing to draw and `u` is not used."""
         log_p = self.log_probs(denoise, x0, torch.zeros(len(x0), device=x0.device))
-        return F.nll_loss(log_p.flatten(0, 1), x0.flatten(), reduction="none").view(x0.shape)
+        nats = F.nll_loss(log_p.flatten(0, 1), x0.flatten().long(), reduction="none").view(x0.shape)
+        return not_counted(nats, frozen)
 
-    def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
+    def loss(self, denoise: Denoise, x0: Tensor, t: Time, rng: Generator, frozen: Tensor | None = None) -> LossTerms:
         """The exact negative log-likelihood, whatever t."""
-        nats = self.bound(denoise, x0, t, rng)
+        nats = self.bound(denoise, x0, torch.zeros(len(x0)), rng, frozen)
         return LossTerms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
 
-    def advance(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+    def advance(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
         return self.step(denoise, zt, t, s, rng).zs
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
+    def step(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Step:
         """Write the first masked tokens of each row, one after the other, until the share s / t of them is left.
 
         Tokens further right are kept, and not seen. `probs`: certain where a token stood, zeros where none is written.
         """
+        (zt, t), (_, s) = as_rows(zt, t), as_rows(zt, s)
         is_masked = zt == self.mask_id
         left = (is_masked.sum(1) * (s / t).to(zt.device) + 1e-9).floor()
-        zs, probs = zt.clone(), F.one_hot(zt, self.vocab_size).double() * ~is_masked[..., None]
+        zs, probs = zt.clone(), one_hot(zt, self.vocab_size) * ~is_masked[..., None]
         while (due := (zs == self.mask_id).sum(1) > left).any():
             row, first = torch.arange(len(zs), device=zs.device), (zs == self.mask_id).int().argmax(1)
             written = self.log_probs(denoise, zs, t)[row, first].double().exp()  # (B, V)
@@ -70,7 +72,7 @@ class Autoregressive(Process):
             zs[row[due], first[due]], probs[row[due], first[due]] = token[due], written[due]
         return Step(zs, probs)
 
-    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
+    def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
         """Evidence that each position has, of the ones before it: shifted text (B, L) to L tables for each text.
 
         The exact posterior of table i, at position i, is then the exact p(x_i | x_<i).
@@ -79,10 +81,10 @@ class Autoregressive(Process):
         text = torch.cat([zt[:, 1:], torch.full_like(zt[:, :1], self.mask_id)], 1)  # shifted back; the last is unseen
         is_earlier = torch.ones(L, L, dtype=torch.bool, device=zt.device).tril(-1)
         unseen = ~is_earlier | (text == self.mask_id)[:, None]  # (B, L tables, L positions)
-        seen = F.one_hot(text, self.vocab_size).double().log()[:, None].expand(B, L, L, -1)
+        seen = one_hot(text, self.vocab_size).log()[:, None].expand(B, L, L, -1)
         return seen.masked_fill(unseen[..., None], 0.0).flatten(0, 1)
 
-    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Time) -> Tensor:
         """Of table i the row at position i: (B L, L, V) to (B, L, V)."""
         B, L = zt.shape
         return log_posterior.view(B, L, L, -1).diagonal(dim1=1, dim2=2).transpose(1, 2)

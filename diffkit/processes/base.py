@@ -18,6 +18,7 @@ class Denoiser(Protocol):
     def __call__(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor: ...
 
 
+Time = Tensor | float  # one for all rows, or (B,)
 Denoise = Callable[..., Tensor]  # what a process takes: a Denoiser, or a plain function (z_t, t) -> raw
 
 
@@ -66,8 +67,11 @@ class Network(NamedTuple):
 class Process(nn.Module):
     """A forward process that destroys text, and the reverse process that makes it.
 
-    A method brings `prior`, `corrupt`, `loss`, `bound`, `reverse_step`, `token_probs`, `log_likelihood` and
-    `ideal_output`. It is a module, as some train embeddings; its network is handed to it.
+    A method brings `corrupt`, `loss`, `bound`, `reverse_step`, `token_probs`, `log_likelihood` and `ideal_output`. It
+    is a module, as some train embeddings; its network is handed to it.
+
+    `frozen` (B, L) bool marks tokens that are given: they
+    stay clean, cost nothing, and the bound is that of the other tokens given them.
 
     Args: vocab_size: V, special tokens included; mask_id: id of MASK; T: length of the time axis in steps.
     """
@@ -98,45 +102,87 @@ class Process(nn.Module):
         """Call the network of a model; a process may call it more than once (self-conditioning)."""
         return network(zt, t, where)
 
+    # -------------------------------------------------------------------------------------------------- forward process
+
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
         """The state at t = T: (B, L) ids, by default all MASK, or (B, L, E) vectors."""
         return torch.full((B, L), self.mask_id)
 
-    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    def corrupt(self, x0: Tensor, t: Time, rng: Generator) -> tuple[Tensor, Tensor]:
         """Draw z_t ~ q(z_t | x_0); with it (B, L) bool, which tokens were hit."""
         raise NotImplementedError
 
-    def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
+    def add_noise(self, zs: Tensor, s: Time, t: Time, rng: Generator) -> Tensor:
+        """Draw z_t ~ q(z_t | z_s) for s < t: a forward step. By default `corrupt` makes z_t of any z_s before it."""
+        return self.corrupt(zs, t, rng)[0]
+
+    def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
+        """log q(z_t[i] | x_0[i] = v) up to a constant per position, (B, L, V): the evidence for an exact posterior.
+
+        A process whose positions see different parts of a text returns one table for each part.
+        """
+        raise NotImplementedError
+
+    # -------------------------------------------------------------------------------------------------------- the bound
+
+    def loss(self, denoise: Denoise, x0: Tensor, t: Time, rng: Generator, frozen: Tensor | None = None) -> LossTerms:
         """One-sample estimate of the bound at times t ~ U(0, T], unbiased when averaged over t."""
         raise NotImplementedError
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         """Estimate of the bound for evaluation, (B, L) nats, unbiased for u (B,) ~ U[0, 1).
 
         u is the quantile of what is averaged over (a time, a number of masks), so that draws can be stratified.
         """
         raise NotImplementedError
 
-    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
-        """Draw z_s ~ p(z_s | z_t) for s < t, from the denoiser's output at (z_t, t)."""
+    # --------------------------------------------------------------------------------------- the output of the denoiser
+
+    def columns(self, raw: Tensor) -> Tensor:
+        """The denoiser's output as it is. Raises ValueError unless it has a number for each channel of the head."""
+        if raw.shape[-1] != self.network.head:
+            raise ValueError(
+                f"{type(self).__name__}: the denoiser returned {raw.shape[-1]} columns, expected "
+                f"{self.network.head}. V counts MASK and all other special tokens."
+            )
+        return raw
+
+    def token_logits(self, raw: Tensor, zt: Tensor) -> Tensor:
+        """What raw (..., V) says about *which* token: logits without MASK, which guidance and filters may change."""
+        return without_mask(self.columns(raw), self.mask_id)
+
+    def with_token_logits(self, raw: Tensor, zt: Tensor, logits: Tensor) -> Tensor:
+        """raw with other logits for `token_logits`; what it says about *when* a token changes stays."""
+        return logits
+
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
+        """Prediction of the clean tokens from the denoiser's output, (B, L, V)."""
         raise NotImplementedError
 
-    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """Prediction of the clean tokens from the denoiser's output, (B, L, V)."""
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Time) -> Tensor:
+        """Output of a perfect denoiser, given log p(x_0[i] = v | z_t): (B, L, V) -> (B, L, head)."""
+        raise NotImplementedError
+
+    # -------------------------------------------------------------------------------------------------- reverse process
+
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
+        """Draw z_s ~ p(z_s | z_t) for s < t, from the denoiser's output at (z_t, t)."""
         raise NotImplementedError
 
     def finish(self, denoise: Denoise, z: Tensor, rng: Generator) -> Tensor:
         """Make the state at t = 0 clean; nothing to do where it holds ids."""
         return z
 
-    def advance(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+    def advance(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
         """A reverse step from t to s; the last one, to s = 0, also finishes."""
-        zs = self.reverse_step(denoise(zt, t), zt, t, s, rng)
+        (zt, t), (_, s) = as_rows(zt, t), as_rows(zt, s)
+        zs = self.reverse_step(self.columns(denoise(zt, t)), zt, t, s, rng)
         return self.finish(denoise, zs, rng) if (s == 0).all() else zs
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
+    def step(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Step:
         """`advance`, and the prediction behind it."""
-        raw = denoise(zt, t)
+        (zt, t), (_, s) = as_rows(zt, t), as_rows(zt, s)
+        raw = self.columns(denoise(zt, t))
         zs = self.reverse_step(raw, zt, t, s, rng)
         return Step(self.finish(denoise, zs, rng) if (s == 0).all() else zs, self.token_probs(raw, zt, t))
 
@@ -148,16 +194,26 @@ class Process(nn.Module):
         """(B, L) ids to print: the state itself where it is ids."""
         return z
 
-    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
-        """log q(z_t[i] | x_0[i] = v) up to a constant per position, (B, L, V): the evidence for an exact posterior.
 
-        A process whose positions see different parts of a text returns one table for each part.
-        """
-        raise NotImplementedError
+def as_rows(z: Tensor, t: Time) -> tuple[Tensor, Tensor]:
+    """Ids as int64, vectors as they are; and a time for each row, (B,)."""
+    t = t if isinstance(t, Tensor) else torch.tensor(t, dtype=torch.float64)
+    return z if z.is_floating_point() else z.long(), t.expand(len(z))
 
-    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        """Output of a perfect denoiser, given log p(x_0[i] = v | z_t): (B, L, V) -> (B, L, head)."""
-        raise NotImplementedError
+
+def keep_given(zt: Tensor, x0: Tensor, frozen: Tensor | None) -> Tensor:
+    """The state with the tokens that are given, `frozen` (B, L) bool, as they were."""
+    return zt if frozen is None else torch.where(frozen, x0, zt)
+
+
+def not_counted(nats: Tensor, frozen: Tensor | None) -> Tensor:
+    """Losses (B, L), 0 for the tokens that are given."""
+    return nats if frozen is None else nats.masked_fill(frozen, 0.0)
+
+
+def one_hot(z: Tensor, vocab_size: int, dtype: torch.dtype = torch.float64) -> Tensor:
+    """(B, L) ids to (B, L, V)."""
+    return (z[..., None] == torch.arange(vocab_size, device=z.device)).to(dtype)
 
 
 def without_mask(logits: Tensor, mask_id: int) -> Tensor:

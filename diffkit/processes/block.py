@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import Denoise, LossTerms, Network, Process, Step, as_denoiser
+from diffkit.processes.base import Denoise, LossTerms, Network, Process, Step, Time, as_denoiser, as_rows, one_hot
 from diffkit.processes.masked import masked_nll, subs_log_probs
 from diffkit.random import categorical, highest, uniform_like
 
@@ -37,50 +37,56 @@ class BlockDiffusion(Process):
 
     # -------------------------------------------------------------------------------------------------------- the bound
 
-    def hide(self, x0: Tensor, u: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
-        """Mask tokens of every block, as many as the quantile u of 1..block.
+    def hide(self, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> tuple[Tensor, Tensor]:
+        """Mask tokens of every block, as many as the quantile u of 1..block (of its tokens that are free).
 
         Args:    u: (B,) in [0, 1). Block b of N takes the quantile (u + b / N) mod 1, so that a row holds blocks with
                  few and with many masked tokens. Each quantile is uniform if u is.
         Returns: xt (B, L), and (B, L) the share of masked tokens in the block of each position.
         """
         B, L = x0.shape
-        number = self.blocks(L, x0.device)
         N = -(-L // self.block)
-        size = (L - self.block * torch.arange(N, device=x0.device)).clamp(max=self.block)  # tokens of each block
+        behind = torch.arange(N * self.block, device=x0.device) >= L  # positions behind the text
+        given = behind.expand(B, -1).clone()
+        given[:, :L] |= torch.zeros_like(x0, dtype=torch.bool) if frozen is None else frozen
+        free = (~given).view(B, N, self.block).sum(2)
         quantile = (u.to(x0.device).double()[:, None] + torch.arange(N, device=x0.device).double() / N) % 1  # (B, N)
-        count = (quantile * size).long().clamp(max=size - 1) + 1
-        order = torch.full((B, N * self.block), 2.0, device=x0.device)  # positions behind the text come last
-        order[:, :L] = uniform_like(x0, rng, torch.float32)
-        rank = order.view(B, N, self.block).argsort(2).argsort(2)
-        is_masked = (rank < count[..., None]).view(B, -1)[:, :L]
-        return torch.where(is_masked, self.mask_id, x0), (count.double() / size)[:, number]
+        count = (quantile * free).long().clamp(max=free - 1) + 1
+        order = F.pad(uniform_like(x0, rng, torch.float32), (0, N * self.block - L)).masked_fill(given, 2.0)
+        is_first = order.view(B, N, self.block).argsort(2).argsort(2) < count[..., None]
+        share = (count.double() / free).nan_to_num(1.0)  # no token is free: 0 / 0
+        is_masked = is_first.view(B, -1)[:, :L]
+        return torch.where(is_masked, self.mask_id, x0), share[:, self.blocks(L, x0.device)]
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         """The exact-count bound of every block, given the clean blocks before it, (B, L) nats; exact for blocks of one.
 
         In each block as many tokens are masked as `hide` says; their loss is weighted by 1 / share.
         The bound is that of arXiv:2503.09573, section 3; the estimator that of arXiv:2406.03736.
         """
-        xt, share = self.hide(x0, u, rng)
+        x0 = x0.long()
+        xt, share = self.hide(x0, u, rng, frozen)
         is_masked = xt == self.mask_id
         t = torch.zeros(len(x0), device=x0.device)  # the network has no time: each block is at its own
-        nats = masked_nll(as_denoiser(denoise)(torch.cat([xt, x0], 1), t, is_masked), x0, is_masked, self.mask_id)
+        raw = self.columns(as_denoiser(denoise)(torch.cat([xt, x0], 1), t, is_masked))
+        nats = masked_nll(raw, x0, is_masked, self.mask_id)
         return nats / share.to(nats)
 
-    def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
+    def loss(self, denoise: Denoise, x0: Tensor, t: Time, rng: Generator, frozen: Tensor | None = None) -> LossTerms:
         """`bound` at a random moment of the step that ends at t, whole in 1..T: unbiased for t uniform on 1..T."""
+        x0, t = as_rows(x0, t)
         late = uniform_like(t, rng)
-        nats = self.bound(denoise, x0, (t - 1 + late) / self.T, rng)
+        nats = self.bound(denoise, x0, (t - 1 + late) / self.T, rng, frozen)
         return LossTerms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
 
     # ------------------------------------------------------------------------------------------------- corrupt and step
 
-    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    def corrupt(self, x0: Tensor, t: Time, rng: Generator) -> tuple[Tensor, Tensor]:
         """Mask the last share t / T of each text: whole blocks from the right, and random tokens of the one before."""
-        B, L = x0.shape
-        hidden = (t.double() / self.T * L).ceil().to(x0.device).expand(B)  # tokens
+        (x0, t), L = as_rows(x0, t), x0.shape[1]
+        hidden = (t.double() / self.T * L).ceil().to(x0.device)  # tokens
         order = self.blocks(L, x0.device) + uniform_like(x0, rng, torch.float32) * 0.99
+        order = order.masked_fill(x0 == self.mask_id, torch.inf)  # a text with noise keeps its masks
         is_masked = highest(order, torch.ones_like(x0, dtype=torch.bool), hidden)
         return torch.where(is_masked, self.mask_id, x0), is_masked
 
@@ -88,23 +94,25 @@ class BlockDiffusion(Process):
         """Log-probabilities of the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
         return subs_log_probs(logits, zt, self.mask_id)
 
-    def advance(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+    def advance(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
         return self.step(denoise, zt, t, s, rng).zs
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Step:
+    def step(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Step:
         """Fill masked tokens block by block, until the share s / t of them is left.
 
         Within a block any masked tokens come next, drawn all at once: one token in a step is exact, a whole block in a
         step is fast. Tokens in later blocks are kept, and not seen. `probs`: zeros in blocks that were not computed.
         """
+        (zt, t), (_, s) = as_rows(zt, t), as_rows(zt, s)
         left = ((zt == self.mask_id).sum(1) * (s / t).to(zt.device) + 1e-9).floor()
         zs, number = zt.clone(), self.blocks(zt.shape[1], zt.device)
-        probs = F.one_hot(zt, self.vocab_size).double() * (zt != self.mask_id)[..., None]
+        probs = one_hot(zt, self.vocab_size) * (zt != self.mask_id)[..., None]
         while (due := (zs == self.mask_id).sum(1) - left).gt(0).any():
             is_masked = zs == self.mask_id
             current = number[is_masked.int().argmax(1)]  # the first block with a MASK, (B,)
             candidates = is_masked & (number == current[:, None]) & (due > 0)[:, None]
-            predicted = self.log_probs(denoise(torch.cat([zs, zs], 1), t).double(), zs).exp()
+            raw = self.columns(denoise(torch.cat([zs, zs], 1), t))
+            predicted = self.log_probs(raw.double(), zs).exp()
             order = uniform_like(zs, rng)
             probs = torch.where(candidates[..., None], predicted, probs)
             zs = torch.where(highest(-order, candidates, due), categorical(predicted, rng), zs)
@@ -112,7 +120,7 @@ class BlockDiffusion(Process):
 
     # --------------------------------------------------------------------------------------------- for exact posteriors
 
-    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
+    def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
         """Evidence that each block has, of the clean blocks before it and of its own noisy tokens.
 
         (B, 2 L) ids, [x_t ; x_0], to one table for each of N blocks, (B N, L, V).
@@ -123,10 +131,10 @@ class BlockDiffusion(Process):
         row = number.unique()[:, None]  # (N, 1)
         text = torch.where(number < row, x0[:, None], xt[:, None])  # (B, N, L)
         unseen = (number > row) | (text == self.mask_id)
-        seen = F.one_hot(text, self.vocab_size).double().log()
+        seen = one_hot(text, self.vocab_size).log()
         return seen.masked_fill(unseen[..., None], 0.0).flatten(0, 1)
 
-    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Time) -> Tensor:
         """Of the table of each block the rows of its own tokens: (B N, L, V) to (B, L, V)."""
         B, L = len(zt), zt.shape[1] // 2
         number = self.blocks(L, zt.device)

@@ -8,11 +8,10 @@ from typing import NamedTuple
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.base import Denoise, LossTerms, without_mask
+from diffkit.processes.base import Denoise, LossTerms, Time, as_rows, keep_given, not_counted
 from diffkit.processes.schedules import Schedule
 from diffkit.processes.transitions import (
     TransitionProcess,
-    before_end,
     divergence,
     get_transitions,
     leave_one_out,
@@ -73,11 +72,11 @@ class D3PM(TransitionProcess):
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
         return categorical(self.transitions.limit().expand(B, L, -1), rng)
 
-    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    def corrupt(self, x0: Tensor, t: Time, rng: Generator) -> tuple[Tensor, Tensor]:
         zt = self.add_noise(x0, 0, t, rng)
         return zt, zt != x0
 
-    def posterior(self, weights: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def posterior(self, weights: Tensor, zt: Tensor, t: Time, s: Time) -> Tensor:
         """q(z_s | z_t, x_0) for clean tokens of these weights: (B, L, V) weights to (B, L, V) probabilities.
 
         Source: arXiv:2107.03006, Eq. 3 for a weight of one at x_0.
@@ -90,9 +89,9 @@ class D3PM(TransitionProcess):
 
     def log_probs(self, logits: Tensor) -> Tensor:
         """The denoiser's output as log f; clean text holds no MASK."""
-        return without_mask(logits.to(self.table_dtype), self.mask_id).log_softmax(-1)
+        return self.token_logits(logits.to(self.table_dtype), logits).log_softmax(-1)
 
-    def reverse_probs(self, logits: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    def reverse_probs(self, logits: Tensor, zt: Tensor, t: Time, s: Time) -> Tensor:
         """p(z_s | z_t) for any s < t, (B, L, V); at s = 0 the prediction of the clean tokens.
 
         Eq. 4 of the paper holds at s = 0 too. Its code takes f itself there, so that one network must predict from the
@@ -102,24 +101,25 @@ class D3PM(TransitionProcess):
         weights = REVERSES[self.reverse].weights(self.log_probs(logits).exp(), likelihood, self.floor)
         return self.posterior(weights, zt, t, s)
 
-    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
         """Draw from p(z_s | z_t), at the last step too (the paper's code takes the most likely token there)."""
-        return categorical(self.reverse_probs(raw, zt, before_end(t, self.T), s.double()), rng)
+        return categorical(self.reverse_probs(raw, zt, self.before_end(t), self.before_end(s)), rng)
 
-    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
-        return self.reverse_probs(raw, zt, before_end(t, self.T), torch.zeros_like(t))
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
+        return self.reverse_probs(raw, zt, self.before_end(t), 0.0)
 
     # -------------------------------------------------------------------------------------------------------- the bound
 
-    def terms(self, logits: Tensor, x0: Tensor, zt: Tensor, t: Tensor) -> LossTerms:
+    def terms(self, logits: Tensor, x0: Tensor, zt: Tensor, t: Time) -> LossTerms:
         """T times the term of step t, whole in 1..T, and the prior's: averaged over t, the bound of the T-step chain.
 
         Step t > 1 costs KL(q(z_s | z_t, x_0) || p(z_s | z_t)) with s = t - 1; step 1 is the reconstruction,
         -log p(x_0 | z_1), which is the same divergence, as q is certain then.
         """
+        _, t = as_rows(zt, t)
         truth = self.posterior(self.one_hot(x0), zt, t, t - 1)
         nats = self.T * divergence(truth, self.reverse_probs(logits, zt, t, t - 1))  # (B, L)
-        is_first = (t == 1).to(nats.device).expand(len(nats))[:, None]
+        is_first = (t == 1).to(nats.device)[:, None]
         return LossTerms(nats.masked_fill(is_first, 0.0), nats.masked_fill(~is_first, 0.0), self.prior_loss(x0))
 
     def prior_loss(self, x0: Tensor) -> Tensor:
@@ -127,25 +127,27 @@ class D3PM(TransitionProcess):
         marginal = self.transitions.marginal(self.one_hot(x0), 0, self.T)
         return divergence(marginal, self.transitions.limit().to(marginal))
 
-    def cross_entropy(self, logits: Tensor, x0: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def cross_entropy(self, logits: Tensor, x0: Tensor, zt: Tensor, t: Time) -> Tensor:
         """-log p(x_0 | z_t), (B, L) nats: the auxiliary loss, Eq. 5 of the paper.
 
         The paper takes f for p. In the joint form this pulls f away from where the bound wants it, as f must not depend
         on z_t[i]; with the prediction that f leads to, both have the same best f.
         """
-        return divergence(self.one_hot(x0), self.reverse_probs(logits, zt, t, torch.zeros_like(t)))
+        return divergence(self.one_hot(x0), self.reverse_probs(logits, zt, t, 0.0))
 
-    def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
+    def loss(self, denoise: Denoise, x0: Tensor, t: Time, rng: Generator, frozen: Tensor | None = None) -> LossTerms:
+        x0, t = as_rows(x0, t)
         zt, _ = self.corrupt(x0, t, rng)
-        return self.terms(denoise(zt, t), x0, zt, t)
+        terms = self.terms(denoise(keep_given(zt, x0, frozen), t), x0, zt, t)
+        return LossTerms(*(not_counted(part, frozen) for part in terms))
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         """The term of the step that is the quantile u of 1..T; T stratified draws take each once."""
         t = (u * self.T).long().clamp(max=self.T - 1) + 1
-        return torch.stack(self.loss(denoise, x0, t.to(x0.device), rng)).sum(0)
+        return torch.stack(self.loss(denoise, x0, t.to(x0.device), rng, frozen)).sum(0)
 
-    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
-        return self.transitions.likelihood(self.one_hot(zt), 0, before_end(t, self.T)).log()
+    def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
+        return self.transitions.likelihood(self.one_hot(zt), 0, self.before_end(t)).log()
 
-    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Time) -> Tensor:
         return REVERSES[self.reverse].ideal_output(log_posterior, self.log_likelihood(zt, t))

@@ -5,7 +5,7 @@ from __future__ import annotations
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.processes.base import Denoise, without_mask
+from diffkit.processes.base import Denoise, Time, as_rows, without_mask
 from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 
 LEAST_SIGNAL = 1e-4  # share of the variance that is still signal at the end of Diffusion-LM's schedule
@@ -40,24 +40,24 @@ class DiffusionLM(EmbeddingDiffusion):
         """As learned."""
         return self.words.double()
 
-    def log_snr(self, t: Tensor | float) -> Tensor:
+    def log_snr(self, t: Time) -> Tensor:
         """alpha^2 = 1 - sqrt(t / T + 0.0001), never less than LEAST_SIGNAL: noise comes fast at first."""
         return (1 - (self.fraction(t) + 1e-4).sqrt()).clamp(min=LEAST_SIGNAL).logit()
 
-    def weight(self, t: Tensor) -> Tensor:
+    def weight(self, t: Time) -> Tensor:
         """T / 2 times the loss of SNR in the step that ends at t, whole in 1..T."""
         return self.T / 2 * (self.log_snr(t - 1).exp() - self.log_snr(t).exp())
 
-    def estimate(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def estimate(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
         """The network's output itself, or early in time the nearest embedding."""
-        snaps = (t <= self.clamp * self.T).reshape(-1, 1, 1).to(raw.device)
+        snaps = (as_rows(raw, t)[1] <= self.clamp * self.T).reshape(-1, 1, 1).to(raw.device)
         return torch.where(snaps, self.vectors()[self.nearest(raw)], raw.double())
 
     def rounding(self, x: Tensor) -> Tensor:
         """log p(w | x), (B, L, V), with the embeddings as weights."""
         return without_mask(x.double() @ self.vectors().T + self.bias, self.mask_id).log_softmax(-1)
 
-    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
         """How the prediction would be read; not part of the bound."""
         return self.rounding(raw).exp()
 
@@ -65,14 +65,14 @@ class DiffusionLM(EmbeddingDiffusion):
         """Without the network."""
         return self.rounding(z0)
 
-    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Time) -> Tensor:
         """The mean embedding."""
         return log_posterior.exp() @ self.vectors()
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         """The term of the step that is the quantile u of 1..T, with the ends."""
         t = (u * self.T).long().clamp(max=self.T - 1) + 1
-        return torch.stack(self.loss(denoise, x0, t, rng)).sum(0)
+        return torch.stack(self.loss(denoise, x0, t, rng, frozen)).sum(0)
 
     def end_to_end(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
         """The paper's own objective, not a bound: squared error, rounding and the end of the noise, each a plain mean.

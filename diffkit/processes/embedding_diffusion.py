@@ -7,7 +7,17 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
-from diffkit.processes.base import Denoise, Denoiser, LossTerms, Network, Process, as_denoiser, without_mask
+from diffkit.processes.base import (
+    Denoise,
+    Denoiser,
+    LossTerms,
+    Network,
+    Process,
+    Time,
+    as_denoiser,
+    as_rows,
+    without_mask,
+)
 from diffkit.random import categorical, normal_like
 
 Mover = Callable[["EmbeddingDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s
@@ -74,15 +84,15 @@ class EmbeddingDiffusion(Process):
         """e(w) of every token, (V, E) float64."""
         raise NotImplementedError
 
-    def log_snr(self, t: Tensor | float) -> Tensor:
+    def log_snr(self, t: Time) -> Tensor:
         """log(alpha^2 / sigma^2) at times in [0, T], same shape as t, float64."""
         raise NotImplementedError
 
-    def weight(self, t: Tensor) -> Tensor:
+    def weight(self, t: Time) -> Tensor:
         """Weight of the squared error at t, (B,) nats, so that its mean over t is the bound's middle part."""
         raise NotImplementedError
 
-    def estimate(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def estimate(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
         """The estimate x of e(w) behind z_t that the network's output stands for, (B, L, E)."""
         raise NotImplementedError
 
@@ -92,11 +102,11 @@ class EmbeddingDiffusion(Process):
 
     # -------------------------------------------------------------------------------------------------- forward process
 
-    def fraction(self, t: Tensor | float) -> Tensor:
+    def fraction(self, t: Time) -> Tensor:
         """t / T, float64."""
         return torch.as_tensor(t, dtype=torch.float64) / self.T
 
-    def alpha_sigma(self, t: Tensor | float) -> tuple[Tensor, Tensor]:
+    def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
         """alpha and sigma at t, each (B, 1, 1) float64, or (1, 1, 1) for one time."""
         log_snr = self.log_snr(torch.as_tensor(t, dtype=torch.float64)).reshape(-1, 1, 1).to(self.words.device)
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
@@ -104,25 +114,25 @@ class EmbeddingDiffusion(Process):
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
         return normal_like(self.words.new_zeros(B, L, self.width), rng)
 
-    def diffuse(self, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    def diffuse(self, x0: Tensor, t: Time, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | w), (B, L, E) float64."""
         signal, noise = self.alpha_sigma(t)
         clean = self.vectors()[x0]
         return signal * clean + noise * normal_like(clean, rng)
 
-    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    def corrupt(self, x0: Tensor, t: Time, rng: Generator) -> tuple[Tensor, Tensor]:
         """Draw z_t; hit are the tokens that are no longer nearest to their own embedding."""
         zt = self.diffuse(x0, t, rng)
         with torch.no_grad():
             return zt, self.log_likelihood(zt, t).argmax(-1) != x0
 
-    def add_noise(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
+    def add_noise(self, zs: Tensor, s: Time, t: Time, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | z_s) for s < t: a forward step."""
         (signal, noise), (signal_s, noise_s) = self.alpha_sigma(t), self.alpha_sigma(s)
         kept = signal / signal_s
         return kept * zs + (noise.square() - (kept * noise_s).square()).clamp(min=0).sqrt() * normal_like(zs, rng)
 
-    def posterior(self, x: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> tuple[Tensor, Tensor]:
+    def posterior(self, x: Tensor, zt: Tensor, t: Time, s: Time) -> tuple[Tensor, Tensor]:
         """Mean and standard deviation of q(z_s | z_t, x) for any s < t.
 
         Source: arXiv:2107.00630, appendix A.4, Eq. 33.
@@ -150,8 +160,14 @@ class EmbeddingDiffusion(Process):
         squares = (signal * self.vectors()[x0]).square().sum(-1)
         return 0.5 * (squares + self.width * (noise.square() - 1 - noise.square().log()))
 
-    def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
-        """The bound on -log p(x_0) of all tokens: noise between 0 and T, reading z_0, and what is left at T."""
+    def loss(self, denoise: Denoise, x0: Tensor, t: Time, rng: Generator, frozen: Tensor | None = None) -> LossTerms:
+        """The bound on -log p(x_0) of all tokens: noise between 0 and T, reading z_0, and what is left at T.
+
+        Raises: ValueError for `frozen` tokens: as in infilling, no embedding can be given.
+        """
+        if frozen is not None:
+            raise ValueError(f"{type(self).__name__}: frozen tokens need a process on tokens, such as mdlm or d3pm.")
+        x0, t = as_rows(x0, t)
         return LossTerms(
             self.diffusion_loss(denoise, x0, t, rng), self.reconstruction_loss(denoise, x0, rng), self.prior_loss(x0)
         )
@@ -159,7 +175,7 @@ class EmbeddingDiffusion(Process):
     # -------------------------------------------------------------------------------------------------- reverse process
 
     def self_conditioned_output(
-        self, network: Denoise, zt: Tensor, t: Tensor | float, rows: int, where: Tensor | None = None
+        self, network: Denoise, zt: Tensor, t: Time, rows: int, where: Tensor | None = None
     ) -> Tensor:
         """Self-conditioning: the network's output at z_t when it also reads its own estimate x, made without one.
 
@@ -180,7 +196,8 @@ class EmbeddingDiffusion(Process):
             return network(zt, t, where)
         return self.self_conditioned_output(network, zt, t, len(zt) // 4 if is_training else len(zt), where)
 
-    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
+        (zt, t), (_, s) = as_rows(zt, t), as_rows(zt, s)
         return MOVERS[self.sampler](self, self.estimate(raw, zt, t), zt, t, s, rng)
 
     def finish(self, denoise: Denoise, z: Tensor, rng: Generator) -> Tensor:
@@ -208,7 +225,7 @@ class EmbeddingDiffusion(Process):
         with torch.no_grad():
             return self.nearest(z)
 
-    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
+    def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
         """log of the normal density of z_t around alpha e(w), up to a constant; -inf for MASK."""
         signal, noise = self.alpha_sigma(t)
         return without_mask(self.closeness(zt, signal) / noise.square(), self.mask_id)  # last: -inf has no slope

@@ -8,7 +8,7 @@ import torch
 from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
-from diffkit.processes.base import Denoise, without_mask
+from diffkit.processes.base import Denoise, Time, without_mask
 from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 from diffkit.processes.transitions import leave_one_out
 
@@ -51,7 +51,7 @@ class Plaid(EmbeddingDiffusion):
         """How often training visits each piece of the noise axis, (bins,) float64; a tenth is spread evenly."""
         return 0.9 * self.visits.double().softmax(0) + 0.1 / self.bins
 
-    def on_axis(self, t: Tensor | float) -> tuple[Tensor, Tensor, Tensor]:
+    def on_axis(self, t: Time) -> tuple[Tensor, Tensor, Tensor]:
         """Time t as a point of the noise axis [0, 1], its speed there (per t / T), and the piece it lies in."""
         u = self.fraction(t).to(self.words.device)
         probs = self.visit_probs().detach()
@@ -60,25 +60,25 @@ class Plaid(EmbeddingDiffusion):
         inside = (u - (ends - probs).take(piece)) / probs.take(piece)
         return ((piece + inside) / self.bins).clamp(0, 1), 1 / (self.bins * probs.take(piece)), piece
 
-    def log_snr(self, t: Tensor | float) -> Tensor:
+    def log_snr(self, t: Time) -> Tensor:
         """Linear along the noise axis."""
         first, last = self.ends.double()
         return -(first + (last - first) * self.on_axis(t)[0])
 
-    def weight(self, t: Tensor) -> Tensor:
+    def weight(self, t: Time) -> Tensor:
         """Half of the fall of SNR in units of t / T: the limit of many steps."""
         first, last = self.ends.double()
         return 0.5 * (last - first) * self.on_axis(t)[1] * self.log_snr(t).exp()
 
-    def logits(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def logits(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
         """The prediction from the other positions times the likelihood of z_t, (B, L, V) float64."""
         return without_mask(raw.double(), self.mask_id) + self.log_likelihood(zt, t)
 
-    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
         """Softmax of `logits`."""
         return self.logits(raw, zt, t).softmax(-1)
 
-    def estimate(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def estimate(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
         """The mean embedding; with a score temperature below 1 the noise it leaves is taken for larger."""
         x = self.token_probs(raw, zt, t) @ self.vectors()
         signal = self.alpha_sigma(t)[0]
@@ -89,12 +89,12 @@ class Plaid(EmbeddingDiffusion):
         start = torch.zeros(len(z0), dtype=torch.float64, device=z0.device)
         return self.logits(denoise(z0, start), z0, start).log_softmax(-1)
 
-    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Time) -> Tensor:
         return leave_one_out(log_posterior, self.log_likelihood(zt, t))
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         """The bound in continuous time, at t = u T."""
-        return torch.stack(self.loss(denoise, x0, u.double() * self.T, rng)).sum(0)
+        return torch.stack(self.loss(denoise, x0, u.double() * self.T, rng, frozen)).sum(0)
 
     def even_loss(self, nats: Tensor, t: Tensor) -> Tensor:
         """A loss for `visits` alone, whose best value gives the estimates of the bound the least variance.

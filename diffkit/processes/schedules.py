@@ -6,19 +6,22 @@ import math
 import warnings
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import cached_property
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 Function = Callable[[Tensor], Tensor]  # float64
+HALF_PI = math.pi / 2
 
 
 class Curve(NamedTuple):
-    """A masking rate over tau = t / T in [0, 1]."""
+    """A masking rate over tau = t / T in [0, 1], and 1 - rate by a formula of its own, exact where rate rounds to 1."""
 
     rate: Function
-    slope: Function  # per unit of tau
+    keep: Function
+    slope: Function  # of the rate, per unit of tau
     inverse: Function  # tau of a rate; what lies outside [0, 1] stands for the end next to it
 
 
@@ -27,10 +30,10 @@ class Schedule:
     """Masking rate over time: gamma(t) is the probability that a token is MASK at time t in [0, T].
 
     gamma is exactly 0 at t=0 and 1 at t=T, whatever the formula rounds to: otherwise the bound on the likelihood would
-    be infinite (a token still visible at t=T can never be generated from a canvas of masks).
+    be infinite (a token still visible at t=T can never be generated from a canvas of masks). alpha = 1 - gamma.
 
-    `gamma`, `dgamma` and `time_of` check what they are given. `rate`, `slope` and `time`, the same numbers unchecked,
-    are for a training or sampling step: they read nothing back from a device.
+    `gamma`, `alpha`, `dgamma` and `time_of` check what they are given. `rate`, `keep`, `slope` and `time`, the same
+    numbers unchecked, are for a training or sampling step: they read nothing back from a device.
     """
 
     name: str
@@ -45,6 +48,10 @@ class Schedule:
         """
         return self.rate(_real(t, self.T, f"{self.name} schedule: t"))
 
+    def alpha(self, t: Tensor | float) -> Tensor:
+        """Probability that a token is kept, 1 - gamma, exact also where gamma rounds to 1. Raises as gamma does."""
+        return self.keep(_real(t, self.T, f"{self.name} schedule: t"))
+
     def dgamma(self, t: Tensor | float) -> Tensor:
         """Slope of gamma per unit of t, same shape as t, float64. Raises as gamma does."""
         return self.slope(_real(t, self.T, f"{self.name} schedule: t"))
@@ -58,6 +65,21 @@ class Schedule:
         tau = torch.as_tensor(t, dtype=torch.float64) / self.T
         return torch.where(tau == 1, 1.0, torch.where(tau == 0, 0.0, self.curve.rate(tau))).clamp(0.0, 1.0)
 
+    def keep(self, t: Tensor | float) -> Tensor:
+        """alpha(t) for times known to lie in [0, T]."""
+        tau = torch.as_tensor(t, dtype=torch.float64) / self.T
+        return torch.where(tau == 1, 0.0, torch.where(tau == 0, 1.0, self.curve.keep(tau))).clamp(0.0, 1.0)
+
+    def kept(self, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """alpha(t) / alpha(s), the share of the tokens kept until s < t that is kept until t; 0 if none were."""
+        keep_s = self.keep(s)
+        return torch.where(keep_s > 0, self.keep(t) / keep_s, 0.0)
+
+    def lost(self, s: Tensor | float, t: Tensor | float) -> Tensor:
+        """1 - kept(s, t), exact where it is small, too."""
+        kept = self.kept(s, t)
+        return torch.where(kept < 0.5, 1 - kept, (self.rate(t) - self.rate(s)) / self.keep(s))
+
     def slope(self, t: Tensor | float) -> Tensor:
         """dgamma(t) for times known to lie in [0, T]."""
         return self.curve.slope(torch.as_tensor(t, dtype=torch.float64) / self.T) / self.T
@@ -67,6 +89,15 @@ class Schedule:
         gamma = torch.as_tensor(gamma, dtype=torch.float64)
         inside = self.curve.inverse(gamma).clamp(1e-300, 1.0)  # a rate below the first one of a curve: just after 0
         return torch.where(gamma == 1, 1.0, torch.where(gamma == 0, 0.0, inside)) * self.T
+
+    @cached_property
+    def jumps(self) -> tuple[float, float]:
+        """By how much gamma jumps up just after 0, and just before T, where its formula does not reach 0 and 1."""
+        ends = (
+            self.curve.rate(torch.zeros((), dtype=torch.float64)),
+            self.curve.keep(torch.ones((), dtype=torch.float64)),
+        )
+        return tuple(0.0 if jump < NO_JUMP else jump.item() for jump in ends)  # type: ignore[return-value]
 
     def settings(self) -> dict[str, Any]:
         """Plain numbers and names, for JSON."""
@@ -84,31 +115,37 @@ def _real(value: Tensor | float, most: float, what: str) -> Tensor:
     return number
 
 
-HALF_PI = math.pi / 2
-
-# Other names for the same curves are in the notebook 02_noise_schedules.
+# Other names for the same curves are in the notebook 02_noise_schedules. Cosines and sines are taken of the angle that
+# is left where they are small: 1 - cos(x) = 2 sin(x / 2)^2 does not round to 0 while its slope is still positive.
 CURVES: dict[str, Curve] = {
-    "linear": Curve(lambda tau: tau, torch.ones_like, lambda gamma: gamma),
-    "cosine": Curve(  # 1 - cos(x) as 2 sin(x / 2)^2, which does not round to 0 while its slope is still positive
+    "linear": Curve(lambda tau: tau, lambda tau: 1 - tau, torch.ones_like, lambda gamma: gamma),
+    "cosine": Curve(
         lambda tau: 2 * (HALF_PI / 2 * tau).sin() ** 2,
+        lambda tau: (HALF_PI * (1 - tau)).sin(),
         lambda tau: HALF_PI * (HALF_PI * tau).sin(),
         lambda gamma: (gamma / 2).sqrt().asin() / (HALF_PI / 2),
     ),
     "quadratic": Curve(
-        lambda tau: tau * (2 - tau), lambda tau: 2 * (1 - tau), lambda gamma: gamma / (1 + (1 - gamma).sqrt())
+        lambda tau: tau * (2 - tau),
+        lambda tau: (1 - tau) ** 2,
+        lambda tau: 2 * (1 - tau),
+        lambda gamma: gamma / (1 + (1 - gamma).sqrt()),
     ),
     "maskgit_cosine": Curve(
         lambda tau: (HALF_PI * tau).sin(),
+        lambda tau: 2 * (HALF_PI / 2 * (1 - tau)).sin() ** 2,
         lambda tau: HALF_PI * (HALF_PI * tau).cos(),
         lambda gamma: gamma.asin() / HALF_PI,
     ),
     "cosine_sq": Curve(
         lambda tau: (HALF_PI * tau).sin() ** 2,
+        lambda tau: (HALF_PI * (1 - tau)).sin() ** 2,
         lambda tau: HALF_PI * (math.pi * tau).sin(),
         lambda gamma: gamma.sqrt().asin() / HALF_PI,
     ),
     "log": Curve(
         lambda tau: tau.log1p() / math.log(2),
+        lambda tau: -((tau - 1) / 2).log1p() / math.log(2),
         lambda tau: 1 / ((1 + tau) * math.log(2)),
         lambda gamma: (gamma * math.log(2)).expm1(),
     ),
@@ -117,7 +154,12 @@ CURVES: dict[str, Curve] = {
 
 def polynomial(power: float) -> Curve:
     """gamma = tau ** power (BD3-LM calls power 2 "square", 1/2 "square_root")."""
-    return Curve(lambda tau: tau**power, lambda tau: power * tau ** (power - 1), lambda gamma: gamma ** (1 / power))
+    return Curve(
+        lambda tau: tau**power,
+        lambda tau: -torch.expm1(power * tau.log()),
+        lambda tau: power * tau ** (power - 1),
+        lambda gamma: gamma ** (1 / power),
+    )
 
 
 def loglinear(eps: float) -> Curve:
@@ -125,7 +167,10 @@ def loglinear(eps: float) -> Curve:
     if eps >= 1:
         raise ValueError(f"get_schedule: loglinear needs eps below 1, got eps={eps}.")
     return Curve(
-        lambda tau: (1 - eps) * tau, lambda tau: torch.full_like(tau, 1 - eps), lambda gamma: gamma / (1 - eps)
+        lambda tau: (1 - eps) * tau,
+        lambda tau: 1 - tau + eps * tau,
+        lambda tau: torch.full_like(tau, 1 - eps),
+        lambda gamma: gamma / (1 - eps),
     )
 
 
@@ -133,6 +178,7 @@ def _from_noise(total: Function, slope: Function, inverse: Function) -> Curve:
     """gamma = 1 - exp(-sigma) for a total noise sigma over tau."""
     return Curve(
         lambda tau: -torch.expm1(-total(tau)),
+        lambda tau: (-total(tau)).exp(),
         lambda tau: slope(tau) * (-total(tau)).exp(),
         lambda gamma: inverse(-torch.log1p(-gamma)),
     )
@@ -164,6 +210,7 @@ def _check_growth(name: str, sigma_min: float, sigma_max: float) -> None:
         raise ValueError(f"get_schedule: {name} needs sigma_min < sigma_max, got {sigma_min} and {sigma_max}.")
 
 
+NO_JUMP = 1e-8  # a smaller jump of gamma at an end costs less than a millionth of a nat for each token
 MOST_STEPS = 10**6  # of the time axis: with more, float32 no longer tells them apart
 FAMILIES: dict[str, tuple[Callable[..., Curve], dict[str, float]]] = {
     "poly": (polynomial, {"power": 2.0}),
@@ -180,7 +227,7 @@ def get_schedule(name: str, T: int = 1000, **parameters: float) -> Schedule:
                 loglinear (eps), geometric and vp_linear (sigma_min, sigma_max), whose parameters are keywords.
             T: length of the time axis in steps.
             parameters: numbers of a family; each has a default.
-    Returns: a Schedule: gamma(t), its slope dgamma(t), and time_of(gamma), the inverse.
+    Returns: a Schedule: gamma(t), alpha(t) = 1 - gamma(t), the slope dgamma(t), and time_of(gamma), the inverse.
     Raises: ValueError for an unknown name, an unknown or non-positive parameter, or T < 1.
     Source: arXiv:2406.07524 and its code; arXiv:2406.04329 (maskgit_cosine); arXiv:2310.16834 (geometric).
 

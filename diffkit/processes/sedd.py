@@ -8,57 +8,48 @@ from functools import cached_property
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.base import Denoise, LossTerms, without_mask
-from diffkit.processes.schedules import Schedule
+from diffkit.processes.base import Denoise, LossTerms, Process, Time, as_rows, keep_given, not_counted, without_mask
+from diffkit.processes.schedules import NO_JUMP, Schedule
 from diffkit.processes.transitions import (
     LIMITS,
     Mixing,
     TransitionProcess,
-    before_end,
     divergence,
     get_transitions,
+    last_time,
     leave_one_out,
-)
+)  # fmt: skip
 from diffkit.random import categorical
 
 LEAST = 1e-3  # share of its score that a token keeps in the reconstruction
-NO_NOISE = 1e-8  # a masking rate at t = 0 below this costs less than a millionth of a nat for each token
+# Share of the text that is left where noise ends: its divergence from the limit, nats a token, grows as alpha or, for
+# uniform noise, as alpha^2. Further on an error of the score would cost 1 / alpha as much, without limit.
+LEFT = {"absorbing": 1e-9, "uniform": 3e-5}
 
 Sampler = Callable[
     ["SEDD", Tensor, Tensor, Tensor, Tensor], Tensor
-]  # (process, score, z_t, t, s) -> (B, L, V) weights of z_s
+]  # (process, raw, z_t, t, s) -> (B, L, V) weights of z_s
 
 
-def staggered_score(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor, least: float = 0.0) -> Tensor:
-    """exp(-d R) score, the scores at s if other positions stood still, times Q(s, t) to z_t; d: noise from s to t.
-
-    Exact for one position and an exact score. With a learned one an entry may fall below zero: it is set to the share
-    `least` of what the score was.
-    """
-    earlier = process.transitions.unmix(score, s, t)
-    is_possible = process.possible(s, score) > 0  # no MASK at s = 0
-    return earlier.maximum(least * score) * process.transitions.likelihood(process.one_hot(zt), s, t) * is_possible
-
-
-def tweedie(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
-    """Tweedie tau-leaping: all positions jump at once.
+def tweedie(process: SEDD, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+    """Tweedie tau-leaping: all positions jump at once, each by its staggered score.
 
     Source: arXiv:2310.16834, section 4 (called analytic in its code).
     """
-    return staggered_score(process, score, zt, t, s)
+    return process.staggered_score(raw, zt, t, s)
 
 
-def euler(process: SEDD, score: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+def euler(process: SEDD, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """One step of (t - s) along the reverse rates: first order in t - s; the last step, to s = 0, is `tweedie`.
 
     The probability to stay is 1 minus that to leave, and set to zero where a step is so long that it would be less.
     Source: arXiv:2310.16834, section 4 and its appendix.
     """
-    leave = process.rate_into(zt, t)[..., None] * (t - s).reshape(-1, 1, 1).to(score) * score
-    leave = leave * (1 - process.one_hot(zt))
-    weights = leave + process.one_hot(zt) * (1 - leave.sum(-1, keepdim=True)).clamp(min=0)
+    score, stays = process.log_score(raw, zt, t).exp(), process.one_hot(zt)
+    leave = process.rate_into(zt, t)[..., None] * (t - s).reshape(-1, 1, 1).to(score) * score * (1 - stays)
+    weights = leave + stays * (1 - leave.sum(-1, keepdim=True)).clamp(min=0)
     is_last = (s == 0).reshape(-1, 1, 1).to(zt.device)
-    return torch.where(is_last, tweedie(process, score, zt, t, s), weights)
+    return torch.where(is_last, tweedie(process, raw, zt, t, s), weights)
 
 
 SAMPLERS: dict[str, Sampler] = {"tweedie": tweedie, "euler": euler}
@@ -91,19 +82,20 @@ class SEDD(TransitionProcess):
         super().__init__(get_transitions(noise, vocab_size, mask_id, schedule), dtype)
         self.sampler = sampler
         self.start = self.T * 1e-9  # just after t = 0, where a schedule such as geometric has jumped off zero
+        self.end = last_time(self.schedule, LEFT[noise])
 
     @cached_property
     def starts_noisy(self) -> bool:
         """Has the schedule jumped off zero, so that z at t = 0 must be read?"""
-        return bool(self.schedule.rate(self.start) >= NO_NOISE)
+        return bool(self.schedule.rate(self.start) >= NO_JUMP)
 
-    def inside(self, t: Tensor | float) -> Tensor:
-        """Times a billionth of T away from both ends, float64: there every rate and ratio is finite."""
-        return before_end(t, self.T).clamp(min=self.start)
+    def inside(self, t: Time) -> Tensor:
+        """Times in `start`..`end`, float64: there every rate and ratio is finite."""
+        return self.before_end(t).clamp(min=self.start)
 
     # -------------------------------------------------------------------------------------------------- forward process
 
-    def possible(self, t: Tensor | float, like: Tensor | None = None) -> Tensor:
+    def possible(self, t: Time, like: Tensor | None = None) -> Tensor:
         """(1 or B, 1, V), the distribution at t of a token that was uniform at 0; device and dtype of `like`."""
         tokens = LIMITS["uniform"](self.vocab_size, self.mask_id)
         tokens = tokens if like is None else tokens.to(like)
@@ -113,32 +105,42 @@ class SEDD(TransitionProcess):
         """Uniform tokens with all of the noise: MASK, or uniform; exact for a schedule that stops short of 1 too."""
         return categorical(self.possible(self.inside(self.T)).expand(B, L, -1), rng)
 
-    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+    def corrupt(self, x0: Tensor, t: Time, rng: Generator) -> tuple[Tensor, Tensor]:
         zt = self.add_noise(x0, 0, self.inside(t), rng)
         return zt, zt != x0
 
-    def rate_into(self, zt: Tensor, t: Tensor) -> Tensor:
+    def rate_into(self, zt: Tensor, t: Time) -> Tensor:
         """sigma'(t) R[y, z_t] for any y other than z_t, (B, L) per unit of t: how fast noise arrives here."""
         t = self.inside(t)
-        slope = self.schedule.slope(t) / (1 - self.schedule.rate(t))
+        slope = self.schedule.slope(t) / self.schedule.keep(t)
         limit = self.transitions.limit(zt.device).to(self.table_dtype)
         return slope.reshape(-1, 1).to(limit) * limit[zt]
 
     # -------------------------------------------------------------------------------------------------------- the score
 
-    def log_score(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def token_logits(self, raw: Tensor, zt: Tensor) -> Tensor:
+        """The scores of the tokens to change to, log s up to a constant: neither MASK nor z_t itself."""
+        logits = without_mask(self.columns(raw).to(self.table_dtype), self.mask_id)
+        return logits.masked_fill(self.one_hot(zt) > 0, -torch.inf)
+
+    def with_token_logits(self, raw: Tensor, zt: Tensor, logits: Tensor) -> Tensor:
+        """log s = log of the sum of all scores, the rate of a change, which stays + log-probabilities of tokens."""
+        rate = self.token_logits(raw, zt).logsumexp(-1, keepdim=True)
+        return (rate + logits.log_softmax(-1)).masked_fill(rate == -torch.inf, -torch.inf)
+
+    def log_score(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
         """The denoiser's output as log s, (B, L, V): 0 at z_t itself, -inf at what cannot be.
 
         Raw zeros mean the score of uniform text. For absorbing noise that takes log(e^sigma - 1) and log(V - 1) off the
         output, as the paper's code does; for uniform noise it is a score of 1.
         """
         never = torch.arange(self.vocab_size, device=raw.device) == self.mask_id
-        raw = raw.to(self.table_dtype).masked_fill(never, 0.0)
+        raw = self.columns(raw).to(self.table_dtype).masked_fill(never, 0.0)
         known = self.possible(self.inside(t), raw).log().expand(*zt.shape, -1)  # (B, L, V)
-        log_s = raw + known - known.gather(-1, zt[..., None])
+        log_s = raw + known - known.gather(-1, zt[..., None].long())
         return torch.where(self.one_hot(zt) > 0, 0.0, log_s)
 
-    def score_entropy(self, raw: Tensor, x0: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def score_entropy(self, raw: Tensor, x0: Tensor, zt: Tensor, t: Time) -> Tensor:
         """Denoising score entropy, (B, L) nats per unit of t: rate times the sum over y of s - r log s + r (log r - 1).
 
         r = q(y | x_0) / q(z_t | x_0) is what a score would be if x_0 were known. Zero at s = r, and never less: the
@@ -146,7 +148,7 @@ class SEDD(TransitionProcess):
         Source: arXiv:2310.16834, theorems 3.4 and 3.6.
         """
         marginal = self.transitions.marginal(self.one_hot(x0), 0, self.inside(t))
-        r = marginal / marginal.gather(-1, zt[..., None])
+        r = marginal / marginal.gather(-1, zt[..., None].long())
         log_s = self.log_score(raw, zt, t)
         entropy = log_s.exp() - torch.where(r > 0, r * log_s, 0.0) + torch.special.xlogy(r, r) - r  # (B, L, V)
         is_other = torch.arange(self.vocab_size, device=zt.device) != zt[..., None]
@@ -155,16 +157,18 @@ class SEDD(TransitionProcess):
 
     # -------------------------------------------------------------------------------------------------------- the bound
 
-    def loss(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> LossTerms:
+    def loss(self, denoise: Denoise, x0: Tensor, t: Time, rng: Generator, frozen: Tensor | None = None) -> LossTerms:
         """T times the score entropy at t, what the start of the noise costs, and its end.
 
         Source: arXiv:2310.16834, theorem 3.6; its code leaves out the start and the end.
         """
+        x0, t = as_rows(x0, t)
         zt, _ = self.corrupt(x0, t, rng)
-        diffusion = self.T * self.score_entropy(denoise(zt, t), x0, zt, t)
-        return LossTerms(diffusion, self.reconstruction_loss(denoise, x0, rng), self.prior_loss(x0))
+        diffusion = self.T * self.score_entropy(denoise(keep_given(zt, x0, frozen), t), x0, zt, t)
+        terms = diffusion, self.reconstruction_loss(denoise, x0, rng, frozen), self.prior_loss(x0)
+        return LossTerms(*(not_counted(part, frozen) for part in terms))
 
-    def reconstruction_loss(self, denoise: Denoise, x0: Tensor, rng: Generator) -> Tensor:
+    def reconstruction_loss(self, denoise: Denoise, x0: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         """-log p(x_0 | z) for z just after t = 0, (B, L) nats; none where the schedule starts at no noise.
 
         No token loses all of its probability to a score that is a little off: one such token would make the bound
@@ -174,7 +178,8 @@ class SEDD(TransitionProcess):
             return torch.zeros(x0.shape, dtype=self.table_dtype, device=x0.device)
         t = torch.full((len(x0),), self.start, dtype=torch.float64, device=x0.device)
         z, _ = self.corrupt(x0, t, rng)
-        return divergence(self.one_hot(x0), self.token_probs(denoise(z, t), z, t, LEAST))
+        raw = denoise(keep_given(z, x0, frozen), t)
+        return divergence(self.one_hot(x0), self.token_probs(raw, z, t, LEAST))
 
     def prior_loss(self, x0: Tensor) -> Tensor:
         """KL(q(z_T | x_0) || prior), (B, L) nats."""
@@ -192,33 +197,55 @@ class SEDD(TransitionProcess):
         t = self.inside(self.schedule.time(first + u * (last - first)))
         return t, (last - first) / (self.T * self.schedule.slope(t))
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator) -> Tensor:
-        """The bound, with the score entropy taken where the share u of all noise is reached."""
-        t, speed = self.even_noise(u.to(x0.device))
-        terms = self.loss(denoise, x0, t, rng)
-        return speed[:, None] * terms.diffusion + terms.reconstruction + terms.prior
+    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
+        """The bound, with the score entropy taken where the share u^3 of all noise is reached, times 3 u^2.
+
+        At little noise few tokens are hit, each of which costs much: with the share u itself the variance is infinite.
+        """
+        u = u.to(x0.device)
+        t, speed = self.even_noise(u**3)
+        terms = self.loss(denoise, x0, t, rng, frozen)
+        return (3 * u**2 * speed)[:, None] * terms.diffusion + terms.reconstruction + terms.prior
 
     # -------------------------------------------------------------------------------------------------- reverse process
 
-    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor, least: float = 0.0) -> Tensor:
+    def earlier_score(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, least: float) -> Tensor:
+        """exp(-d R) score, the scores at s if other positions stood still; d: noise from s to t.
+
+        Exact for one position and an exact score. With a learned one an entry may fall below zero: it is set to the
+        share `least` of what the score was.
+        """
+        score = self.log_score(raw, zt, t).exp()
+        alpha, redrawn = self.transitions.keep(s, t, score)
+        limit, others = self.transitions.limit().to(score), score.masked_fill(self.one_hot(zt) > 0, 0.0)
+        excess = score - limit - limit * others.sum(-1, keepdim=True)  # score - limit * sum(score), to the last digit
+        return (score + redrawn / alpha * excess).maximum(least * score)
+
+    def staggered_score(self, raw: Tensor, zt: Tensor, t: Time, s: Time, least: float = 0.0) -> Tensor:
+        """`earlier_score` times Q(s, t) to z_t: weights of z_s, (B, L, V)."""
+        (zt, t), (_, s) = as_rows(zt, self.inside(t)), as_rows(zt, self.before_end(s))
+        earlier = self.earlier_score(raw, zt, t, s, least)
+        is_possible = self.possible(s, earlier) > 0  # no MASK at s = 0
+        return earlier * self.transitions.likelihood(self.one_hot(zt), s, t) * is_possible
+
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Time, least: float = 0.0) -> Tensor:
         """Prediction of the clean tokens by the score, (B, L, V): one step to s = 0."""
-        t = self.inside(t)
-        weights = staggered_score(self, self.log_score(raw, zt, t).exp(), zt, t, torch.zeros_like(t), least)
+        weights = self.staggered_score(raw, zt, t, 0.0, least)
         return weights / weights.sum(-1, keepdim=True)
 
-    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
-        t = self.inside(t)
-        return categorical(SAMPLERS[self.sampler](self, self.log_score(raw, zt, t).exp(), zt, t, s.double()), rng)
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
+        (zt, t), (_, s) = as_rows(zt, self.inside(t)), as_rows(zt, self.before_end(s))
+        return categorical(SAMPLERS[self.sampler](self, raw, zt, t, s), rng)
 
-    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
+    def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
         return self.transitions.likelihood(self.one_hot(zt), 0, self.inside(t)).log()
 
-    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Time) -> Tensor:
         """The prediction from the other positions with noise, as a ratio: p_t(y | others) / p_t(z_t | others)."""
         others = leave_one_out(log_posterior, self.log_likelihood(zt, t)).softmax(-1)
         log_p = self.transitions.marginal(others, 0, self.inside(t)).log()
         known = self.possible(self.inside(t), others).log().expand(*zt.shape, -1)
-        return ((log_p - known) - (log_p - known).gather(-1, zt[..., None])).nan_to_num(nan=-torch.inf)
+        return ((log_p - known) - (log_p - known).gather(-1, zt[..., None].long())).nan_to_num(nan=-torch.inf)
 
 
 class UDLM(SEDD):
@@ -240,14 +267,24 @@ class UDLM(SEDD):
     ):  # fmt: skip
         super().__init__(vocab_size, mask_id, noise, schedule, sampler=sampler, dtype=dtype)
 
-    def log_score(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    token_logits, with_token_logits = Process.token_logits, Process.with_token_logits  # f says only which token
+
+    def marginal(self, raw: Tensor, t: Time) -> Tensor:
+        """f with the noise of time t, (B, L, V)."""
+        f = Process.token_logits(self, raw.to(self.table_dtype), raw).softmax(-1)
+        return self.transitions.marginal(f, 0, t)
+
+    def log_score(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
         """Log of the ratio of the probabilities that f with noise gives to each token and to z_t, (B, L, V)."""
-        f = without_mask(raw.to(self.table_dtype), self.mask_id).softmax(-1)
-        p = self.transitions.marginal(f, 0, self.inside(t))
+        p = self.marginal(raw, self.inside(t))
         is_possible = p > 0
         log_p = torch.where(is_possible, p, 1.0).log().masked_fill(~is_possible, -torch.inf)  # log 0 has no slope
-        return log_p - log_p.gather(-1, zt[..., None])
+        return log_p - log_p.gather(-1, zt[..., None].long())
 
-    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def earlier_score(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, least: float) -> Tensor:
+        """f with the noise of s: no score need be taken back to it."""
+        return self.marginal(raw, s) / self.marginal(raw, t).gather(-1, zt[..., None])
+
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Time) -> Tensor:
         """The prediction from the other positions itself."""
         return leave_one_out(log_posterior, self.log_likelihood(zt, t))

@@ -9,7 +9,7 @@ from typing import Any, Protocol
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.base import Process, check_mask_id
+from diffkit.processes.base import Process, Time, check_mask_id, one_hot
 from diffkit.processes.schedules import Schedule, get_schedule
 from diffkit.random import categorical
 
@@ -31,12 +31,12 @@ class Transitions(Protocol):
     schedule: Schedule
 
     def limit(self, device: torch.device | str = "cpu") -> Tensor: ...
-    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor: ...
-    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor: ...
+    def marginal(self, p: Tensor, s: Time, t: Time) -> Tensor: ...
+    def likelihood(self, f: Tensor, s: Time, t: Time) -> Tensor: ...
     def parameters(self) -> dict[str, Any]: ...
 
 
-def _column(t: Tensor | float, device: torch.device) -> Tensor:
+def _column(t: Time, device: torch.device) -> Tensor:
     """One time for all rows, or (B,) times, as (1 or B, 1, 1) float64."""
     return torch.as_tensor(t, dtype=torch.float64, device=device).reshape(-1, 1, 1)
 
@@ -61,8 +61,8 @@ LIMITS: dict[str, Callable[[int, int], Tensor]] = {"uniform": uniform_over_token
 class Mixing:
     """Keep a token with probability alpha, else draw it from `limit`: Q = alpha I + (1 - alpha) 1 limit^T.
 
-    The product of two such matrices is a third, its alpha the product of theirs. So alpha(s, t) = (1 - gamma(t)) /
-    (1 - gamma(s)) is known for any real times s <= t, and no matrix is ever made.
+    The product of two such matrices is a third, its alpha the product of theirs. So alpha(s, t) = alpha(t) /
+    alpha(s) is known for any real times s <= t, and no matrix is ever made.
     Source: arXiv:2107.03006, appendix A.2; arXiv:2310.16834, where alpha = exp(-sigma) and Q = exp(sigma R).
     """
 
@@ -75,23 +75,18 @@ class Mixing:
     def limit(self, device: torch.device | str = "cpu") -> Tensor:
         return LIMITS[self.name](self.vocab_size, self.mask_id).to(device)
 
-    def keep(self, s: Tensor | float, t: Tensor | float, like: Tensor) -> Tensor:
-        """alpha(s, t), the probability that a token was not drawn again between s and t: (1 or B, 1, 1)."""
+    def keep(self, s: Time, t: Time, like: Tensor) -> tuple[Tensor, Tensor]:
+        """alpha(s, t), the probability that a token is not drawn again between s and t; 1 - alpha. (1 or B, 1, 1)."""
         s, t = _column(s, like.device), _column(t, like.device)
-        return ((1 - self.schedule.rate(t)) / (1 - self.schedule.rate(s))).to(like.dtype)
+        return self.schedule.kept(s, t).to(like.dtype), self.schedule.lost(s, t).to(like.dtype)
 
-    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        alpha = self.keep(s, t, p)
-        return alpha * p + (1 - alpha) * p.sum(-1, keepdim=True) * self.limit().to(p)
+    def marginal(self, p: Tensor, s: Time, t: Time) -> Tensor:
+        alpha, redrawn = self.keep(s, t, p)
+        return alpha * p + redrawn * p.sum(-1, keepdim=True) * self.limit().to(p)
 
-    def unmix(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        """The inverse of `marginal`: weights at t to weights at s, negative where none at s could have led there."""
-        alpha = self.keep(s, t, p)
-        return (p - (1 - alpha) * p.sum(-1, keepdim=True) * self.limit().to(p)) / alpha
-
-    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
-        alpha = self.keep(s, t, f)
-        return alpha * f + (1 - alpha) * (f * self.limit().to(f)).sum(-1, keepdim=True)
+    def likelihood(self, f: Tensor, s: Time, t: Time) -> Tensor:
+        alpha, redrawn = self.keep(s, t, f)
+        return alpha * f + redrawn * (f * self.limit().to(f)).sum(-1, keepdim=True)
 
 
 class Gaussian:
@@ -147,7 +142,7 @@ class Gaussian:
             table.append(table[-1] @ self.one_step(t))
         return torch.stack(table)
 
-    def matrix(self, s: Tensor | float, t: Tensor | float, device: torch.device) -> Tensor:
+    def matrix(self, s: Time, t: Time, device: torch.device) -> Tensor:
         """Q(s, t) for one pair of times or for one of each row: (1 or B, V, V) float64."""
         s, t = _column(s, device), _column(t, device)
         times = torch.broadcast_tensors(*((time + 0.5).floor().long().flatten() for time in (s, t)))
@@ -161,10 +156,10 @@ class Gaussian:
             product = product @ self.one_step(r)
         return product
 
-    def marginal(self, p: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+    def marginal(self, p: Tensor, s: Time, t: Time) -> Tensor:
         return p @ self.matrix(s, t, p.device).to(p.dtype)
 
-    def likelihood(self, f: Tensor, s: Tensor | float, t: Tensor | float) -> Tensor:
+    def likelihood(self, f: Tensor, s: Time, t: Time) -> Tensor:
         return f @ self.matrix(s, t, f.device).mT.to(f.dtype)
 
 
@@ -189,15 +184,6 @@ def get_transitions(
     return TRANSITIONS[noise](vocab_size, mask_id, curve, **parameters)
 
 
-def before_end(t: Tensor | float, T: int) -> Tensor:
-    """Times, none later than a billionth of T before the end, float64.
-
-    At T itself nothing is left of the clean text: a rate of change may be infinite, and a token that is visible all the
-    same, as in infilling, could not have come from anywhere.
-    """
-    return torch.as_tensor(t, dtype=torch.float64).clamp(max=T * (1 - 1e-9))
-
-
 class TransitionProcess(Process):
     """What D3PM and SEDD share: tokens change by transitions. Each adds its noise, its loss and its reverse step.
 
@@ -208,12 +194,21 @@ class TransitionProcess(Process):
         super().__init__(transitions.vocab_size, transitions.mask_id, transitions.schedule.T)
         self.transitions, self.schedule, self.noise = transitions, transitions.schedule, transitions.name
         self.noise_parameters, self.table_dtype = transitions.parameters(), dtype
+        self.end = last_time(self.schedule, 1e-9)
+
+    def before_end(self, t: Time) -> Tensor:
+        """Times, none later than `end`, float64.
+
+        At T itself nothing is left of the clean text: a rate of change may be infinite, and a token that is visible all
+        the same, as in infilling, could not have come from anywhere.
+        """
+        return torch.as_tensor(t, dtype=torch.float64).clamp(max=self.end)
 
     def one_hot(self, z: Tensor) -> Tensor:
         """(B, L) ids to (B, L, V)."""
-        return (z[..., None] == torch.arange(self.vocab_size, device=z.device)).to(self.table_dtype)
+        return one_hot(z, self.vocab_size, self.table_dtype)
 
-    def add_noise(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor:
+    def add_noise(self, zs: Tensor, s: Time, t: Time, rng: Generator) -> Tensor:
         """Draw z_t ~ q(z_t | z_s) for s < t: a forward step."""
         return categorical(self.transitions.marginal(self.one_hot(zs), s, t), rng)
 
@@ -224,6 +219,11 @@ class TransitionProcess(Process):
                 f"{type(self).__name__}: the canvas holds MASK, which {self.noise} noise never makes. Infilling needs "
                 "a process with MASK: absorbing noise, or mdlm."
             )
+
+
+def last_time(schedule: Schedule, alpha: float) -> float:
+    """The last time at which a share alpha of all tokens is kept; or, where gamma jumps to 1, just before T."""
+    return min(schedule.time(1 - alpha).item(), schedule.T * (1 - 1e-9))
 
 
 def leave_one_out(log_posterior: Tensor, log_likelihood: Tensor) -> Tensor:

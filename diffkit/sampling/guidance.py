@@ -7,14 +7,28 @@ from collections.abc import Callable
 import torch
 from torch import Tensor, nn
 
-from diffkit.checks import check_finite, check_whole
+from diffkit.checks import check_whole
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.network.conditioning import Conditioned
 from diffkit.processes.base import Denoise, Process, as_denoiser
 
 MIN_LOG_PROB = -30.0  # log-probability of a token that the unconditional prediction excludes
+LARGEST_SCALE = 1e6  # beyond, single precision overflows
 Classify = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> (B, L, V)
+
+
+def total(raw: Tensor, zt: Tensor, where: Tensor | None) -> Tensor:
+    """Log of the weight of all tokens but z_t itself, (..., 1); 0 where nothing else is possible.
+
+    What a position becomes if it changes is in the proportions of these weights. Their sum is a constant for a process
+    that reads logits, and for SEDD, which reads log scores, the rate at which it changes: guidance must keep it.
+    """
+    if zt.shape != (raw.shape[:-1] if where is None else where.shape):
+        return raw.logsumexp(-1, keepdim=True)  # embeddings, or blocks: logits, whose sum means nothing
+    own = zt if where is None else zt[where]
+    weight = raw.scatter(-1, own.long()[..., None], -torch.inf).logsumexp(-1, keepdim=True)
+    return torch.where(weight == -torch.inf, 0.0, weight)
 
 
 class Guided(nn.Module):
@@ -26,9 +40,17 @@ class Guided(nn.Module):
         self.scale = scale
 
     def forward(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
-        log_p, log_q = (denoise(zt, t, where).log_softmax(-1) for denoise in (self.conditional, self.unconditional))
+        raw = self.conditional(zt, t, where)
+        log_p, log_q = (x - total(x, zt, where) for x in (raw, self.unconditional(zt, t, where)))
         guided = (1 + self.scale) * log_p - self.scale * log_q.clamp(min=MIN_LOG_PROB)
-        return guided.masked_fill(log_p == -torch.inf, -torch.inf)
+        guided = guided.masked_fill(log_p == -torch.inf, -torch.inf)
+        return guided - total(guided, zt, where) + total(raw, zt, where)
+
+
+def check_scale(scale: float, where: str) -> None:
+    """Raise ValueError for a scale that is no number, or too large to compute with."""
+    if not abs(scale) <= LARGEST_SCALE:
+        raise ValueError(f"{where}: the scale must lie within {LARGEST_SCALE:g} of 0, got {scale}.")
 
 
 def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise:
@@ -36,10 +58,10 @@ def guide(conditional: Denoise, unconditional: Denoise, scale: float) -> Denoise
 
     The scale w: 0 conditions on the label as it was learned, and gives the conditional denoiser itself; above 0
     stresses what the label makes likelier; -1 ignores the label. Only predicted tokens are guided, never which
-    tokens are revealed.
+    tokens are revealed, nor the rate at which tokens change.
     Source: arXiv:2207.12598; for discrete diffusion arXiv:2412.10193, which counts from one: its gamma is 1 + w.
     """
-    check_finite(scale, "scale", "guide")
+    check_scale(scale, "guide")
     if scale in (0, -1):
         return conditional if scale == 0 else unconditional
     return Guided(conditional, unconditional, scale)
@@ -84,10 +106,11 @@ class ClassifierGuided(nn.Module):
         self.denoise, self.classify, self.scale = as_denoiser(denoise), classify, scale
 
     def forward(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
-        logits, log_p = self.denoise(zt, t, where), self.classify(zt, t)
+        raw, log_p = self.denoise(zt, t, where), self.classify(zt, t)
         log_p = log_p if where is None else log_p[where]
         allowed = log_p.amax(-1, keepdim=True) > -torch.inf
-        return torch.where(allowed, logits + self.scale * log_p.to(logits), logits)
+        guided = torch.where(allowed, raw + self.scale * log_p.to(raw), raw)
+        return guided - total(guided, zt, where) + total(raw, zt, where)
 
 
 def classifier_guided(denoise: Denoise, classify: Classify, scale: float) -> Denoise:
@@ -95,5 +118,5 @@ def classifier_guided(denoise: Denoise, classify: Classify, scale: float) -> Den
 
     Source: arXiv:2105.05233, section 4; for discrete diffusion arXiv:2412.10193, section 3.
     """
-    check_finite(scale, "scale", "classifier_guided")
+    check_scale(scale, "classifier_guided")
     return ClassifierGuided(denoise, classify, scale) if scale else denoise

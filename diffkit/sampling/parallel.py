@@ -76,7 +76,7 @@ class ParallelUnmasking:
     def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         while (is_masked := z == self.process.mask_id).any():
             probs = probs_at(self.process, denoise, z, time_by_count(self.process, z), is_masked)
-            z = reveal_chosen(self.choose, probs, z, is_masked, rng)
+            z = reveal_chosen(self.choose, probs, z, is_masked, uniform_like(z, rng))
             yield float(time_by_count(self.process, z).max()), z
 
 
@@ -100,10 +100,10 @@ def entropy_bounded(process: MaskedDiffusion, bound_nats: float) -> ParallelUnma
     return ParallelUnmasking(process, within_entropy(bound_nats))
 
 
-def reveal_chosen(choose: Choose, probs: Tensor, z: Tensor, is_masked: Tensor, rng: Generator) -> Tensor:
-    """The ids (B, L) after tokens are drawn at the positions that `choose` takes; probs (N, V) at the masked ones."""
+def reveal_chosen(choose: Choose, probs: Tensor, z: Tensor, is_masked: Tensor, u: Tensor) -> Tensor:
+    """Reveal what `choose` takes, by uniform numbers u: (B, L) ids; probs (N, V) at the masked positions."""
     reveal = choose(probs, is_masked)
-    return z.masked_scatter(reveal, inverse_cdf(probs[reveal[is_masked]], uniform_like(z, rng)[reveal]))
+    return z.masked_scatter(reveal, inverse_cdf(probs[reveal[is_masked]], u[reveal]))
 
 
 def time_by_count(process: MaskedDiffusion, z: Tensor) -> Tensor:

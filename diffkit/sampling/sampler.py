@@ -15,7 +15,7 @@ from diffkit.checks import check_generator, check_whole
 from diffkit.processes.base import Denoise, Denoiser, Process, as_denoiser, on_device_of
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule
-from diffkit.sampling.logits import exclude_mask, filtered
+from diffkit.sampling.logits import filtered
 from diffkit.sampling.skipping import SkipIdle, even_times
 from diffkit.sampling.unmasking import UNMASKING_ORDERS, Score, Unmasking
 
@@ -39,7 +39,6 @@ class Sampler(Protocol):
 
     def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
         """From the start z to a text; after every move the time left (of the latest row) and the state."""
-        ...
 
 
 class Ancestral:
@@ -102,18 +101,16 @@ def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor 
         check_whole(size, name, "denoise_frames, shape (B, L)")
 
 
-def _with_filters(
+def with_filters(
     process: Process, denoise: Denoise, temperature: float, top_k: int | None, top_p: float | None
 ) -> Denoiser:
-    """The denoiser with its filters, MASK excluded."""
-    if process.predicts_tokens:
-        return as_denoiser(filtered(exclude_mask(denoise, process.mask_id), temperature, top_k, top_p))
-    if (temperature, top_k, top_p) != (1.0, None, None):
+    """The denoiser with its filters. Raises ValueError where no tokens are predicted."""
+    if not process.predicts_tokens and (temperature, top_k, top_p) != (1.0, None, None):
         raise ValueError(
             "denoise_frames: temperature, top_k and top_p filter predicted tokens, but the network of "
             f"{type(process).__name__} predicts embeddings; leave them out."
         )
-    return as_denoiser(denoise)
+    return as_denoiser(filtered(denoise, temperature, top_k, top_p, process))
 
 
 @torch.no_grad()  # as a decorator: around a yield, `with` would turn gradients off in the caller's loop too
@@ -156,8 +153,9 @@ def denoise_frames(
     sampler = sampler_for(process, steps, order, counts)
     process = sampler.process
     check_canvas(process, shape, start)
-    ask = _with_filters(process, denoise, temperature, top_k, top_p)
+    ask = with_filters(process, denoise, temperature, top_k, top_p)
     z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
+    z = z if z.is_floating_point() else z.long()
     t = float(process.T)
     yield Frame(0, t, z, process.decode(z), None)
     with evaluating(denoise):
@@ -179,20 +177,12 @@ def _prediction(
     return process.step(denoise, z, t.expand(len(z)), s.expand(len(z)), replay).probs
 
 
-class AddsNoise(Protocol):
-    """What `noising_frames` needs of a process."""
-
-    def corrupt(self, x0: Tensor, t: Tensor, rng: Generator) -> tuple[Tensor, Tensor]: ...
-    def add_noise(self, zs: Tensor, s: Tensor | float, t: Tensor | float, rng: Generator) -> Tensor: ...  # z_t of z_s
-    def decode(self, z: Tensor) -> Tensor: ...
-
-
 @torch.no_grad()
-def noising_frames(process: AddsNoise, x0: Tensor, times: Sequence[float], *, rng: Generator) -> Iterator[Frame]:
+def noising_frames(process: Process, x0: Tensor, times: Sequence[float], *, rng: Generator) -> Iterator[Frame]:
     """The forward process as one path: a text (B, L) at rising times, each state made noisier from the one before."""
     if not times or any(s > t for s, t in pairwise(times)):
         raise ValueError(f"noising_frames: times must rise, and be at least one, got {list(times)[:8]}.")
-    z, _ = process.corrupt(x0, torch.full((len(x0),), times[0], dtype=torch.float64), rng)
+    z, _ = process.corrupt(x0.long(), times[0], rng)
     for i, t in enumerate(times):
         z = process.add_noise(z, times[i - 1], t, rng) if i else z
         yield Frame(i, float(t), z, process.decode(z), None)

@@ -8,7 +8,7 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.base import Denoiser, without_mask
+from diffkit.processes.base import Denoiser
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule, get_schedule
 from diffkit.random import highest, inverse_cdf, uniform_like
@@ -63,8 +63,8 @@ def probs_at(process: MaskedDiffusion, denoise: Denoiser, z: Tensor, t: Tensor, 
     rows = where.any(1)
     if not rows.any():
         return torch.empty(0, process.vocab_size, dtype=torch.float64, device=z.device)
-    logits = denoise(z[rows], t.to(z.device)[rows], where[rows])
-    return without_mask(logits.double(), process.mask_id).softmax(-1)
+    logits = denoise(z[rows], t.to(z.device)[rows], where[rows]).double()
+    return process.token_logits(logits, z[where]).softmax(-1)
 
 
 class Unmasking:

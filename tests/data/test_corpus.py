@@ -99,7 +99,11 @@ def test_compressed_files_are_read_and_what_is_left_out_is_named(tmp_path, kind)
     assert sorted(texts(dataset)) == [f"story {i}" for i in range(5)]
     told = dataset.info.description
     assert "read 5 files" in told and "5 documents, one a" in told
-    left_out = [f"part-1.{kind}.gz (the same as copy.{kind}.gz)", f"._part-0.{kind} (hidden)", "README.md (of another kind)"]
+    left_out = [
+        f"part-1.{kind}.gz (the same as copy.{kind}.gz)",
+        f"._part-0.{kind} (hidden)",
+        "README.md (of another kind)",
+    ]
     assert all(each in told for each in left_out[1:]) and told.count(" (") == 5 and "and 1 more" in told
     assert texts(load_corpus(tmp_path / f"part-4.{kind}.zst")) == ["story 4"]
     (tmp_path / f"part-1.{kind}.gz").write_bytes(gzip.compress(b"text" * 99)[:-9])

@@ -13,8 +13,10 @@ from torch import Generator
 
 from diffkit.cli.main import main
 from diffkit.course.infilling import conditional_gap
+from diffkit.course.network_calls import NoChangeCache
 from diffkit.course.orders import order_bounds
 from diffkit.course.parallel_cost import score_order
+from diffkit.course.variable_length import grow
 from diffkit.data.batches import StoryBatches
 from diffkit.evaluation.bounds import error_by_count, nelbo
 from diffkit.languages.story_language import load_language
@@ -25,8 +27,7 @@ from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import condition_on
 from diffkit.sampling.parallel import confidence_threshold
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
-from diffkit.sampling.skipping import FirstHitting, LeftToRight, NoChangeCache, SkipIdle, even_times
-from diffkit.sampling.variable_length import grow
+from diffkit.sampling.skipping import FirstHitting, LeftToRight, SkipIdle, even_times
 from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import Trainer, fit
 

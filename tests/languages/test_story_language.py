@@ -26,7 +26,7 @@ from toys import (
 )
 
 import diffkit.languages.story_language
-from diffkit.languages.story_language import StoryLanguage, load_language
+from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.languages.tales import MICRO as MICRO_GRAMMAR
 from diffkit.languages.tales import Template
 
@@ -109,6 +109,42 @@ def text_canvas(text):
 
 def test_entropy_of_micro_is_the_enumerated_one():
     assert MICRO.entropy() == pytest.approx(ENTROPY, abs=1e-12)
+
+
+def words_template(text, prob=0.2):
+    return Template(text, prob, "short")
+
+
+@pytest.mark.parametrize(
+    ("text", "ambiguous"),
+    [
+        ("Mia {ran}", True),  # {Mia} {ran} says it, too
+        ("Mia ran Tom ran", True),  # {Mia} {ran} {Mia.Tom} {ran}
+        ("Mia ran Mia ran", False),  # each word can stand where it stands in a story, but no story holds them all
+        ("{Mia} {ran} {Mia} {ran}", False),
+    ],
+)
+def test_the_entropy_of_texts_with_two_derivations_is_refused(text, ambiguous):
+    grammar = MICRO_GRAMMAR._replace(templates=[*MICRO_GRAMMAR.templates, words_template(text)])
+    language = StoryLanguage(grammar)
+    if ambiguous:
+        with pytest.raises(ValueError, match=r"entropy: templates \d and 4 can write the same text"):
+            language.entropy()
+        unlikely = grammar._replace(templates=[*MICRO_GRAMMAR.templates, words_template(text, 0.0)])
+        assert StoryLanguage(unlikely).entropy() == pytest.approx(ENTROPY)
+    else:
+        texts = language.sample(2000, generator()).unique(dim=0)
+        probs = language.log_prob(texts).exp()
+        assert probs.sum().item() == pytest.approx(1) and language.entropy() == pytest.approx(
+            -(probs * probs.log()).sum()
+        )
+
+
+def test_empty_batches_have_empty_answers():
+    none = TEXTS[:0]
+    assert MICRO.log_prob(none).shape == MICRO.parse(none).shape == endings(MICRO, none).shape == (0,)
+    assert MICRO.decode(none) == [] and MICRO.posterior(MICRO.seen(none))[1].shape == (0, L, V)
+    assert MICRO.denoiser(masked_diffusion())(none, torch.ones(0)).shape == (0, L, V)
 
 
 @pytest.mark.slow
@@ -352,7 +388,6 @@ def test_ids_that_are_no_canvas_raise(ids, ask):
     [
         (torch.zeros(1, L, V + 1), "must be"),
         (torch.zeros(L, V), "must be"),
-        (torch.zeros(0, L, V), "must be"),
         (torch.full((1, L, V), torch.nan), "NaN"),
         (torch.full((1, L, V), torch.inf), "inf"),
     ],

@@ -154,7 +154,7 @@ def test_bound_of_the_exact_denoiser_is_the_log_likelihood_of_every_text(monkeyp
 def count_losses(monkeypatch, process, denoise, x0):
     """count_loss of one text under each mask pattern, (32,); zero for the pattern that hides nothing."""
 
-    def every_subset(_, clean, count, rng):
+    def every_subset(_, clean, count, rng, frozen=None):
         assert torch.equal(count, SIZES[1:])
         return torch.where(SUBSETS[1:], MASK, clean), SUBSETS[1:]
 

@@ -227,8 +227,7 @@ def test_tweedie_with_the_exact_score_is_the_exact_step(noise, schedule):
     zt, _ = process.corrupt(TEXTS, torch.full((16,), 600.0), generator(1))
     for time, earlier in ((600.0, 400.0), (600.0, 0.0), (999.0, 998.0)):
         t, s = torch.full((16,), time, dtype=torch.float64), torch.full((16,), earlier, dtype=torch.float64)
-        score = process.log_score(MICRO.denoiser(process)(zt, t), zt, t).exp()
-        found = tweedie(process, score, zt, t, s)
+        found = tweedie(process, MICRO.denoiser(process)(zt, t), zt, t, s)
         want = twin.reverse_probs(MICRO.denoiser(twin)(zt, t), zt, t, s)
         torch.testing.assert_close(found / found.sum(-1, keepdim=True), want, atol=1e-6, rtol=0)
     assert (process.token_probs(MICRO.denoiser(process)(zt, t), zt, t)[..., MASK] == 0).all()
@@ -237,12 +236,12 @@ def test_tweedie_with_the_exact_score_is_the_exact_step(noise, schedule):
 @each_noise
 def test_tweedie_is_two_matrix_exponentials(noise):
     process = SEDD(V, MASK, noise, "geometric")
-    zt, score = some_states(noise, 3), torch.rand(40, L, V, generator=generator(5)).double() + 0.5
-    score = torch.where(process.one_hot(zt) > 0, 1.0, score * (torch.arange(V) != MASK))
+    zt, raw = some_states(noise, 3), torch.rand(40, L, V, generator=generator(5)).double()
+    score = process.log_score(raw, zt, 700.0).exp()
     (late, _, _), (early, _, _) = matrices(process, 700.0), matrices(process, 650.0)
     move = torch.linalg.solve(early, late)  # exp(d R)
     want = torch.linalg.solve(move.T, score.mT).mT.clamp(min=0) * move.T[zt]
-    found = tweedie(process, score, zt, torch.full((40,), 700.0), torch.full((40,), 650.0))
+    found = tweedie(process, raw, zt, torch.full((40,), 700.0), torch.full((40,), 650.0))
     torch.testing.assert_close(found, want, atol=1e-10, rtol=1e-8)
 
 
@@ -252,11 +251,11 @@ def test_euler_approaches_tweedie(noise, schedule):
     process, errors = SEDD(V, MASK, noise, schedule), []
     t = torch.full((16,), 600.0, dtype=torch.float64)
     zt, _ = process.corrupt(TEXTS, t, generator(1))
-    score = process.log_score(MICRO.denoiser(process)(zt, t), zt, t).exp()
+    raw = MICRO.denoiser(process)(zt, t)
     for d in (0.4, 0.2, 0.1):
         first, second = (
             chances / chances.sum(-1, keepdim=True)
-            for chances in (step(process, score, zt, t, t - d) for step in (euler, tweedie))
+            for chances in (step(process, raw, zt, t, t - d) for step in (euler, tweedie))
         )
         errors.append((first - second).abs().max().item())
     if (noise, schedule) == ("absorbing", "loglinear"):
@@ -266,12 +265,12 @@ def test_euler_approaches_tweedie(noise, schedule):
 
 
 def test_long_euler_steps_give_no_negative_chances():
-    """Uniform noise, geometric, 128 steps: at the end of time the chance to leave would be 1.9 times one."""
+    """Uniform noise, geometric, 50 steps: towards the end of time the chance to leave would be twice one."""
     process = SEDD(V, MASK, "uniform", "geometric", sampler="euler")
-    t, zt = torch.full((16,), 1000.0), TEXTS
-    leaving = process.rate_into(zt, t) * (V - 2) * 1000 / 128
+    t, zt = torch.full((16,), 940.0), TEXTS
+    leaving = process.rate_into(zt, t) * (V - 2) * 20
     assert leaving.max() > 1.5
-    zs, probs = process.step(MICRO.denoiser(process), zt, t, t - 1000 / 128, generator())
+    zs, probs = process.step(MICRO.denoiser(process), zt, t, t - 20, generator())
     assert (zs != MASK).all() and probs.isfinite().all()
 
 
@@ -281,7 +280,7 @@ def way_back(process):
 
     def reverse_probs(zt, t, s):
         t, s = process.inside(torch.full((len(zt),), t)), torch.full((len(zt),), s, dtype=torch.float64)
-        chances = SAMPLERS[process.sampler](process, process.log_score(denoise(zt, t), zt, t).exp(), zt, t, s)
+        chances = SAMPLERS[process.sampler](process, denoise(zt, t), zt, t, process.before_end(s))
         return chances / chances.sum(-1, keepdim=True)
 
     return reverse_probs

@@ -6,14 +6,18 @@ import pytest
 import torch
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import MASK, MICRO, TALES, L, V, generator
+from scipy import stats
+from toys import MASK, MICRO, TALES, TEXTS, L, V, generator
 
 from diffkit.course.orders import mask_patterns
 from diffkit.model import build_model
 from diffkit.network.conditioning import Conditioned
+from diffkit.processes.d3pm import D3PM
 from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.sampling.guidance import MIN_LOG_PROB, classifier_guided, condition_on, exact_classifier, guide
-from diffkit.sampling.sampler import sample
+from diffkit.sampling.logits import filtered
+from diffkit.sampling.sampler import denoise_frames, sample
 
 PROCESS = MaskedDiffusion(V, MASK, "linear")
 TIME = torch.tensor(500.0)
@@ -22,7 +26,7 @@ TIME = torch.tensor(500.0)
 def random_denoiser(seed):
     logits = torch.randn(L, V, generator=generator(seed), dtype=torch.float64)
     logits[:, MASK] = -torch.inf
-    return lambda zt, t: logits.expand(len(zt), L, V)
+    return lambda zt, t: logits[: zt.shape[1]].expand(*zt.shape, V)
 
 
 def states():
@@ -47,11 +51,12 @@ def test_a_token_that_only_the_unconditional_prediction_excludes_gives_no_nan(sc
     """Its log-probability counts as MIN_LOG_PROB; without that, infinite logits and NaN probabilities."""
     log_p = torch.tensor([0.5, 0.5, 0.0], dtype=torch.float64).log()
     log_q = torch.tensor([0.0, 0.5, 0.5], dtype=torch.float64).log()
-    guided = guide(lambda zt, t: log_p.expand(1, L, 3), lambda zt, t: log_q.expand(1, L, 3), scale)
-    logits = guided(torch.zeros(1, L, dtype=torch.long), TIME)
-    want = (1 + scale) * log_p - scale * torch.tensor([MIN_LOG_PROB, math.log(0.5), math.log(0.5)], dtype=torch.float64)
-    torch.testing.assert_close(logits[0, 0, :2], want[:2])
-    assert (logits[..., 2] == -torch.inf).all() and not logits.softmax(-1).isnan().any()
+    log_p, log_q = (torch.cat([x, torch.tensor([-torch.inf], dtype=torch.float64)]) for x in (log_p, log_q))
+    guided = guide(lambda zt, t: log_p.expand(1, L, 4), lambda zt, t: log_q.expand(1, L, 4), scale)
+    probs = guided(torch.full((1, L), 3), TIME).softmax(-1)  # MASK is 3
+    want = (1 + scale) * log_p[:2] - scale * torch.tensor([MIN_LOG_PROB, math.log(0.5)], dtype=torch.float64)
+    torch.testing.assert_close(probs[0, 0, :2], want.softmax(0))
+    assert (probs[..., 2:] == 0).all()
 
 
 def test_guidance_passes_on_where_logits_are_needed():
@@ -59,11 +64,6 @@ def test_guidance_passes_on_where_logits_are_needed():
     where = torch.rand(2, L, generator=generator()) < 0.5
     for guided in (guide(told, untold, 1.5), classifier_guided(told, untold, 2.0)):
         assert torch.equal(guided(zt, TIME, where), guided(zt, TIME)[where])
-
-
-def test_scales_without_guidance_are_the_denoisers_themselves():
-    told, untold = random_denoiser(0), random_denoiser(1)
-    assert guide(told, untold, 0) is told and guide(told, untold, -1) is untold
 
 
 @given(st.floats(0.1, 4), st.floats(-5, 5))
@@ -84,7 +84,7 @@ def test_scale_zero_draws_the_very_tokens_of_conditional_sampling():
         sample(PROCESS, denoise, shape=(16, L), steps=L, rng=generator(3))
         for denoise in (condition_on(model, 1, 0.0), Conditioned(model, 1))
     ]
-    assert torch.equal(*draws)
+    assert torch.equal(*draws) and guide(model, PROCESS, -1) is PROCESS
     guided = sample(PROCESS, condition_on(model, 1, 5.0), shape=(16, L), steps=L, rng=generator(3))
     assert not torch.equal(guided, draws[0])
 
@@ -144,3 +144,85 @@ def test_following_needs_a_label_that_the_model_knows():
     model = build_model(PROCESS, {"hidden_size": 16, "num_layers": 1, "num_heads": 2}, max_length=L, labels=2)
     with pytest.raises(ValueError, match=r"label must be a whole number in 0\.\.1, got 2"):
         condition_on(model, 2)
+
+
+# ----------------------------------------------------------------- which token is changed, and never whether or when
+
+ABSORBING = [PROCESS, D3PM(V, MASK), SEDD(V, MASK), SEDD(V, MASK, sampler="euler"), UDLM(V, MASK, "absorbing")]
+CHANGES = {
+    "guidance 0.001": lambda p, q, process: guide(p, q, 0.001),
+    "guidance 2": lambda p, q, process: guide(p, q, 2.0),
+    "guidance -0.5": lambda p, q, process: guide(p, q, -0.5),
+    "classifier": lambda p, q, process: classifier_guided(p, lambda zt, t: q(zt, t).log_softmax(-1), 3.0),
+    "temperature 0.5": lambda p, q, process: filtered(p, temperature=0.5, process=process),
+    "temperature 0": lambda p, q, process: filtered(p, temperature=0.0, process=process),
+    "top-k": lambda p, q, process: filtered(p, top_k=2, process=process),
+    "top-p": lambda p, q, process: filtered(p, top_p=0.6, process=process),
+}
+TILTED = {
+    "guidance 0.001": lambda p, q: p**1.001 / q**0.001,
+    "guidance 2": lambda p, q: p**3 / q**2,
+    "guidance -0.5": lambda p, q: (p * q) ** 0.5,
+    "classifier": lambda p, q: p * q**3,
+    "temperature 0.5": lambda p, q: p**2,
+    "temperature 0": lambda p, q: (p == p.max()).double(),
+    "top-k": lambda p, q: p * (p >= p.topk(2).values[-1]),
+    "top-p": lambda p, q: p * (p.sort(descending=True).values.cumsum(0) - p.sort(descending=True).values < 0.6)[
+        p.argsort(descending=True).argsort()
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize("process", ABSORBING, ids=lambda p: f"{p.name} {getattr(p, 'sampler', '')}")
+@pytest.mark.parametrize("change", CHANGES)
+def test_a_change_of_the_predictions_leaves_the_time_of_each_reveal_alone(process, change):
+    """The mask stays as likely as before, and a token that is revealed follows the tilted law.
+
+    20,000 positions: a binomial test against an unchanged step and a chi-square, each failing once in a million seeds.
+    """
+    p, q = random_denoiser(0), random_denoiser(1)
+    if process.name == "sedd":  # a learned score: its sum is not that of any distribution
+        p, q = (lambda zt, t, d=d: d(zt, t) + 0.7 for d in (p, q))
+    zt, t, s = torch.full((20_000, 1), MASK), TIME.expand(20_000), torch.tensor(300.0).expand(20_000)
+    plain = process.step(p, zt, t, s, generator(2)).zs[:, 0]
+    zs = process.step(CHANGES[change](p, q, process), zt, t, s, generator(3)).zs[:, 0]
+    stays = [int((z == MASK).sum()) for z in (plain, zs)]
+    assert 2000 < stays[0] < 19_000
+    assert stats.chi2_contingency([[n, 20_000 - n] for n in stays]).pvalue > 1e-6
+    tokens = torch.arange(V) != MASK
+    want = TILTED[change](
+        *(d(zt[:1], TIME)[0, 0].softmax(-1)[tokens] for d in (random_denoiser(0), random_denoiser(1)))
+    )
+    counts = torch.bincount(zs[zs != MASK], minlength=V)[tokens]
+    assert (counts[want == 0] == 0).all()
+    counts, want = counts[want > 0], want[want > 0]
+    assert len(want) == 1 or stats.chisquare(counts, counts.sum() * want / want.sum()).pvalue > 1e-6
+
+
+@pytest.mark.parametrize("change", CHANGES)
+def test_uniform_scores_keep_the_rate_of_change(change):
+    """SEDD with uniform noise: all scores but that of the token itself sum to what they did."""
+    process, p, q = SEDD(V, MASK, "uniform"), random_denoiser(0), random_denoiser(1)
+    zt = TEXTS[:8]
+    plain, changed = (process.log_score(d(zt, TIME), zt, TIME).exp() for d in (p, CHANGES[change](p, q, process)))
+    torch.testing.assert_close(changed.sum(-1), plain.sum(-1))
+    torch.testing.assert_close(changed.gather(-1, zt[..., None]), torch.ones_like(changed[..., :1]))
+
+
+def test_guided_sedd_reveals_as_many_tokens_as_its_schedule_says():
+    """Stories under the exact scores: half of the masks at half time, binomial within 5.5 standard deviations.
+
+    Guidance that took log scores for logits left 47 of 48 masked until the last step, and no story was valid.
+    """
+    process = SEDD(TALES.vocab_size, TALES.mask_id)
+    guided = guide(TALES.denoiser(process, "kept"), TALES.denoiser(process), 0.5)
+    frames = list(denoise_frames(process, guided, shape=(4, TALES.length), steps=8, rng=generator()))
+    left = (frames[4].tokens == TALES.mask_id).sum()
+    assert abs(left - 2 * TALES.length) < 5.5 * TALES.length**0.5
+
+
+@pytest.mark.parametrize("scale", [math.nan, math.inf, 1e7, -1e300])
+def test_a_scale_that_overflows_is_refused(scale):
+    for guided in (guide, classifier_guided):
+        with pytest.raises(ValueError, match="the scale must lie within"):
+            guided(random_denoiser(0), random_denoiser(1), scale)

@@ -9,6 +9,7 @@ from hypothesis import strategies as st
 from scipy import stats
 from toys import MASK, TEXTS, L, V, generator, masked_diffusion, table_denoiser, uniform_denoiser
 
+from diffkit.course.network_calls import CallCounter
 from diffkit.sampling.remasking import (
     Remasking,
     RemaskState,
@@ -22,7 +23,7 @@ from diffkit.sampling.remasking import (
     stay_masked,
 )
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
-from diffkit.sampling.skipping import CallCounter, even_times
+from diffkit.sampling.skipping import even_times
 
 PROCESS = masked_diffusion("cosine")
 TABLE = table_denoiser(seed=5)

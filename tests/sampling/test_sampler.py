@@ -24,12 +24,16 @@ from toys import (
     table_denoiser,
 )
 
-from diffkit.data.tokenizer import canvas_from_text, load_tokenizer
-from diffkit.paths import PRETRAINED
+from diffkit.course.network_calls import CallCounter
+from diffkit.data.tokenizer import canvas_from_text
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.block import BlockDiffusion
+from diffkit.processes.d3pm import D3PM
+from diffkit.processes.diffusion_lm import DiffusionLM
 from diffkit.processes.schedules import get_schedule
-from diffkit.sampling.logits import filtered, with_temperature, with_top_k, with_top_p
-from diffkit.sampling.sampler import denoise_frames, infill, last_frame, sample
-from diffkit.sampling.skipping import CallCounter
+from diffkit.processes.sedd import SEDD, UDLM
+from diffkit.sampling.logits import filtered
+from diffkit.sampling.sampler import denoise_frames, infill, last_frame, noising_frames, sample
 from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
 PROCESS = masked_diffusion()
@@ -140,7 +144,7 @@ TABLE = table_denoiser(0, sharpness=2.0)
 def test_counts_are_shared_out_evenly(order, masks, steps, seed):
     """Each step reveals masks // steps tokens, the first masks % steps of them one more; also with steps > masks."""
     start = torch.full((2, 40), MASK)
-    start[:, masks:] = 4
+    start[0, masks:] = 4
     left = [
         int((frame.tokens[0] == MASK).sum())
         for frame in denoise_frames(PROCESS, flat, start=start, steps=steps, rng=generator(seed), order=order)
@@ -151,13 +155,6 @@ def test_counts_are_shared_out_evenly(order, masks, steps, seed):
 
 def flat(zt, t):
     return torch.zeros(*zt.shape, V)
-
-
-def test_counts_are_per_row():
-    start = torch.full((2, 8), MASK)
-    start[1, 4:] = 4
-    frames = list(denoise_frames(PROCESS, flat, start=start, steps=4, rng=generator(), order="random"))
-    assert [(frame.tokens == MASK).sum(1).tolist() for frame in frames] == [[8, 4], [6, 3], [4, 2], [2, 1], [0, 0]]
 
 
 def test_counts_may_follow_another_schedule():
@@ -175,22 +172,6 @@ def test_same_seed_same_text(order):
         sample(PROCESS, TABLE, shape=(20, L), steps=3, rng=generator(seed), order=order) for seed in (1, 1, 2)
     )
     assert torch.equal(first, again) and not torch.equal(first, other)
-
-
-@pytest.mark.parametrize("order", ["confidence", "margin", "entropy", "left_to_right"])
-def test_temperature_zero_leaves_nothing_to_chance(order):
-    texts = [
-        sample(PROCESS, TABLE, shape=(4, L), steps=L, rng=generator(seed), order=order, temperature=0.0)
-        for seed in range(3)
-    ]
-    assert torch.equal(texts[0], texts[1]) and torch.equal(texts[0], texts[2])
-    assert (texts[0] == texts[0][0]).all(), "all rows start alike, so they end alike"
-
-
-def test_one_step_to_T_steps():
-    process = masked_diffusion(get_schedule("linear", 20))
-    for steps in (1, 20):
-        assert (sample(process, TABLE, shape=(2, L), steps=steps, rng=generator()) != MASK).all()
 
 
 # --------------------------------------------------------------------------------------------------------- the rules
@@ -244,12 +225,10 @@ def test_ties_go_to_the_lower_position(order):
 # ------------------------------------------------------------------------------------------------------------ filters
 
 
-def answers(*logits):
-    return lambda zt, t: torch.tensor([[logits]], dtype=torch.float64)
-
-
-def kept_by(filtered_denoiser):
-    return [i for i, x in enumerate(filtered_denoiser(None, None)[0, 0].tolist()) if x > -math.inf]
+def kept_by(logits, **how):
+    """Tokens that are left of a row of logits, and what the filters made of it."""
+    found = filtered(lambda zt, t: torch.tensor([[logits]], dtype=torch.float64), **how)(None, None)[0, 0]
+    return (found > -torch.inf).nonzero()[:, 0].tolist(), found
 
 
 @given(
@@ -260,79 +239,70 @@ def kept_by(filtered_denoiser):
 def test_filters_against_plain_python(logits, k, p):
     """Top-k keeps k, the lower id among equals; top-p the shortest list that reaches p, the crossing token included."""
     ranked = sorted(range(len(logits)), key=lambda i: (-logits[i], i))
-    kept = with_top_k(answers(*logits), k)
-    assert kept_by(kept) == sorted(ranked[:k])
-    assert all(x in (-math.inf, logits[i]) for i, x in enumerate(kept(None, None)[0, 0].tolist()))
+    kept, found = kept_by(logits, top_k=k)
+    assert kept == sorted(ranked[:k]) and all(found[i] == logits[i] for i in kept)
 
     probs = torch.tensor(logits, dtype=torch.float64).softmax(0).tolist()
-    kept = kept_by(with_top_p(answers(*logits), p))
+    kept, _ = kept_by(logits, top_p=p)
     assert kept == sorted(ranked[: len(kept)]) and kept
     assert sum(probs[i] for i in kept) >= p - 1e-9
     assert sum(probs[i] for i in ranked[: len(kept) - 1]) < p + 1e-9
 
 
-def test_the_crossing_token_is_kept():
-    denoise = answers(*torch.tensor([0.5, 0.3, 0.2], dtype=torch.float64).log().tolist())
-    for p, kept in ((0.4, 1), (0.6, 2), (0.79, 2), (0.81, 3), (1.0, 3)):
-        assert kept_by(with_top_p(denoise, p)) == list(range(kept))
-
-
 @pytest.mark.parametrize(("p", "kept"), [(0.5, [0]), (0.75, [0, 1]), (0.500001, [0, 1]), (1.0, [0, 1, 2])])
 def test_a_set_that_reaches_p_exactly_is_large_enough(p, kept):
-    """Probabilities 1/2, 1/4, 1/4, exact in binary."""
-    denoise = answers(*torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64).log2().mul(math.log(2)).tolist())
-    probs = denoise(None, None).softmax(-1)[0, 0].tolist()
-    assert probs == [0.5, 0.25, 0.25] and kept_by(with_top_p(denoise, p)) == kept
+    """Probabilities 1/2, 1/4, 1/4, exact in binary; the token that crosses the line is kept."""
+    logits = torch.tensor([2.0, 1.0, 1.0], dtype=torch.float64).log2().mul(math.log(2)).tolist()
+    assert torch.tensor(logits, dtype=torch.float64).softmax(0).tolist() == [0.5, 0.25, 0.25]
+    assert kept_by(logits, top_p=p)[0] == kept
 
 
-@pytest.mark.parametrize(
-    "wrap", [lambda d: with_temperature(d, 0.7), lambda d: with_top_k(d, 2), lambda d: with_top_p(d, 0.6)]
-)
-def test_filters_pass_on_where_logits_are_needed(wrap):
+@pytest.mark.parametrize("how", [{"temperature": 0.7}, {"top_k": 2}, {"top_p": 0.6}])
+@pytest.mark.parametrize("process", [None, PROCESS, SEDD(V, MASK)], ids=["logits", "masked", "sedd"])
+def test_filters_pass_on_where_logits_are_needed(how, process):
     counted, zt, t = CallCounter(TABLE), TEXTS[:4], torch.ones(4)
     where = torch.rand(4, L, generator=generator()) < 0.4
-    assert torch.equal(wrap(counted)(zt, t, where), wrap(TABLE)(zt, t)[where]) and counted.heads == where.sum()
+    some, whole = (filtered(denoise, **how, process=process) for denoise in (counted, TABLE))
+    assert torch.equal(some(zt, t, where), whole(zt, t)[where]) and counted.heads == where.sum()
 
 
-@pytest.mark.parametrize("temperature", [0.25, 1.0, 4.0])
+@pytest.mark.parametrize("temperature", [0.25, 4.0])
 def test_temperature_is_a_power_of_the_probabilities(temperature):
     logits = [0.3, -1.0, 2.0]
     probs = torch.tensor(logits, dtype=torch.float64).softmax(0) ** (1 / temperature)
-    torch.testing.assert_close(
-        with_temperature(answers(*logits), temperature)(None, None)[0, 0].softmax(0), probs / probs.sum()
-    )
+    torch.testing.assert_close(kept_by(logits, temperature=temperature)[1].softmax(0), probs / probs.sum())
+
+
+@pytest.mark.parametrize("temperature", [1e-30, 1e-40, 1e-50, 5e-324])
+def test_a_temperature_near_zero_is_its_limit(temperature):
+    """In single precision such a divisor is 0, and the logits were infinite or NaN."""
+    coldest = filtered(lambda zt, t: TABLE(zt, t).float(), temperature=temperature)
+    zt = torch.full((4, L), MASK)
+    assert torch.equal(coldest(zt, None).softmax(-1) == 1, filtered(TABLE, temperature=0)(zt, None).softmax(-1) == 1)
+    ids = sample(PROCESS, TABLE, shape=(4, L), steps=3, rng=generator(), order="random", temperature=temperature)
+    assert torch.equal(ids, sample(PROCESS, TABLE, shape=(4, L), steps=3, rng=generator(), order="random", top_k=1))
 
 
 def test_temperature_comes_first_then_k_then_p():
-    """Hot beliefs are flat: of the three tokens that top-k leaves, top-p 0.6 needs two; cold, it needs one."""
+    """Hot predictions are flat: of the three tokens that top-k leaves, top-p 0.6 needs two; cold, it needs one."""
     logits = torch.tensor([0.6, 0.2, 0.15, 0.05], dtype=torch.float64).log().tolist()
-    for temperature, kept in ((100.0, 2), (0.1, 1)):
-        left = filtered(answers(*logits), temperature, 3, 0.6)(None, None)
-        assert int((left > -torch.inf).sum()) == kept
+    for temperature, count in ((100.0, 2), (0.1, 1)):
+        assert len(kept_by(logits, temperature=temperature, top_k=3, top_p=0.6)[0]) == count
     assert filtered(TABLE) is TABLE
 
 
 @pytest.mark.parametrize("how", [{"temperature": 0.0}, {"top_k": 1}, {"top_p": 0.5}, {"top_k": 2, "top_p": 0.5}])
 def test_filters_never_count_mask(how):
-    """A network may say anything about MASK; filters apply to the beliefs about words."""
+    """A network may say anything about MASK; filters apply to the predictions of tokens."""
 
-    def loud(zt, t):
-        logits = TABLE(zt, t).clone()
-        logits[..., MASK] = 50.0
-        return logits
+    def saying(value):
+        return lambda zt, t: TABLE(zt, t).index_fill(-1, torch.tensor(MASK), value)
 
-    def silent(zt, t):
-        logits = TABLE(zt, t).clone()
-        logits[..., MASK] = -torch.inf
-        return logits
-
-    heard, unheard = (
-        last_frame(
-            denoise_frames(PROCESS, who, shape=(8, L), steps=3, rng=generator(), order="random", **how, keep_probs=True)
-        )
-        for who in (loud, silent)
+    how |= {"shape": (8, L), "steps": 3, "order": "random", "keep_probs": True}
+    loud, silent = (
+        last_frame(denoise_frames(PROCESS, saying(value), rng=generator(), **how)) for value in (50.0, -math.inf)
     )
-    assert torch.equal(heard.tokens, unheard.tokens) and torch.equal(heard.probs, unheard.probs)
+    assert torch.equal(loud.tokens, silent.tokens) and torch.equal(loud.probs, silent.probs)
 
 
 def test_the_exact_denoiser_can_be_filtered():
@@ -404,55 +374,61 @@ def test_calls_that_make_no_sense_raise(how, message):
         next(denoise_frames(PROCESS, TABLE, **({"steps": 2, "rng": generator()} | how)))
 
 
+ABSORBING = [PROCESS, D3PM(V, MASK), SEDD(V, MASK), Autoregressive(V, MASK), BlockDiffusion(V, MASK, 2)]
+TOKEN_PROCESSES = [*ABSORBING, D3PM(V, MASK, "uniform"), SEDD(V, MASK, "uniform"), UDLM(V, MASK)]
+
+
+@pytest.mark.parametrize("order", EVERY_RULE)
+@pytest.mark.parametrize("extra", [-1, 1])
+def test_a_denoiser_of_another_width_is_named(order, extra):
+    """A column more was drawn as an id that does not exist."""
+    for process in TOKEN_PROCESSES if order == "ancestral" else [PROCESS]:
+        wide = process_denoiser(process, V + extra)
+        with pytest.raises(ValueError, match=f"returned {V + extra} columns, expected {V}"):
+            sample(process, wide, shape=(2, L), steps=2, rng=generator(), order=order)
+
+
+def process_denoiser(process, width=V):
+    """Equal logits of so many tokens, for each position that a process predicts."""
+    streams = 2 if process.network.block else 1
+    return lambda zt, t: torch.zeros(len(zt), zt.shape[1] // streams, width, dtype=torch.float64)
+
+
+@pytest.mark.parametrize("process", ABSORBING)
+def test_int32_ids_are_filled_in_as_int64_ones(process):
+    start = torch.where(torch.arange(L) % 2 == 0, MASK, TEXTS)
+    ids = [infill(process, process_denoiser(process), z, steps=2, rng=generator()) for z in (start, start.int())]
+    assert torch.equal(*ids) and ids[1].dtype == torch.int64 and (ids[1] != MASK).all()
+
+
+@pytest.mark.parametrize("process", [*TOKEN_PROCESSES, DiffusionLM(V, MASK)])
+def test_noise_comes_as_one_path(process):
+    """Each state is made of the one before: where MASK is the noise it stays. int32 ids too."""
+    times = [0.0, 200.0, 500.0, 900.0, 1000.0]
+    frames = list(noising_frames(process, TEXTS.int(), times, rng=generator()))
+    assert [frame.t for frame in frames] == times and torch.equal(frames[0].tokens, TEXTS)
+    hidden = torch.stack([frame.tokens == MASK for frame in frames])
+    assert not (hidden[:-1] & ~hidden[1:]).any()
+    if process in ABSORBING:
+        assert hidden[-1].all() and 0.1 < hidden[2].double().mean() < 0.9
+
+
+@pytest.mark.parametrize("shape", [(0, L), (2, 0)])
+def test_an_empty_canvas_is_named(shape):
+    for canvas in ({"shape": shape}, {"start": torch.zeros(shape, dtype=torch.long)}):
+        with pytest.raises(ValueError, match="whole number of at least 1, got 0"):
+            sample(PROCESS, TABLE, steps=2, rng=generator(), **canvas)
+
+
 def test_a_denoiser_that_says_nan_is_named():
     with pytest.raises(ValueError, match="NaN"):
         sample(PROCESS, lambda zt, t: TABLE(zt, t) * torch.nan, shape=(1, L), steps=1, rng=generator())
 
 
-# ----------------------------------------------------------------------------------------------------------- canvases
-
-
-def test_a_blank_takes_its_space_along():
-    """Where " red" is one piece, a blank in its place hides it and nothing else; so does the end of a prompt."""
-    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
-    whole = tokenizer("Lily had a red ball. She was happy.")["input_ids"]
-    red = whole.index(tokenizer(" red")["input_ids"][0])
-    blanked = [tokenizer.mask_token_id if place == red else i for place, i in enumerate(whole)]
-    canvas = canvas_from_text("Lily had a ___ ball. She was happy.", tokenizer, 30, complete=True)
-    assert canvas[0, : len(whole)].tolist() == blanked
-    prompts = [canvas_from_text(text, tokenizer, 30) for text in ("Lily had a", "Lily had a ")]
-    assert torch.equal(*prompts) and prompts[0][0, :red].tolist() == whole[:red]
-
-
-def test_a_prompt_becomes_a_canvas():
-    canvas = canvas_from_text("One sunny ___ Mia", TALES.tokenizer, TALES.length)
-    assert canvas.shape == (1, TALES.length)
-    words = TALES.tokenizer.convert_ids_to_tokens(canvas[0].tolist())
-    assert words == ["One", "sunny", "[MASK]", "Mia", *["[MASK]"] * (TALES.length - 4)]
-
-
-def test_a_whole_text_is_closed():
-    canvas = canvas_from_text("Mia ___ to the ____.", TALES.tokenizer, 10, complete=True)
-    words = TALES.tokenizer.convert_ids_to_tokens(canvas[0].tolist())
-    assert words == ["Mia", "[MASK]", "to", "the", "[MASK]", ".", "[EOS]", "[PAD]", "[PAD]", "[PAD]"]
-
-
-def test_canvases_that_cannot_be_raise():
-    with pytest.raises(ValueError, match="lacks 'Zelda', 'castle'"):
-        canvas_from_text("Zelda ran to the castle", TALES.tokenizer, TALES.length)
-    with pytest.raises(ValueError, match="the text has 4 tokens, the canvas holds 3"):
-        canvas_from_text("Mia ran home", TALES.tokenizer, 3, complete=True)
-    assert canvas_from_text("Mia ran home", TALES.tokenizer, 3).shape == (1, 3)
-
-
 def test_a_story_is_completed_exactly():
     """The exact denoiser on tales: a prompt is kept and every result is a story of the language."""
     canvas = canvas_from_text("One rainy morning Leo ___ to the park.", TALES.tokenizer, TALES.length)
-    process = masked_diffusion_for_tales()
+    process = type(PROCESS)(TALES.vocab_size, TALES.mask_id)
     ids = infill(process, TALES.denoiser(process), canvas.expand(3, -1), steps=48, rng=generator(), order="random")
     assert (TALES.log_prob(ids) > -torch.inf).all()
     assert torch.equal(ids[canvas.expand(3, -1) != MASK], canvas.expand(3, -1)[canvas.expand(3, -1) != MASK])
-
-
-def masked_diffusion_for_tales():
-    return type(PROCESS)(TALES.vocab_size, TALES.mask_id)

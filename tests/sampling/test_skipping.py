@@ -20,8 +20,8 @@ from toys import (
     table_denoiser,
 )
 
+from diffkit.course.network_calls import CallCounter
 from diffkit.network.transformer import Denoiser, DenoiserConfig
-from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.parallel import (
     ParallelUnmasking,
     above_threshold,
@@ -31,7 +31,7 @@ from diffkit.sampling.parallel import (
     within_entropy,
 )
 from diffkit.sampling.sampler import Ancestral, denoise_frames, last_frame, sample
-from diffkit.sampling.skipping import CallCounter, NoChangeCache, SkipIdle, even_times, expected_calls, first_hitting
+from diffkit.sampling.skipping import SkipIdle, even_times, first_hitting
 
 PROCESS = masked_diffusion()
 TABLE = table_denoiser(seed=4)
@@ -101,50 +101,6 @@ def test_lazy_computes_its_head_only_for_what_it_reveals():
     assert counted.rows == sum(changes) and counted.calls == sum(change > 0 for change in changes) < 400
 
 
-def test_the_cache_changes_no_token_and_saves_calls():
-    """Same random stream, same ids; rows are read again only after they changed."""
-    plain, cached = CallCounter(network()), CallCounter(network())
-    steps = 200
-    sampler = Ancestral(PROCESS, even_times(1000, steps))
-    full = list(denoise_frames(sampler, plain, shape=(16, L), rng=generator(2)))
-    quick = list(denoise_frames(sampler, NoChangeCache(cached), shape=(16, L), rng=generator(2)))
-    assert all(torch.equal(a.tokens, b.tokens) for a, b in zip(full, quick, strict=True))
-    changed = sum(
-        (a.tokens != b.tokens).any(1).sum().item() for a, b in zip(full[:-2], full[1:-1], strict=True)
-    )  # what the last step changes is not looked at any more
-    assert plain.rows == 16 * steps and cached.rows == 16 + changed <= 16 * (L + 1)
-
-
-def test_the_cache_sees_a_change_of_one_in_a_large_id():
-    """150,000 and 150,001 are equal to torch.allclose; and another batch is another batch."""
-    counted = CallCounter(lambda zt, t: zt[..., None].double())
-    cache = NoChangeCache(counted)
-    ids, t = torch.full((2, 3), 150_000), torch.zeros(2)
-    cache(ids, t)
-    other = ids.clone()
-    other[1, 2] += 1
-    assert torch.allclose(ids, other) and not torch.equal(ids, other)
-    before = cache(ids, t).clone()
-    assert cache(other, t)[1, 2] == 150_001 and counted.rows == 3
-    assert torch.equal(before, ids[..., None].double())
-    assert cache(other[:1], t[:1]).shape == (1, 3, 1) and counted.rows == 4
-
-
-def test_what_was_handed_out_before_does_not_change_later():
-    cache = NoChangeCache(network())
-    first = cache(prompts(4, hidden=1.0), torch.zeros(4))
-    kept = first.clone()
-    cache(prompts(4), torch.zeros(4))
-    assert torch.equal(first, kept)
-
-
-def test_the_cache_refuses_a_network_with_time():
-    """Why: the same ids, another time, another prediction."""
-    model = network(time="sinusoidal")
-    with pytest.raises(ValueError, match="takes the time"):
-        NoChangeCache(model, model.config.time)
-
-
 # ------------------------------------------------------------------------------------------------ exact: the same law
 
 
@@ -209,24 +165,6 @@ def test_first_hitting_times_are_those_of_independent_reveals(schedule):
     for k, t in enumerate(seen, 1):
         assert stats.kstest(process.schedule.gamma(t), stats.beta(L + 1 - k, k).cdf).pvalue > 2e-7
     assert stats.kstest(process.schedule.gamma(seen[0]), stats.uniform.cdf).pvalue < 1e-6
-
-
-@pytest.mark.parametrize(("steps", "length"), [(128, 64), (1000, 5), (7, 30)])
-def test_number_of_calls_against_its_closed_form(steps, length):
-    """N (1 - (1 - 1/N)^L) on average; 400 texts, within 5.5 standard errors (once in ten million seeds)."""
-    times, schedule = even_times(1000, steps), get_schedule("linear")
-    closed = steps * (1 - (1 - 1 / steps) ** length)
-    assert expected_calls(schedule, times, length) == pytest.approx(closed, rel=1e-9)
-    assert expected_calls(get_schedule("cosine"), times, 1) == pytest.approx(1, rel=1e-9)
-    uniform = CallCounter(lambda zt, t: torch.zeros(*zt.shape, V))
-    calls = []
-    for seed in range(20):
-        before = uniform.rows
-        frames = denoise_frames(SkipIdle(PROCESS, times), uniform, shape=(20, length), rng=generator(seed))
-        last_frame(frames)
-        calls.append((uniform.rows - before) / 20)
-    calls = torch.tensor(calls, dtype=torch.float64)
-    assert abs(calls.mean() - closed) < 5.5 * max(calls.std().item() / 20**0.5, 1e-9)
 
 
 # ---------------------------------------------------------------------------------------- rules that look at beliefs
@@ -309,12 +247,6 @@ def test_all_is_filled_what_was_given_stays_and_rows_do_not_mix(sampler):
 def test_a_complete_text_costs_no_call(sampler):
     counted = CallCounter(TABLE)
     assert torch.equal(write(sampler, counted, start=TEXTS), TEXTS) and counted.calls == 0
-
-
-def test_frames_need_no_gradients_and_leave_the_mode_of_a_network_alone():
-    model = network().train()
-    frame = last_frame(denoise_frames(SAMPLERS["entropy"], model, shape=(2, L), rng=generator()))
-    assert model.training and frame.probs is None
 
 
 def test_what_is_not_understood_is_said():

@@ -4,12 +4,12 @@ import pytest
 import torch
 from toys import MASK, MICRO, TEXTS, L, V, deduplicated, generator, masked_diffusion, table_denoiser
 
+from diffkit.course.block_cache import Blockwise, StaleCache, dual_cache, prefix_cache, reuse_error
+from diffkit.course.network_calls import CallCounter
 from diffkit.network.cache import KeyValueCache
 from diffkit.network.transformer import Denoiser, DenoiserConfig
-from diffkit.sampling.block_cache import Blockwise, StaleCache, dual_cache, prefix_cache, reuse_error
 from diffkit.sampling.parallel import above_threshold, most_confident
 from diffkit.sampling.sampler import denoise_frames, last_frame
-from diffkit.sampling.skipping import CallCounter
 
 PROCESS = masked_diffusion()
 CANVAS = 12

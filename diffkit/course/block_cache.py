@@ -11,8 +11,9 @@ from torch import Generator, Tensor, nn
 
 from diffkit.checks import check_whole
 from diffkit.network.cache import KeyValueCache
-from diffkit.processes.base import Denoiser, without_mask
+from diffkit.processes.base import Denoiser
 from diffkit.processes.masked import MaskedDiffusion
+from diffkit.random import uniform_like
 from diffkit.sampling.parallel import Choose, reveal_chosen, time_by_count
 from diffkit.sampling.unmasking import probs_at
 
@@ -80,12 +81,13 @@ class Blockwise:
         for lo in range(0, L, self.size):
             hi = min(lo + self.size, L)
             in_block = (position >= lo) & (position < hi)
+            u = uniform_like(z, rng)  # once a block: what a row draws does not depend on the calls that others need
             predict: Callable[[Tensor, Tensor, Tensor], Tensor] = partial(probs_at, self.process, denoise)
             if self.cache is not None:
                 predict = BlockCache(self.process, denoise, *self.cache(lo, hi, L))
             while (is_masked := (z == self.process.mask_id) & in_block).any():
                 probs = predict(z, time_by_count(self.process, z), is_masked)
-                z = reveal_chosen(self.choose, probs, z, is_masked, rng)
+                z = reveal_chosen(self.choose, probs, z, is_masked, u)
                 yield float(time_by_count(self.process, z).max()), z
 
 
@@ -104,7 +106,7 @@ class BlockCache:
         else:
             self.old.first, self.old.rows, span = self.first, rows[self.read], slice(self.first, self.last)
         logits = self.network(z[rows, span], t[rows], where[rows, span], cache=self.old)
-        return without_mask(logits.double(), self.process.mask_id).softmax(-1)
+        return self.process.token_logits(logits.double(), z[where]).softmax(-1)
 
 
 def reuse_error(

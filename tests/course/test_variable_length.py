@@ -6,13 +6,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import MASK, MICRO, TALES, L, V, generator, uniform_denoiser
 
-from diffkit.model import build_model
-from diffkit.processes.block import BlockDiffusion
-from diffkit.processes.masked import MaskedDiffusion
-from diffkit.random import categorical
-from diffkit.sampling.sampler import denoise_frames, sample
-from diffkit.sampling.unmasking import random_order
-from diffkit.sampling.variable_length import (
+from diffkit.course.variable_length import (
     canvases_of,
     grow,
     left_to_right_in_blocks,
@@ -21,6 +15,12 @@ from diffkit.sampling.variable_length import (
     lengths_before_eos,
     words_first,
 )
+from diffkit.model import build_model
+from diffkit.processes.block import BlockDiffusion
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.random import SharedGenerator, categorical
+from diffkit.sampling.sampler import denoise_frames, sample
+from diffkit.sampling.unmasking import random_order
 
 ENDS = {"eos_id": MICRO.eos_id, "pad_id": MICRO.pad_id}
 
@@ -127,6 +127,16 @@ def test_the_cache_changes_no_token(block, steps):
     *_, last = grow(network.process, network, rows=7, length=L, steps=steps, rng=generator(4), **ENDS)
     assert torch.equal(last.tokens, in_full(network.process, network, 7, steps, generator(4)))
     assert not (last.tokens == MASK).any()
+
+
+def test_a_row_is_written_as_it_would_be_alone():
+    network = block_network(2)
+    *_, batch = grow(network.process, network, rows=6, length=L, steps=2, rng=generator(4), **ENDS)
+    for row in range(6):
+        rng = SharedGenerator(row, 6)
+        rng.manual_seed(4)
+        *_, alone = grow(network.process, network, rows=1, length=L, steps=2, rng=rng, **ENDS)
+        assert torch.equal(alone.tokens[0], batch.tokens[row])
 
 
 def test_nothing_is_written_behind_the_end():
