@@ -14,17 +14,8 @@ from transformers import PreTrainedTokenizerBase
 
 from diffkit.data.batches import StoryBatches
 from diffkit.data.chunks import texts_of
+from diffkit.evaluation import samples as judge
 from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo
-from diffkit.evaluation.samples import (
-    copied,
-    distinct_n,
-    marginals,
-    pair_distance,
-    quality,
-    repeated_sentences,
-    self_bleu,
-    token_entropy,
-)
 from diffkit.evaluation.statistics import Estimate
 from diffkit.io import atomic_files, write_json
 from diffkit.languages.story_language import StoryLanguage
@@ -74,7 +65,7 @@ def measure_bound(
 
 def _exp(nats: float) -> float:
     """A perplexity; infinite where no number is large enough."""
-    return math.exp(nats) if nats < 709 else math.inf
+    return math.inf if nats > 709 else math.exp(nats)
 
 
 def measure_gap(model: DiffusionModel, language: StoryLanguage, n: int, rng: Generator) -> Figures:
@@ -96,20 +87,20 @@ def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor) -> F
     """Samples (n, L): validity, exact probability, variety, copies of `training` (N, L), marginals."""
     ends = {"eos_id": language.eos_id}
     stop_id = language.tokenizer.convert_tokens_to_ids(".")
-    same = copied(ids, training, language)
-    found: Figures = {"samples": len(ids)} | quality(language, ids)._asdict()
-    found |= {f"distinct_{n}": distinct_n(ids, n, **ends) for n in (1, 2, 3)}
+    same = judge.copied(ids, training, language)
+    found: Figures = {"samples": len(ids)} | judge.quality(language, ids)._asdict()
+    found |= {f"distinct_{n}": judge.distinct_n(ids, n, **ends) for n in (1, 2, 3)}
     found |= {
-        "self_bleu": self_bleu(ids, **ends) if len(ids) > 1 else math.nan,
-        "token_entropy": token_entropy(ids, **ends),
-        "repeated_sentences": repeated_sentences(ids, stop_id=stop_id, **ends),
+        "self_bleu": judge.self_bleu(ids, **ends) if len(ids) > 1 else math.nan,
+        "token_entropy": judge.token_entropy(ids, **ends),
+        "repeated_sentences": judge.repeated_sentences(ids, stop_id=stop_id, **ends),
         "judge_perplexity": _exp(-found["log_prob"] / language.length),
         "copied": same.share, "copied_by_chance": same.by_chance,
     }  # fmt: skip
     if found["valid"] > 0:
         pairs = [pair for pair in PAIRS if {*pair} <= {*language.grammar.slots}]
-        distances = marginals(language, ids)
-        distances |= {f"{a} and {b}": pair_distance(language, ids, a, b) for a, b in pairs}
+        distances = judge.marginals(language, ids)
+        distances |= {f"{a} and {b}": judge.pair_distance(language, ids, a, b) for a, b in pairs}
         found["marginals"] = {name: one._asdict() for name, one in distances.items()}
     return found
 

@@ -5,13 +5,8 @@ A case is a command and the name or value that the line must contain.
 
 import dataclasses
 import json
-import os
-import re
 import shutil
-import signal
 import struct
-import subprocess
-import sys
 from argparse import ArgumentError
 from pathlib import Path
 
@@ -353,84 +348,3 @@ def test_an_objective_of_another_process_is_refused(refused, process):
     other = "hybrid" if process.name == "sedd" else "score_entropy" if process.name != "udlm" else "likelihood"
     block = ["--model.process.block=2"] * (process.name == "block")
     refused(*TRAIN, f"--model.process={process.__name__}", *block, f"--train.objective={other}", said=other)
-
-
-# ------------------------------------------------------------------------------------------------------- real processes
-
-
-@pytest.fixture(scope="module")
-def forked(world, tmp_path_factory):
-    """Commands as processes of their own, forked by tests/killed.py: run(words, **end) gives (status, last line)."""
-    if not hasattr(os, "fork"):
-        pytest.skip("no processes can be forked here")
-    home = tmp_path_factory.mktemp("forked")
-    caches = {"HF_DATASETS_CACHE": str(home / "hf"), "DIFFKIT_CACHE": str(home / "chunks"), "OMP_NUM_THREADS": "1"}
-    caches |= {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9", "HF_HOME": str(home / "hub")}
-    (home / "here").mkdir()
-    with subprocess.Popen(
-        [sys.executable, Path(__file__).parents[1] / "killed.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE,
-        text=True,
-        cwd=home / "here", env=os.environ | caches,
-    ) as maker:  # fmt: skip
-
-        def answer(**order):
-            maker.stdin.write(json.dumps(order) + "\n")
-            maker.stdin.flush()
-            return int(maker.stdout.readline())
-
-        def run(*words, left=(), **end):
-            words = [word.replace("@", str(world)) for word in words]
-            status = answer(wait=answer(run=words, told=str(home / "told"), end=end))
-            printed = (home / "told").read_text("utf-8")
-            assert sorted(path.name for path in (home / "here").rglob("*")) == list(left), printed
-            assert "Traceback" not in printed, printed
-            shutil.rmtree(home / "here" / "run", ignore_errors=True)
-            return status, printed.replace("\r", "\n").splitlines()[-1]
-
-        assert maker.stdout.readline() == "ready\n"
-        yield run
-        maker.stdin.close()
-
-
-FULL = {  # what is written to a disk on which no file may be longer than so many bytes, and what is left of it
-    "a tokenizer": ([*LEARN, "--vocab-size=265"], 5_000, []),
-    "a report": ([*EVALUATE, "--all", "--out=found"], 900, []),
-    "a checkpoint": (TRAIN, 20_000, ["run", "training.jsonl"]),  # the log, of whole lines
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("what", FULL)
-def test_a_full_disk_leaves_nothing_half_written(forked, what):
-    words, room, left = FULL[what]
-    status, line = forked(*words, bytes=room, left=left)
-    assert status == 2 and re.search("cannot be written .*too large", line), line
-
-
-NO_NETWORK = {
-    "train": (["train", f"--config={ROOT / 'configs/tiny.yaml'}", "--out=run"], "bert-base-uncased.*Ways out"),
-    "data": (
-        ["data", f"--config={ROOT / 'configs/tiny.yaml'}", "--data.tokenizer=@/tokenizer"],
-        "TinyStories.*local .txt",
-    ),
-    "evaluate": (["evaluate", "--model=@/own", "--corpus=openwebtext"], "openwebtext.*'tales'"),
-    "sample": (["sample", "--model=some-body/a-model"], "Check the path"),
-}
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("command", NO_NETWORK)
-def test_without_a_network_one_line_comes_at_once(forked, command):
-    """Behind a proxy that refuses; killed.py ends what takes two minutes, and a retry would take most of one."""
-    words, said = NO_NETWORK[command]
-    signal.alarm(30)
-    status, line = forked(*words)
-    signal.alarm(0)
-    assert status == 2 and line.startswith(f"diffkit {command}: ") and re.search(said, line), line
-
-
-@pytest.mark.slow
-def test_a_process_ends_with_the_status_and_the_line(forked):
-    assert forked(*SAMPLE, "--n=0")[0] == 2
-    status, line = forked("sample", f"--n={HUGE}", "--model=@/micro")
-    assert status == 2 and line.startswith("diffkit sample: --n must be at least 1 and at most")

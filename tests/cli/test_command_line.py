@@ -23,6 +23,7 @@ from diffkit.training.checkpoint import latest_checkpoint
 
 ROOT = Path(__file__).resolve().parents[2]
 MICRO = ["train", "--data.corpus=micro", "--data.batch_size=4", "--data.validation_sequences=8", "--train.warmup=1"]
+MICRO += ["--model.size=pico"]
 LETTERS = "abcdefghij"
 
 
@@ -39,7 +40,7 @@ def here(monkeypatch, tmp_path):
 
 @pytest.fixture(scope="module")
 def micro(tmp_path_factory):
-    """A nano model after 5 steps on `micro`, trained by the command itself."""
+    """A pico model after 5 steps on `micro`, trained by the command itself."""
     folder = tmp_path_factory.mktemp("run") / "micro"
     assert main.main([*MICRO, "--train.steps=5", f"--out={folder}"]) == 0
     return folder
@@ -149,7 +150,7 @@ def test_train_prints_entropy_and_validation(here, capsys):
     language = load_language("micro")
     assert f"exact entropy is {language.entropy() / language.length:.4f} nats per token" in printed
     assert "step 2: held-out bound" in printed and "step 4: held-out bound" in printed
-    assert "Done." in printed and (here / "runs" / "micro-mdlm-nano" / "config.json").is_file()
+    assert "Done." in printed and (here / "runs" / "micro-mdlm-pico" / "config.json").is_file()
 
 
 def test_resuming_gives_the_weights_of_a_straight_run(here, monkeypatch, capsys):
@@ -299,7 +300,7 @@ def test_scripts_call_the_same_commands(micro, tmp_path, capsys):
 
 @pytest.fixture(scope="module")
 def labelled(tmp_path_factory):
-    """A conditional nano model after 3 steps on `micro`."""
+    """A conditional pico model after 3 steps on `micro`."""
     folder = tmp_path_factory.mktemp("run") / "labelled"
     assert main.main([*MICRO, "--train.steps=3", "--model.conditional=true", f"--out={folder}"]) == 0
     return folder

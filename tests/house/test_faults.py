@@ -48,7 +48,8 @@ class Commands:
         word_level_tokenizer(LETTERS).save_pretrained(home / "tokenizer")
         word_level_tokenizer(LETTERS + "k").save_pretrained(home / "other")
         settings = {"HF_DATASETS_CACHE": str(self.caches[0]), "DIFFKIT_CACHE": str(self.caches[1])}
-        settings |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "1"}
+        settings |= {"OMP_NUM_THREADS": "1", "HF_HUB_OFFLINE": "0", "HF_HOME": str(home / "hub")}
+        settings |= {"HTTPS_PROXY": "http://127.0.0.1:9", "HTTP_PROXY": "http://127.0.0.1:9"}  # it refuses
         self.maker = subprocess.Popen(
             [sys.executable, TESTS / "killed.py"], stdin=subprocess.PIPE, stdout=subprocess.PIPE, text=True, cwd=home,
             env=os.environ | settings,
@@ -232,6 +233,45 @@ def test_a_full_disk_leaves_the_checkpoint_before(commands, copied):
     refused_as_full(commands, copied, bytes=1_000_000)
     assert content(copied / "checkpoints") == before
     assert commands.train(copied, 6)[0] == 0 and saved_step(copied) == 6
+
+
+WRITTEN = {  # a command, and the size in bytes that no file may exceed
+    "data": ([*SMALL, "--train-tokenizer=pieces", "--vocab-size=265"], 5_000),
+    "evaluate": (["--model=finished", "--corpus=text.txt", "--fraction=1", "--n=2", "--json_file=found.json"], 100),
+}
+
+
+def names(commands):
+    """What lies in the folder, caches and printed lines left out."""
+    return {path.name for path in commands.home.iterdir()} - {"hf", "chunks", "hub", "told.txt"}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", WRITTEN)
+def test_a_full_disk_leaves_nothing_half_written(commands, finished, command):
+    (words, room), before = WRITTEN[command], names(commands)
+    line = commands.refused(command, *words, bytes=room)
+    assert re.search("cannot be written .*too large", line) and names(commands) == before, line
+
+
+TINY = f"--config={TESTS.parent / 'configs/tiny.yaml'}"
+NO_NETWORK = {  # a command: its options, what the line says
+    "train": ([TINY, "--out=run"], "bert-base-uncased.*Ways out"),
+    "data": ([TINY, "--data.tokenizer=tokenizer"], "TinyStories.*local .txt"),
+    "evaluate": (["--model=finished", "--corpus=openwebtext"], "openwebtext.*'tales'"),
+    "sample": (["--model=some-body/a-model"], "Check the path"),
+}
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("command", NO_NETWORK)
+def test_without_a_network_one_line_comes_at_once(commands, finished, command):
+    """Behind a proxy that refuses; killed.py ends what takes two minutes, and a retry would take most of one."""
+    (words, said), before = NO_NETWORK[command], names(commands)
+    signal.alarm(30)
+    line = commands.refused(command, *words)
+    signal.alarm(0)
+    assert re.search(said, line) and names(commands) == before, line
 
 
 @pytest.fixture

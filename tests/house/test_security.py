@@ -90,9 +90,10 @@ def board_pages(language):
     return [*found, page.value, alert.value, board.still()]
 
 
-def pages_of(language):
-    """All HTML that the viewers make of a language: name -> pages."""
-    process, player = masked_diffusion(), player_of(language)
+@pytest.fixture(scope="module")
+def pages(hostile):
+    """All HTML that the viewers make of the hostile language: name -> pages."""
+    language, process, player = hostile, masked_diffusion(), player_of(hostile)
     schedule = replace(get_schedule("linear"), name=NASTY[1])
     dashboard = TrainingDashboard(3, samples=lambda _: " ".join(NASTY), every=1, title=NASTY[0])
     controls = dashboard.controls()
@@ -128,11 +129,11 @@ OURS = set(
 )
 
 
-def test_hostile_tokens_show_as_what_they_are_in_every_viewer(hostile):
+def test_hostile_tokens_show_as_what_they_are_in_every_viewer(pages):
     """No element and no attribute but our own, and each page shows one of the tokens letter by letter."""
-    for name, pages in pages_of(hostile).items():
+    for name, made in pages.items():
         seen = ""
-        for page in pages:
+        for page in made:
             reader = Reader(page)
             assert reader.tags <= OURS, f"{name} has the elements {reader.tags - OURS}"
             assert not [a for a in reader.attributes if a.startswith("on") or a in ("src", "href")], name
@@ -141,9 +142,9 @@ def test_hostile_tokens_show_as_what_they_are_in_every_viewer(hostile):
 
 
 @in_chromium
-def test_hostile_tokens_run_nothing_in_a_browser(chromium, hostile):
+def test_hostile_tokens_run_nothing_in_a_browser(chromium, hostile, pages):
     """The player's own script, and the HTML of the others put into the page as ipywidgets does it."""
-    player, pages = player_of(hostile), pages_of(hostile)
+    player = player_of(hostile)
     others = json.dumps("".join(page for name in pages for page in pages[name])).replace("<", "\\u003c")
     data = json.dumps(player.data).replace("<", "\\u003c")
     script = PlayerView._esm.split("\nexport ")[0]
@@ -191,7 +192,7 @@ def test_hostile_tokens_move_no_terminal(hostile, tmp_path, capsys):
 
 
 @pytest.mark.filterwarnings("ignore:Glyph")
-@pytest.mark.parametrize("word", ["$$", "$\\frac$", "$x$", "a$b", "\x1b[31m", "\u202e", "<b>"])
+@pytest.mark.parametrize("word", ["$$", "$\\frac$\x1b[31m", "<b>a$b\u202e"])
 def test_hostile_tokens_are_words_in_a_figure(word):
     """A dollar starts no formula, which might be none; no figure stays open."""
     how, both = {"title": word, "alt": word}, {word: [1, 2], "b": [2, 1]}
