@@ -118,7 +118,7 @@ def test_times_are_uniform_in_the_batch_and_in_every_row(sampler, row):
 # ---------------------------------------------------------------------------------------------------------- objectives
 
 
-def mean_objective(name, process, denoise, rows=64, repeats=150, seed=3):
+def mean_objective(name, process, denoise, rows=256, repeats=40, seed=3):
     """Mean and standard error of an objective over many batches of `micro`."""
     generator, values = rng(seed), []
     for _ in range(repeats):
@@ -132,7 +132,7 @@ def mean_objective(name, process, denoise, rows=64, repeats=150, seed=3):
 def test_with_the_exact_denoiser_a_bound_equals_the_entropy(name):
     """The exact denoiser makes the bound tight: with the linear schedule these three estimate the entropy per token."""
     mean, error = mean_objective(name, LINEAR, MICRO.denoiser(LINEAR))
-    assert error < 0.01 and mean == pytest.approx(MICRO.entropy() / L, abs=4 * error + 1e-3)  # 1e-3: steps of 1/T
+    assert error < 0.01 and mean == pytest.approx(MICRO.entropy() / L, abs=5 * error + 1e-3)  # 1e-3: steps of 1/T
 
 
 def test_the_simplest_objective_is_no_bound():
