@@ -80,10 +80,11 @@ def chain_bound(process: Process, steps: int) -> Callable[..., Tensor]:
         )
     masked = cast(MaskedDiffusion, process)
 
-    def bound(denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, **given: Tensor) -> Tensor:
+    def bound(denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         left = steps - (u * steps).long().clamp(max=steps - 1)  # steps left, this one counted
         t, s = (masked.T * each / steps for each in (left.double(), left.double() - 1))
-        xt, _ = masked.corrupt(x0, t, rng, **given)
+        xt, _ = masked.corrupt(x0, t, rng)
+        xt = xt if frozen is None else torch.where(frozen, x0, xt)
         weight = steps * (1 - masked.stay_masked(t, s))
         return weight[:, None].to(x0.device) * masked.token_loss(denoise, x0, xt, t.to(x0.device)).double()
 

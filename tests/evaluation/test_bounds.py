@@ -171,19 +171,34 @@ def test_steps_bound_the_chain_that_is_run():
         nelbo(SEDD(V, MASK), timed, TEXTS, rng=generator(), steps=6)
 
 
+@pytest.mark.parametrize("how", [{"draws": L}, {"steps": 4, "draws": 8}], ids=["own", "chain"])
+def test_a_prompt_costs_nothing(how):
+    """The first two tokens given: with the exact denoiser the bound of the rest is its conditional -log p. 5 SE."""
+    start = TEXTS[4].clone()
+    start[2:] = MASK
+    frozen = (start != MASK).expand(600, L)
+    truth = MICRO.log_prob(start[None]) - MICRO.log_prob(TEXTS[4:5])
+    found = nelbo(PROCESS, exact_denoiser(), TEXTS[4].expand(600, L), rng=generator(), frozen=frozen, **how)
+    if how["draws"] == L:
+        assert abs(found.mean - truth.item()) < 5 * found.standard_error + 1e-9
+    else:  # four steps reveal several tokens at once
+        assert truth.item() < found.mean < truth.item() + 1
+
+
 def wrong_network(process):
     """What a perfect network would say if positions were independent: close to no truth, and no constant either."""
     prior = torch.randn(L, V, generator=generator(), dtype=torch.float64).index_fill(1, torch.tensor([MASK]), -math.inf)
     return lambda zt, t: process.ideal_output((process.log_likelihood(zt, t) + prior).log_softmax(-1), zt, t)
 
 
-SHORT = get_schedule("linear", 8)
+SHORT = get_schedule("linear", 4)
 COVERED = [
     PROCESS, D3PM(V, MASK, "absorbing", SHORT), D3PM(V, MASK, "uniform", SHORT), SEDD(V, MASK), UDLM(V, MASK),
     Autoregressive(V, MASK), BlockDiffusion(V, MASK, 2), Plaid(V, MASK, width=4),
 ]  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("process", COVERED, ids=lambda process: f"{process.name}")
 def test_two_standard_errors_cover_as_often_as_they_should(process):
     """200 bounds of a network that is not exact, each of 50 texts: their mean lies within 95 % of the intervals.
