@@ -33,8 +33,9 @@ from diffkit.processes.plaid import Plaid
 from diffkit.training import prefetch
 from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
 from diffkit.training.config import Curriculum, TrainConfig
-from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, pooled, uniform
+from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, uniform
 from diffkit.training.muon import Muon, make_optimizers
+from diffkit.training.pooling import pooled
 from diffkit.training.trainer import Trainer, TrainingDiverged, fit
 
 MICRO = load_language("micro")
