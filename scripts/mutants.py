@@ -117,7 +117,7 @@ TABLE = {
     ("training/trainer.py", "training/test_trainer.py training/test_checkpoint.py"): [
         ("averaged weights warm up", "decay = min(config.ema, (1 +", "decay = max(config.ema, (1 +"),
         ("average of the weights", "[*self.weights.values()], 1 - decay)", "[*self.weights.values()], 0.0)"),
-        ("mean of accumulated batches", "backward(nats / config.accumulate)", "backward(nats)"),
+        ("a batch of a step weighs by its count", "backward(nats * share)", "backward(nats)"),
         ("curriculum counts steps", "reach(self.steps_done / config.steps)", "reach(1.0)"),
         ("resume restores the generator", 'self.rng.set_state(tensors["rng"])', "pass"),
         ("resume restores the batches", 'self.batches.load_state_dict(numbers["batches"])', "pass"),

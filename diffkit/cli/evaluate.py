@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from pathlib import Path
 
-from torch import Generator
+from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
 from diffkit.cli import report
@@ -58,12 +58,7 @@ def evaluate(
         if known is None or samples < 1 or json_file:
             raise ValueError("--all needs a model of a known language, a sample, and no --json_file: it has its own.")
         return _report(trained, report.measure(trained, known, n=n, samples=samples, steps=(steps,), rng=rng), out)
-    share, split_seed = held_out_split(trained, fraction, seed)
-    if known is None and trained.config.split is None and share < 1:
-        print(
-            f"The model does not say what training held out; if not by seed {seed}, it has learned most of this text."
-        )
-    x0 = read_held_out(DataSettings(name, str(trained.name_or_path), L, 1, n, share), split_seed, print)
+    x0 = _held_out(trained, name, n, fraction, seed)
     found = report.measure_bound(trained, tokenizer, x0, rng, padded=known is not None)
     lines = report.bound_lines(found)
     if known:
@@ -95,3 +90,12 @@ def _corpus(trained: DiffusionModel, corpus: str) -> str:
     if corpus in GRAMMARS and corpus != own:
         raise ValueError(f"--corpus {corpus} has another vocabulary than this model, trained on {own or 'real text'}.")
     return corpus or own
+
+
+def _held_out(trained: DiffusionModel, corpus: str, n: int, fraction: float | None, seed: int) -> Tensor:
+    """Sequences of a corpus (N, L) that the model has not learned from, or a word that this is not known."""
+    share, split_seed = held_out_split(trained, fraction, seed)
+    if trained.config.language is None and trained.config.split is None and share < 1:
+        print(f"The model does not say what training held out: if its seed was not {seed}, it has learned this text.")
+    length = trained.denoiser.config.max_length
+    return read_held_out(DataSettings(corpus, str(trained.name_or_path), length, 1, n, share), split_seed, print)

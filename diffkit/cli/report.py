@@ -48,7 +48,8 @@ def measure_bound(
     return {
         "process": model.process.settings()["name"], "parameters": parameter_count(model),
         "exact": not model.process.bound_varies,
-        "told_share": model.process.any_order and model.denoiser.config.time != "none", "policy": PADDED if padded else PACKED, "sequences": N,
+        "told_share": model.process.any_order and model.denoiser.config.time != "none",
+        "policy": PADDED if padded else PACKED, "sequences": N,
         "length": x0.shape[1], "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
         "nats_per_token": bound.mean / x0.shape[1], "nats_per_token_se": bound.standard_error / x0.shape[1],
         "perplexity": _exp(bound.mean / x0.shape[1]),

@@ -1,4 +1,4 @@
-"""N-gram baselines: denoisers of the autoregressive process, evaluated like a network."""
+"""N-grams: baselines that the autoregressive process evaluates like a network, and windows that were seen before."""
 
 from __future__ import annotations
 
@@ -76,3 +76,20 @@ class NGram:
             blend = (seen + kinds * probs) / (seen.sum(-1, keepdim=True) + kinds).clamp(min=1)
             probs = torch.where(kinds > 0, blend, probs)
         return probs.log() if where is None else probs[where].log()
+
+
+def seen_windows(ids: Tensor, stream: Tensor, n: int) -> float:
+    """Share of the windows of n tokens in rows (N, L) that occur in a stream of ids (tokens,).
+
+    Windows are compared by a hash of 64 bits; that two different ones of millions agree is less than one in a million.
+    """
+    rng = torch.Generator().manual_seed(0)
+    odd = torch.randint(-(2**62), 2**62, (n,), generator=rng) * 2 + 1
+
+    def codes(row: Tensor) -> Tensor:
+        code = torch.zeros_like(row[..., : row.shape[-1] - n + 1])
+        for i in range(n):
+            code = (code + row[..., i : i + code.shape[-1]] + 1) * odd[i]  # modulo 2^64
+        return code
+
+    return torch.isin(codes(ids), codes(stream)).double().mean().item()

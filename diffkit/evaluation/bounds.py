@@ -3,15 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Iterable
-from typing import NamedTuple, cast
+from typing import NamedTuple
 
 import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_ids, check_whole
+from diffkit.evaluation.chain import chain_bound, in_batches
 from diffkit.evaluation.statistics import Estimate, mean_of
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.base import Denoise, Process, as_denoiser, on_device_of
+from diffkit.processes.base import Denoise, Process, on_device_of
 from diffkit.processes.masked import MaskedDiffusion, corrupt_count
 from diffkit.random import uniform_numbers
 
@@ -31,8 +32,8 @@ def sequence_bounds(
     Source: arXiv:2406.03736 and arXiv:2502.09992.
     """
     check_ids(x0, process.vocab_size, "nelbo")
-    check_whole(draws, "draws", "nelbo")
-    check_whole(batch_size, "batch_size", "nelbo")
+    for name, value in (("draws", draws), ("batch_size", batch_size)):
+        check_whole(value, name, "nelbo")
     if not x0.numel() or (x0 == process.mask_id).any():
         raise ValueError(f"nelbo: x0 must be clean text without MASK, not empty, got {tuple(x0.shape)}.")
     bound = process.bound if steps is None else chain_bound(process, steps)
@@ -47,47 +48,9 @@ def sequence_bounds(
         bounds.append(torch.stack(nats).mean(0))
     found = torch.cat(bounds)
     if found.isnan().any():
-        raise ValueError(
-            f"nelbo: the bound of {int(found.isnan().sum())} of {len(x0)} sequences is not a number. Did the denoiser "
-            "return NaN, or does the schedule leave the range of floating point?"
-        )
+        wrong = f"{int(found.isnan().sum())} of {len(x0)}"
+        raise ValueError(f"nelbo: the bound of {wrong} sequences is not a number. Did the denoiser return NaN?")
     return found
-
-
-def in_batches(denoise: Denoise, batch_size: int) -> Denoise:
-    """The same denoiser, computed for at most `batch_size` sequences at a time."""
-    ask = as_denoiser(denoise)
-
-    def batched(zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
-        wheres = [None] * len(zt) if where is None else where.split(batch_size)
-        parts = zip(zt.split(batch_size), t.expand(len(zt)).split(batch_size), wheres, strict=False)
-        return torch.cat([ask(*part) for part in parts])
-
-    return batched
-
-
-def chain_bound(process: Process, steps: int) -> Callable[..., Tensor]:
-    """The bound of the chain that `denoise_frames` runs in so many even steps, in place of `process.bound`.
-
-    The step from t to s costs a masked token 1 - gamma(s) / gamma(t), the probability that it is revealed there, times
-    its cross-entropy at t. Draws take a random step, so the sum over steps is their mean times `steps`.
-    Raises: ValueError for a process without masked tokens that can be revealed in any order.
-    """
-    check_whole(steps, "steps", "nelbo", most=process.T)
-    if not process.any_order:
-        raise ValueError(
-            f"nelbo: steps are those of masked diffusion; {process.name!r} has no bound of its own for them."
-        )
-    masked = cast(MaskedDiffusion, process)
-
-    def bound(denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, **given: Tensor) -> Tensor:
-        left = steps - (u * steps).long().clamp(max=steps - 1)  # steps left, this one counted
-        t, s = (masked.T * each / steps for each in (left.double(), left.double() - 1))
-        xt, _ = masked.corrupt(x0, t, rng, **given)
-        weight = steps * (1 - masked.stay_masked(t, s))
-        return weight[:, None].to(x0.device) * masked.token_loss(denoise, x0, xt, t.to(x0.device)).double()
-
-    return bound
 
 
 def nelbo(

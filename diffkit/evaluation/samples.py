@@ -69,23 +69,6 @@ def repeated_sentences(ids: Tensor, *, eos_id: int, stop_id: int) -> float:
     return sum(map(repeats, until_end(ids, eos_id))) / len(ids)
 
 
-def seen_windows(ids: Tensor, stream: Tensor, n: int) -> float:
-    """Share of the windows of n tokens in rows (N, L) that occur in a stream of ids (tokens,).
-
-    Windows are compared by a hash of 64 bits; that two different ones of millions agree is less than one in a million.
-    """
-    rng = torch.Generator().manual_seed(0)
-    odd = torch.randint(-(2**62), 2**62, (n,), generator=rng) * 2 + 1
-
-    def codes(row: Tensor) -> Tensor:
-        code = torch.zeros_like(row[..., : row.shape[-1] - n + 1])
-        for i in range(n):
-            code = (code + row[..., i : i + code.shape[-1]] + 1) * odd[i]  # modulo 2^64
-        return code
-
-    return torch.isin(codes(ids), codes(stream)).double().mean().item()
-
-
 class Copied(NamedTuple):
     """How many samples are copies of training texts."""
 
@@ -198,11 +181,7 @@ def quality(language: StoryLanguage, ids: Tensor) -> Quality:
     low, high = wilson(int(valid.sum()), len(ids))
     counts = torch.bincount(plots[valid], minlength=len(language.template_probs)).double()
     kl = kl_of_counts(counts, language.template_probs)
-    floor = plot_kl_floor(language, int(valid.sum()))
-    mean_log_p = log_p[valid].mean().item() if valid.any() else -math.inf
-    return Quality(valid.double().mean().item(), low, high, mean_log_p, kl if valid.any() else math.inf, floor)
-
-
-def plot_kl_floor(language: StoryLanguage, n: int) -> float:
-    """Mean plot_kl of n true stories, nats: near (plots - 1) / (2 n) for many, exact for few; infinite for none."""
-    return kl_floor(language.template_probs, n) if n else math.inf
+    if not valid.any():
+        return Quality(0.0, low, high, -math.inf, math.inf, math.inf)
+    floor = kl_floor(language.template_probs, int(valid.sum()))
+    return Quality(valid.double().mean().item(), low, high, log_p[valid].mean().item(), kl, floor)

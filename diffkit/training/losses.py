@@ -2,12 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-from contextlib import contextmanager
-from contextvars import ContextVar
-
 import torch
-import torch.distributed as dist
 from torch import Generator, Tensor
 
 from diffkit.processes.base import Denoise, Process
@@ -17,6 +12,7 @@ from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD
 from diffkit.random import uniform_like
+from diffkit.training.pooling import pooled
 
 
 def low_discrepancy(B: int, T: int, rng: Generator) -> Tensor:
@@ -36,34 +32,6 @@ def uniform(B: int, T: int, rng: Generator) -> Tensor:
 
 
 TIME_SAMPLERS = {"low_discrepancy": low_discrepancy, "uniform": uniform}
-
-
-_COUNTS: ContextVar[list[Tensor] | None] = ContextVar("counts", default=None)
-
-
-@contextmanager
-def counted() -> Iterator[list[Tensor]]:
-    """Collect the counts that `pooled` divides by, so that batches can be pooled into one step, each by its count."""
-    counts: list[Tensor] = []
-    before = _COUNTS.set(counts)
-    try:
-        yield counts
-    finally:
-        _COUNTS.reset(before)
-
-
-def pooled(total: Tensor, count: Tensor) -> Tensor:
-    """total / count; over several processes that share a batch, the mean of what they return is that of the batch.
-
-    Each divides its own total by the mean count of all.
-    """
-    count = count.float()
-    if dist.is_initialized():
-        dist.all_reduce(count)
-        count = count / dist.get_world_size()
-    if (counts := _COUNTS.get()) is not None:
-        counts.append(count)
-    return total / torch.where(count == 0, 1.0, count)
 
 
 def cross_entropy(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:

@@ -23,9 +23,10 @@ from diffkit.processes.base import Denoise
 from diffkit.random import SharedGenerator
 from diffkit.training import checkpoint
 from diffkit.training.config import TrainConfig
-from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, counted
+from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS
 from diffkit.training.muon import make_optimizers
 from diffkit.training.parallel import anyone, check_launch, make_accelerator, part_of, shard, split_like, whole
+from diffkit.training.pooling import counted
 from diffkit.training.prefetch import prefetched
 from diffkit.training.session import asked_to_stop, denormals_flushed
 
@@ -226,9 +227,8 @@ def fit(
     However the loop ends, the model then holds the averaged weights. Leaving it saves the step that was done. Ctrl-C or
     a request to terminate ends the run after the current step, saved; a second one ends it at once.
 
-    Noise depends on the seed, the step and the row, not on the number of processes. It does depend on the rows of a
-    step, as their times are spread evenly; a step of many rows or of several batches of as many is the same, unless the
-    objective draws twice (counts, labels).
+    Noise depends on the seed, the step and the row, whatever the number of processes. It changes with the rows of a
+    step, over which times are spread evenly, and, where an objective draws twice (counts, labels), with its batches.
 
     Args:    folder: where checkpoints go, every `save_every` steps and at the end; None keeps nothing.
              resume: go on from the newest checkpoint in `folder`, if there is one; on the same CPU, bit for bit.

@@ -9,7 +9,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import MASK, MICRO, TALES, L, V, generator
 
-from diffkit.course.ngram import NGram
+from diffkit.course.ngram import NGram, seen_windows
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.sampling.sampler import sample
@@ -79,3 +79,13 @@ def test_it_writes_like_any_other_model():
 def test_mistakes_are_named():
     with pytest.raises(ValueError, match="5 tokens of 30522 do not fit"):
         NGram(torch.zeros(2, 5, dtype=torch.long), 5, vocab_size=30522, mask_id=0)
+
+
+@given(seed=st.integers(0, 2**31), n=st.integers(1, 5))
+def test_seen_windows_are_those_found_by_looking(seed, n):
+    rng = generator(seed)
+    ids, stream = torch.randint(0, 3, (3, 9), generator=rng), torch.randint(0, 3, (25,), generator=rng).tolist()
+    known = {tuple(stream[i : i + n]) for i in range(len(stream) - n + 1)}
+    windows = [tuple(row[i : i + n]) for row in ids.tolist() for i in range(len(row) - n + 1)]
+    want = sum(window in known for window in windows) / len(windows)
+    assert seen_windows(ids, torch.tensor(stream), n) == pytest.approx(want)

@@ -28,10 +28,10 @@ from toys import (
     uniform_denoiser,
 )
 
-from diffkit import SEDD, BlockDiffusion, Plaid
+from diffkit import D3PM, SEDD, UDLM, Autoregressive, BlockDiffusion, Plaid, get_schedule
 from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo, sequence_bounds
-from diffkit.evaluation.samples import plot_kl_floor, quality
-from diffkit.evaluation.statistics import Estimate, mean_of, wilson
+from diffkit.evaluation.samples import quality
+from diffkit.evaluation.statistics import Estimate, kl_floor, mean_of, wilson
 
 PROCESS = masked_diffusion("cosine")
 
@@ -171,6 +171,47 @@ def test_steps_bound_the_chain_that_is_run():
         nelbo(SEDD(V, MASK), timed, TEXTS, rng=generator(), steps=6)
 
 
+@pytest.mark.parametrize("how", [{"draws": L}, {"steps": 4, "draws": 8}], ids=["own", "chain"])
+def test_a_prompt_costs_nothing(how):
+    """The first two tokens given: with the exact denoiser the bound of the rest is its conditional -log p. 5 SE."""
+    start = TEXTS[4].clone()
+    start[2:] = MASK
+    frozen = (start != MASK).expand(600, L)
+    truth = MICRO.log_prob(start[None]) - MICRO.log_prob(TEXTS[4:5])
+    found = nelbo(PROCESS, exact_denoiser(), TEXTS[4].expand(600, L), rng=generator(), frozen=frozen, **how)
+    if how["draws"] == L:
+        assert abs(found.mean - truth.item()) < 5 * found.standard_error + 1e-9
+    else:  # four steps reveal several tokens at once
+        assert truth.item() < found.mean < truth.item() + 1
+
+
+def wrong_network(process):
+    """What a perfect network would say if positions were independent: close to no truth, and no constant either."""
+    prior = torch.randn(L, V, generator=generator(), dtype=torch.float64).index_fill(1, torch.tensor([MASK]), -math.inf)
+    return lambda zt, t: process.ideal_output((process.log_likelihood(zt, t) + prior).log_softmax(-1), zt, t)
+
+
+SHORT = get_schedule("linear", 4)
+COVERED = [
+    PROCESS, D3PM(V, MASK, "absorbing", SHORT), D3PM(V, MASK, "uniform", SHORT), SEDD(V, MASK), UDLM(V, MASK),
+    Autoregressive(V, MASK), BlockDiffusion(V, MASK, 2), Plaid(V, MASK, width=4),
+]  # fmt: skip
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("process", COVERED, ids=lambda process: f"{process.name}")
+def test_two_standard_errors_cover_as_often_as_they_should(process):
+    """200 bounds of a network that is not exact, each of 50 texts: their mean lies within 95 % of the intervals.
+
+    0.90 to 0.99 are three standard errors to either side. An estimate whose variance is infinite covers too rarely.
+    """
+    x0 = MICRO.sample(200 * 50, generator(1))
+    bounds = sequence_bounds(process, wrong_network(process), x0, rng=generator(2), draws=2).view(200, 50)
+    each = [mean_of(some) for some in bounds]
+    covered = sum(abs(one.mean - bounds.mean().item()) < 1.96 * one.standard_error for one in each) / 200
+    assert 0.90 <= covered <= 0.99
+
+
 def test_a_bound_that_is_no_number_raises():
     with pytest.raises(ValueError, match="bound of 16 of 16 sequences is not a number"):
         nelbo(PROCESS, lambda zt, t: torch.full((*zt.shape, V), math.nan), TEXTS, rng=generator())
@@ -267,7 +308,7 @@ def test_floor_is_the_mean_over_all_outcomes(n):
         shares = [plots.count(k) / n for k in set(plots)]
         kl = sum(share * math.log(share / p[k]) for share, k in zip(shares, set(plots), strict=True))
         mean += math.prod(p[k] for k in plots) * kl
-    assert plot_kl_floor(MICRO, n) == pytest.approx(mean, abs=1e-10)
+    assert kl_floor(MICRO.template_probs, n) == pytest.approx(mean, abs=1e-10)
 
 
 def test_a_canvas_with_masks_is_no_story():

@@ -4,8 +4,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from toys import MICRO, PROBS, TALES, TEXTS, generator
 
 from diffkit.evaluation.samples import (
@@ -15,7 +13,6 @@ from diffkit.evaluation.samples import (
     marginals,
     pair_distance,
     repeated_sentences,
-    seen_windows,
     self_bleu,
     token_entropy,
     until_end,
@@ -80,17 +77,6 @@ def test_true_stories_lie_at_the_floor_and_one_story_far_above():
     for name in true:
         assert true[name].kl < 2 * true[name].kl_floor + 0.005
         assert alike[name].kl > 5 * alike[name].kl_floor and alike[name].total_variation > 0.5
-
-
-@given(seed=st.integers(0, 2**31), n=st.integers(1, 5))
-@settings(deadline=None, max_examples=30)
-def test_seen_windows_are_those_found_by_looking(seed, n):
-    rng = torch.Generator().manual_seed(seed)
-    ids, stream = torch.randint(0, 3, (3, 9), generator=rng), torch.randint(0, 3, (25,), generator=rng).tolist()
-    known = {tuple(stream[i : i + n]) for i in range(len(stream) - n + 1)}
-    windows = [tuple(row[i : i + n]) for row in ids.tolist() for i in range(len(row) - n + 1)]
-    want = sum(window in known for window in windows) / len(windows)
-    assert seen_windows(ids, torch.tensor(stream), n) == pytest.approx(want)
 
 
 def test_self_bleu_is_full_for_one_text_told_again_and_low_for_strangers():

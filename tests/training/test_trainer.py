@@ -33,8 +33,9 @@ from diffkit.processes.plaid import Plaid
 from diffkit.training import prefetch
 from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
 from diffkit.training.config import Curriculum, TrainConfig
-from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, pooled, uniform
+from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, uniform
 from diffkit.training.muon import Muon, make_optimizers
+from diffkit.training.pooling import pooled
 from diffkit.training.trainer import Trainer, TrainingDiverged, fit
 
 MICRO = load_language("micro")
@@ -118,7 +119,7 @@ def test_times_are_uniform_in_the_batch_and_in_every_row(sampler, row):
 # ---------------------------------------------------------------------------------------------------------- objectives
 
 
-def mean_objective(name, process, denoise, rows=64, repeats=150, seed=3):
+def mean_objective(name, process, denoise, rows=256, repeats=40, seed=3):
     """Mean and standard error of an objective over many batches of `micro`."""
     generator, values = rng(seed), []
     for _ in range(repeats):
@@ -132,7 +133,7 @@ def mean_objective(name, process, denoise, rows=64, repeats=150, seed=3):
 def test_with_the_exact_denoiser_a_bound_equals_the_entropy(name):
     """The exact denoiser makes the bound tight: with the linear schedule these three estimate the entropy per token."""
     mean, error = mean_objective(name, LINEAR, MICRO.denoiser(LINEAR))
-    assert error < 0.01 and mean == pytest.approx(MICRO.entropy() / L, abs=4 * error + 1e-3)  # 1e-3: steps of 1/T
+    assert error < 0.01 and mean == pytest.approx(MICRO.entropy() / L, abs=5 * error + 1e-3)  # 1e-3: steps of 1/T
 
 
 def test_the_simplest_objective_is_no_bound():
