@@ -46,21 +46,18 @@ TABLE = {
     ],
     ("processes/masked.py", "processes/test_masked.py"): [
         ("discrete weight", "(gamma - schedule.rate(t - 1)) / gamma", "(gamma - schedule.rate(t - 1)) * gamma"),
-        ("continuous weight", "schedule.T * schedule.slope(t) / schedule.rate(t)",
-         "schedule.slope(t) / schedule.rate(t)"),
+        ("continuous weight", "schedule.T * schedule.slope(t) / gamma", "schedule.slope(t) / gamma"),
         ("a visible token keeps other chances", ".log_softmax(-1).masked_fill(is_visible, -torch.inf)",
          ".log_softmax(-1)"),
-        ("chance to stay masked", "self.schedule.rate(s) / self.schedule.rate(t)", "self.schedule.rate(s)"),
+        ("chance to stay masked", "self.schedule.rate(s) / gamma", "self.schedule.rate(s)"),
         ("weight of a count", "nats / share[:, None].to(nats)", "nats * share[:, None].to(nats)"),
-        ("count never L", "(u * L).long().clamp(max=L - 1) + 1", "(u * L).long().clamp(min=1)"),
+        ("count never L", "(u.to(L.device) * L).long().clamp(max=L - 1) + 1", "(u.to(L.device) * L).long().clamp(min=1)"),
         ("frozen positions", "is_masked &= ~frozen", "is_masked &= frozen"),
         ("rank of the masked", "u.argsort(1).argsort(1) <", "u.argsort(1) <"),
     ],
     ("processes/transitions.py", "processes/test_transitions.py processes/test_d3pm.py"): [
-        ("alpha between two times", "(1 - self.schedule.rate(t)) / (1 - self.schedule.rate(s))",
-         "(1 - self.schedule.rate(t))"),
-        ("marginal", "alpha * p + (1 - alpha) * p.sum(-1, keepdim=True)",
-         "alpha * p + (1 - alpha) * p.amax(-1, keepdim=True)"),
+        ("alpha between two times", "self.schedule.kept(s, t)", "self.schedule.keep(t)"),
+        ("marginal", "alpha * p + redrawn * p.sum(-1, keepdim=True)", "alpha * p + redrawn * p.amax(-1, keepdim=True)"),
         ("gaussian sum over both sides", "2 * weight.sum() - weight[0]", "weight.sum()"),
         ("leave one out", "log_posterior - log_likelihood, -torch.inf", "log_posterior, -torch.inf"),
         ("divergence", "torch.special.xlogy(q, q) - q * log_p", "torch.special.xlogy(q, q) - p * log_p"),
@@ -72,10 +69,20 @@ TABLE = {
     ],
     ("processes/sedd.py", "processes/test_sedd.py processes/test_udlm.py"): [
         ("score entropy is 0 at the true score", "torch.special.xlogy(r, r) - r", "torch.special.xlogy(r, r)"),
-        ("reverse rate", "self.schedule.slope(t) / (1 - self.schedule.rate(t))", "self.schedule.slope(t)"),
+        ("reverse rate", "self.schedule.slope(t) / self.schedule.keep(t)", "self.schedule.slope(t)"),
         ("euler stays with what is left", "(1 - leave.sum(-1, keepdim=True)).clamp(min=0)",
          "(1 - leave.sum(-1, keepdim=True)).clamp(min=1)"),
         ("speed of even noise", "/ (self.T * self.schedule.slope(t))", "/ self.schedule.slope(t)"),
+    ],
+    ("processes/sedd.py", "processes/test_edges.py"): [
+        ("rate of a score under guidance", "(rate + logits.log_softmax(-1))", "logits.log_softmax(-1)"),
+        ("where uniform noise ends", "LEFT, LEFT_BY_UNIFORM = 1e-9, 3e-5", "LEFT, LEFT_BY_UNIFORM = 1e-9, 1e-9"),
+    ],
+    ("processes/schedules.py", "processes/test_edges.py"): [
+        ("alpha rounds with gamma", "lambda tau: (1 - tau) ** 2", "lambda tau: 1 - tau * (2 - tau)"),
+    ],
+    ("processes/masked.py", "processes/test_edges.py"): [
+        ("a jump of gamma costs", "first, last = self.schedule.jumps if", "first, last = (0.0, 0.0) if"),
     ],
     ("processes/embedding_diffusion.py", "processes/test_embedding_diffusion.py"): [
         ("share of the guess", "-torch.expm1(self.log_snr(t) - self.log_snr(s))",

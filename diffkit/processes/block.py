@@ -55,7 +55,7 @@ class BlockDiffusion(Process):
         order = F.pad(uniform_like(x0, rng, torch.float32), (0, N * self.block - L)).masked_fill(given, 2.0)
         is_first = order.view(B, N, self.block).argsort(2).argsort(2) < count[..., None]
         share = (count.double() / free).nan_to_num(1.0)  # no token is free: 0 / 0
-        is_masked = is_first.view(B, -1)[:, :L]
+        is_masked = is_first.view(B, N * self.block)[:, :L]
         return torch.where(is_masked, self.mask_id, x0), share[:, self.blocks(L, x0.device)]
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:

@@ -22,9 +22,9 @@ from diffkit.processes.transitions import (
 from diffkit.random import categorical
 
 LEAST = 1e-3  # share of its score that a token keeps in the reconstruction
-# Share of the text that is left where noise ends: its divergence from the limit, nats a token, grows as alpha or, for
-# uniform noise, as alpha^2. Further on an error of the score would cost 1 / alpha as much, without limit.
-LEFT = {"absorbing": 1e-9, "uniform": 3e-5}
+# The share alpha of the text that is left where noise ends costs a billionth of a nat for each token: alpha times a log,
+# or alpha^2 where a uniform token is drawn instead. Beyond, scores round to 1, and an error of one costs 1 / alpha.
+LEFT, LEFT_BY_UNIFORM = 1e-9, 3e-5
 
 Sampler = Callable[
     ["SEDD", Tensor, Tensor, Tensor, Tensor], Tensor
@@ -70,6 +70,7 @@ class SEDD(TransitionProcess):
 
     name = "sedd"
     objectives: tuple[str, ...] = ("bound", "score_entropy")
+    learns_ratios = True
     transitions: Mixing
 
     def __init__(
@@ -82,7 +83,8 @@ class SEDD(TransitionProcess):
         super().__init__(get_transitions(noise, vocab_size, mask_id, schedule), dtype)
         self.sampler = sampler
         self.start = self.T * 1e-9  # just after t = 0, where a schedule such as geometric has jumped off zero
-        self.end = last_time(self.schedule, LEFT[noise])
+        is_ratio_near_1 = noise == "uniform" and (self.learns_ratios or dtype == torch.float32)
+        self.end = last_time(self.schedule, LEFT_BY_UNIFORM if is_ratio_near_1 else LEFT)
 
     @cached_property
     def starts_noisy(self) -> bool:
@@ -260,6 +262,7 @@ class UDLM(SEDD):
     """
 
     name = "udlm"
+    learns_ratios = False
 
     def __init__(
         self, vocab_size: int, mask_id: int, noise: str = "uniform", schedule: Schedule | str = "linear", *,

@@ -194,7 +194,9 @@ class TransitionProcess(Process):
         super().__init__(transitions.vocab_size, transitions.mask_id, transitions.schedule.T)
         self.transitions, self.schedule, self.noise = transitions, transitions.schedule, transitions.name
         self.noise_parameters, self.table_dtype = transitions.parameters(), dtype
-        self.end = last_time(self.schedule, 1e-9)
+        self.end = self.T * (1 - 1e-9)
+        if self.schedule.keep(self.end) < 1e-30:  # what is left no longer fits a float
+            self.end = last_time(self.schedule, 1e-9)
 
     def before_end(self, t: Time) -> Tensor:
         """Times, none later than `end`, float64.

@@ -137,16 +137,19 @@ def saved(tmp_path):
     return tmp_path
 
 
-def test_load_model_names_what_it_cannot_read(tmp_path, saved):
-    """No such model; no model there; a pickle, which is never read; another kind of model."""
-    with pytest.raises(FileNotFoundError, match="no-such-model.*shipped models.*diffkit train"):
-        load_model("no-such-model")
-    with pytest.raises(FileNotFoundError, match="no folder with a config.json"):
-        load_model(tmp_path.parent)
+def test_load_model_never_unpickles(saved):
     (saved / "model.safetensors").unlink()
     torch.save({"weight": torch.zeros(1)}, saved / "pytorch_model.bin")
     with pytest.raises(ValueError, match="no .safetensors weights; pickled"):
         load_model(saved)
+
+
+def test_load_model_names_what_it_cannot_read(tmp_path):
+    """No such model; no model there; another kind of model."""
+    with pytest.raises(FileNotFoundError, match="no-such-model.*shipped models.*diffkit train"):
+        load_model("no-such-model")
+    with pytest.raises(FileNotFoundError, match="no folder with a config.json"):
+        load_model(tmp_path)
     with quiet():
         micro().save_pretrained(tmp_path / "network")
     with pytest.raises(ValueError, match="holds a 'diffkit-denoiser' model, expected 'diffkit-diffusion'"):
