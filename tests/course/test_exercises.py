@@ -12,7 +12,7 @@ import torch
 from exercise_cases import CASES
 
 from diffkit.course.exercises import foundations, methods
-from diffkit.course.exercises.foundations import model
+from diffkit.course.exercises.foundations import model, sampling
 from diffkit.course.exercises.methods import capstone, plaid
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -150,6 +150,8 @@ SLIPS = {
 ALIKE = {  # an order is the same for larger numbers, and what is asked "up to a constant" may have one
     (capstone.check_unmasking_order, "one too many"),
     (capstone.check_unmasking_order, "half"),
+    (sampling.check_order, "one too many"),
+    (sampling.check_order, "half"),
     (plaid.check_own_evidence, "one too many"),
 }
 
@@ -189,7 +191,7 @@ def exercises_of(path):
     """Yield (check's name, name of the learner's function, the code cell, the markdown that follows it)."""
     cells = nbformat.read(path, as_version=4).cells
     for i, cell in enumerate(cells):
-        for check, function in re.findall(r"^(?:exercises|capstone)\.(check_\w+)\((\w+)\)$", cell.source, re.M):
+        for check, function in re.findall(r"^(?:\w+ = )?(?:exercises|capstone)\.(check_\w+)\((\w+)\)$", cell.source, re.M):
             yield (
                 check,
                 function,
