@@ -191,7 +191,8 @@ def exercises_of(path):
     """Yield (check's name, name of the learner's function, the code cell, the markdown that follows it)."""
     cells = nbformat.read(path, as_version=4).cells
     for i, cell in enumerate(cells):
-        for check, function in re.findall(r"^(?:\w+ = )?(?:exercises|capstone)\.(check_\w+)\((\w+)\)$", cell.source, re.M):
+        call = r"^(?:\w+ = )?(?:exercises|capstone)\.(check_\w+)\((\w+)\)$"
+        for check, function in re.findall(call, cell.source, re.M):
             yield (
                 check,
                 function,

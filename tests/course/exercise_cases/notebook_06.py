@@ -1,4 +1,4 @@
-"""Exercises of notebook 06: worked solutions, right answers written otherwise, and mistakes with what is said of them."""
+"""Exercises of notebook 06: solutions, right answers written otherwise, and mistakes with what is said of them."""
 
 import math
 import random

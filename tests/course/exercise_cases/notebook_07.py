@@ -1,4 +1,4 @@
-"""Exercises of notebook 07: worked solutions, right answers written otherwise, and mistakes with what is said of them."""
+"""Exercises of notebook 07: solutions, right answers written otherwise, and mistakes with what is said of them."""
 
 import math
 import statistics
@@ -130,7 +130,8 @@ WRONG = [
     (ex.check_distinct, "Pool first", each_text_alone),
     (ex.check_distinct, "reach from the end", lambda texts, n, size: distinct([sum(texts, [])], n, size)),
     (ex.check_distinct, "number of different", lambda texts, n, size: size * distinct(texts, n, size)),
-    (ex.check_distinct, "falls as samples are added", lambda texts, n, size: distinct(texts, n, len(grams_of(texts, n)))),
+    (ex.check_distinct, "falls as samples are added", lambda texts, n, size: distinct(
+        texts, n, len(grams_of(texts, n)))),
     (ex.check_distinct, "with replacement", lambda texts, n, size: sum(
         1 - (1 - c / len(grams_of(texts, n))) ** size for c in Counter(grams_of(texts, n)).values()) / size),
     (ex.check_fool, "different", lambda stories, nats, n: fool(stories, nats, 1).expand(n, -1)),

@@ -1,4 +1,4 @@
-"""Exercises of notebook 08: worked solutions, right answers written otherwise, and mistakes with what is said of them."""
+"""Exercises of notebook 08: solutions, right answers written otherwise, and mistakes with what is said of them."""
 
 import torch
 

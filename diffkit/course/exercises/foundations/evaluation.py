@@ -83,18 +83,23 @@ def _check_flat(bound: Callable[..., Any], x0: Tensor, V: int, mask_id: int) -> 
     if math.isnan(mean) or math.isinf(mean):
         raise Wrong("the mean is not finite. Is a text left without a hidden token, so that its weight is L / 0?")
     for wrong, why in (
-        (nats, "that is nats per token: the bound of a text is a sum, of which the loss of k tokens is the share k / L"),
+        (
+            nats,
+            "that is nats per token: the bound of a text is a sum, of which the loss of k tokens is the share k / L",
+        ),
         (nats * (L + 1) / 2, "the weight L / k is missing: k of L tokens were hidden, and the bound is about all"),
     ):
         if abs(mean - wrong) < 0.5:
             raise Wrong(f"{why}.")
     if 0 < abs(mean - L * nats) - 1e-6 < 6 * error:
         raise Wrong(
-            f"right on average, but where each mask costs the same, {L * nats:.3f}, yours spreads by {error:.3f}: was a "
-            "rate drawn, not the number of hidden tokens?"
+            f"right on average, but where each mask costs the same, {L * nats:.3f}, yours spreads by {error:.3f}: was "
+            "a rate drawn, not the number of hidden tokens?"
         )
     if not abs(mean - L * nats) < 1e-6 * L * nats:
-        raise Wrong(f"if every word is equally likely, each mask costs L log(V - 1) = {L * nats:.3f}; yours {mean:.3f}.")
+        raise Wrong(
+            f"if every word is equally likely, each mask costs L log(V - 1) = {L * nats:.3f}; yours {mean:.3f}."
+        )
     if not abs(error) < 1e-6:
         raise Wrong(f"if every word is equally likely, all masks cost the same; your standard error is {error:.3f}.")
 
@@ -150,12 +155,12 @@ def check_distinct(distinct: Callable[[list[list[int]], int, int], Any]) -> str:
         across = [joined[i : i + n] for i in range(len(joined) - n + 1)]
         per_text = [text for text in texts if len(text) >= n]
         slips = {
-            "that is the share among all n-grams, which falls as samples are added; ask about `size` of them": len(counts)
+            "that is the share among all n-grams, which falls as samples are added; take `size` of them": len(counts)
             / len(grams),
             "that is the number of different n-grams; divide by `size`": want * size,
             "that draws the n-grams with replacement: C(N - c, size) / C(N, size) is the chance to miss all c copies":
             sum(1 - (1 - c / len(grams)) ** size for c in counts) / size,
-            "all different n-grams over `size`: not all of them are among the `size` that are drawn": len(counts) / size,
+            "all different n-grams over `size`: not all of them are among those that are drawn": len(counts) / size,
             "that averages over texts, so a generator that repeats one text passes. Pool first":
             sum(len(set(pairwise(text) if n == 2 else text)) / max(1, len(text) - n + 1) for text in per_text)
             / len(per_text),

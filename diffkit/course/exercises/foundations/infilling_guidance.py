@@ -48,7 +48,9 @@ def check_infill(fill: Callable[..., Any]) -> str:
     def denoise(zt: Tensor) -> Tensor:
         return process.log_probs(micro.denoiser(process)(zt, torch.tensor(0.0)), zt).exp()
 
-    filled = tensor_of(fill, denoise, canvas, Generator().manual_seed(8), shape=canvas.shape, called="the filled canvas")
+    filled = tensor_of(
+        fill, denoise, canvas, Generator().manual_seed(8), shape=canvas.shape, called="the filled canvas"
+    )
     if ((filled != filled.round()) | (filled < 0) | (filled >= micro.vocab_size)).any():
         raise Wrong(f"ids are whole numbers from 0 to {micro.vocab_size - 1}; yours holds others.")
     filled, given = filled.long(), canvas != mask
@@ -72,7 +74,9 @@ def _check_law(language: StoryLanguage, canvas: Tensor, filled: Tensor) -> None:
         )
     texts, counts = filled.unique(dim=0, return_counts=True)
     if len(texts) == 1:
-        raise Wrong(f"all fillings of {holes} holes are the same. Draw from the prediction; the likeliest word is no draw.")
+        raise Wrong(
+            f"all fillings of {holes} holes are the same. Draw from the prediction; the likeliest word is no draw."
+        )
     probs = (language.log_prob(texts) - language.log_prob(canvas)).exp()
     for text, count, p in zip(texts, counts.tolist(), probs.tolist(), strict=True):
         if far_from(count / n, p, n):
@@ -84,11 +88,15 @@ def _check_law(language: StoryLanguage, canvas: Tensor, filled: Tensor) -> None:
 
 @exercise
 def check_guided(guided: Callable[[Tensor, Tensor, float], Any]) -> str:
-    """guided(conditional, unconditional, w) -> guided probabilities, from the log-probabilities of both, all (B, L, V)."""
+    """guided(conditional, unconditional, w) -> guided probabilities, all (B, L, V), from log-probabilities."""
     for seed, w in ((1, 1.0), (2, 0.5), (3, 3.0), (4, 0.0)):
         rng = Generator().manual_seed(seed)
         with_label, without = torch.randn(2, 2, 3, 6, generator=rng, dtype=torch.float64).log_softmax(-1)
-        push, mix, counted = (1 + w) * with_label - w * without, with_label + w * without, w * with_label + (1 - w) * without
+        push, mix, counted = (
+            (1 + w) * with_label - w * without,
+            with_label + w * without,
+            w * with_label + (1 - w) * without,
+        )
         back = (1 + w) * without - w * with_label
         excluded = torch.zeros(2, 3, 6, dtype=torch.bool)
         excluded[..., 1], excluded[0, 0, 3] = True, True  # MASK, and a word that cannot stand there
@@ -105,7 +113,9 @@ def check_guided(guided: Callable[[Tensor, Tensor, float], Any]) -> str:
             "learned": counted,
         }
         slips = {why: slip.masked_fill(excluded, -torch.inf).softmax(-1) for why, slip in slips.items()}
-        slips["the powers are right, but they do not add up to 1; normalise again"] = push.exp().masked_fill(excluded, 0)
+        slips["the powers are right, but they do not add up to 1; normalise again"] = push.exp().masked_fill(
+            excluded, 0
+        )
         not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-5)})
         if (mine < 0).any():
             raise Wrong("those are logits; return probabilities.")
@@ -128,17 +138,20 @@ def check_label_chance(chance: Callable[..., Any]) -> str:
         classify = exact_classifier(micro, process, label)
         want = torch.where(probs > 0, classify(states, torch.tensor(0.0)).exp(), 0.0)
         answer = read(chance(micro, states, label), "the chance of the label").double()
-        mine = tensor_of(lambda table=answer.nan_to_num(0.0): table, shape=tuple(want.shape), called="the table")
+        table = answer.nan_to_num(0.0)
+        mine = tensor_of(lambda table=table: table, shape=tuple(want.shape), called="the table")
         if answer.isnan()[probs > 0].any():  # where nothing can stand 0 / 0 will do
             raise Wrong("the table holds NaN for words that can stand there. A log of 0, or -inf minus -inf?")
         prior = micro.template_probs[micro.template_labels == micro.label_id(label)].sum()
         given_z = (prior.log() + log_p_y - log_p).exp()[:, None, None]
         ratio = torch.where(probs > 0, with_label / probs, 0.0)
         slips = {
-            "that is p(word | z, label), the answer that Bayes' rule will give; the chance of the label is asked": with_label,
+            "that is p(word | z, label), what Bayes' rule will give; the chance of the label is asked": with_label,
             "that is p(word, label | z): divide by p(word | z)": given_z * with_label,
             "p(label | z) is missing: how likely the label is before the word is known": ratio,
-            "p(label) is missing: `posterior(..., label)` returns p(z | label), not p(z, label)": ratio * given_z / prior,
+            "p(label) is missing: `posterior(..., label)` returns p(z | label), not p(z, label)": ratio
+            * given_z
+            / prior,
             "that is p(label | z) for every word; a word can change it": (probs > 0) * given_z,
         }
         not_these(mine, slips)
@@ -146,8 +159,8 @@ def check_label_chance(chance: Callable[..., Any]) -> str:
         if off.max() > 1e-6:
             state, position, word = (int(i) for i in (off == off.max()).nonzero()[0])
             raise Wrong(
-                f"in {micro.decode(states[state : state + 1])[0]!r}, with {micro.tokenizer.convert_ids_to_tokens(word)!r} "
-                f"at position {position}, {label!r} has chance {want[state, position, word]:.4f}, yours is "
-                f"{mine[state, position, word]:.4f}."
+                f"in {micro.decode(states[state : state + 1])[0]!r}, with "
+                f"{micro.tokenizer.convert_ids_to_tokens(word)!r} at position {position}, {label!r} has chance "
+                f"{want[state, position, word]:.4f}, yours is {mine[state, position, word]:.4f}."
             )
     return "Bayes' rule, backwards: two posteriors give the opinion of a perfect classifier about every word."

@@ -24,7 +24,9 @@ def check_reverse_step(step: Callable[..., Any]) -> str:
     for t, s in ((800.0, 200.0), (800.0, 600.0), (200.0, 0.0)):
         times, stay = (torch.full((n,), at, dtype=torch.float64) for at in (t, s)), s / t
         logits = micro.denoiser(process)(zt, torch.tensor(t)).clamp(min=-60)
-        zs = tensor_of(step, logits, zt, *times, Generator().manual_seed(int(t + s)), shape=(n, micro.length), called="z_s")
+        zs = tensor_of(
+            step, logits, zt, *times, Generator().manual_seed(int(t + s)), shape=(n, micro.length), called="z_s"
+        )
         if ((zs != zs.round()) | (zs < 0) | (zs >= micro.vocab_size)).any():
             raise Wrong(f"z_s holds ids, whole numbers from 0 to {micro.vocab_size - 1}; yours holds others.")
         if (zs != zt)[:, ~hidden].any():
