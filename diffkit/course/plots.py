@@ -98,9 +98,11 @@ def lines(
             "color": PALETTE[i % len(PALETTE)],
             "linestyle": DASHES[i // len(PALETTE) % len(DASHES)],
         }
-        ax.plot(x, values, label=name, marker="osv^D"[i % 5] if markers else None, **style)
-        for place, (low, high) in zip(x, (errors or {}).get(name, ()), strict=False):
-            ax.plot([place, place], [low, high], color=style["color"], linewidth=4, alpha=0.35)
+        aside = 0.012 * (max(x) - min(x)) * (i - (len(curves) - 1) / 2) if errors else 0.0  # no interval hides another
+        places = [place + aside for place in x]
+        ax.plot(places, values, label=name, marker="osv^D"[i % 5] if markers else None, **style)
+        for place, (low, high) in zip(places, (errors or {}).get(name, ()), strict=False):
+            ax.plot([place, place], [low, high], color=style["color"], linewidth=2, alpha=0.6)
     if level is not None:
         ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
     if log_x:
