@@ -8,7 +8,7 @@ METRICS = ("valid", "distinct-n", "judge", "KL of plots")
 FAULTS = {  # which of the metrics sees it: yes, no, or the wrong way round
     "a hero who changes his name": "yes no yes no",
     "one story, told 64 times": "no yes better yes",
-    "only the likeliest stories": "no no better yes",
+    "only the likeliest stories": "no yes better yes",
     "endings in wrong shares": "no no no yes",
 }
 SHOWN = {"yes": ("sees it", GREEN), "no": ("blind", ""), "better": ("likes it", PINK)}
@@ -41,7 +41,7 @@ def what_metrics_see() -> Drawing:
     """Four faults of a generator against four metrics of its samples."""
     picture = Drawing(
         680, 40 + 36 * len(FAULTS),
-        "A table of faults and metrics. Validity sees only wrong words. Distinct-n sees repetition. The judge likes "
+        "A table of faults and metrics. Validity sees only wrong words. Distinct-n sees lost variety. The judge likes "
         "repeated and typical stories better than true ones. Only the KL of plots sees wrong shares, and it sees every "
         "fault but the wrong words, which it leaves out.",
     )  # fmt: skip

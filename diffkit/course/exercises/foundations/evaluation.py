@@ -201,4 +201,4 @@ def check_fool(fool: Callable[..., Any]) -> str:
         raise Wrong(f"the judge likes yours less than true stories, by {-better:.1f} nats. Its nats are costs.")
     if better < 2:
         raise Wrong(f"the judge likes yours better than true stories by {better:.1f} nats only; 2 are in reach.")
-    return f"{better:.1f} nats better than the truth, all valid, all different; only the distribution tells."
+    return f"{better:.1f} nats better than the truth, all valid, all different. What would notice?"
