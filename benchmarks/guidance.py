@@ -28,7 +28,7 @@ from diffkit.sampling.sampler import sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "guidance.json"
 ENDINGS = ("lost", "shared")  # a frequent and a rare one
-SCALES = (-1.0, 0.0, 0.5, 1.0, 2.0, 4.0)
+SCALES = (-1.0, -0.5, 0.0, 0.5, 1.0, 2.0, 4.0)
 BATCH = 64
 
 

@@ -3,7 +3,8 @@
     python benchmarks/sampling_steps.py                       # 512 stories a cell, a few minutes on two cores
     python benchmarks/sampling_steps.py --stories 16 --out try.json
 
-With the exact denoiser all that goes wrong is the sampler's doing: tokens revealed together are drawn independently.
+With the exact denoiser all that goes wrong is the sampler's doing: tokens revealed together are drawn independently;
+it is also drawn from with other plans of how many tokens a step, and with filters, at 16 steps in random order.
 What the trained model loses beside it is the model's own. Prints one table, and writes JSON that notebook 06 reads.
 Every batch of 64 stories is drawn from a seed of its own, on one thread; there is one worker for each core.
 """
@@ -25,6 +26,7 @@ from diffkit.evaluation.samples import Quality, quality
 from diffkit.io import write_json
 from diffkit.languages.story_language import load_language
 from diffkit.model import fingerprint, load_model
+from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.sampler import sample
 from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
@@ -40,6 +42,14 @@ class Cell(NamedTuple):
     denoiser: str
     order: str
     steps: int
+    counts: str = "linear"  # the schedule of how many masks are left
+    filters: tuple[tuple[str, float], ...] = ()  # temperature, top_k, top_p
+
+
+PLANS = [Cell("exact", "random", 16, counts) for counts in ("cosine", "maskgit_cosine", "quadratic")]
+FILTERS = [
+    Cell("exact", "random", 16, "quadratic", (each,)) for each in (("temperature", 0.0), ("top_k", 2), ("top_p", 0.5))
+]
 
 
 def prepare(model: str) -> None:
@@ -53,29 +63,32 @@ def draw(cell: Cell, seed: int, stories: int) -> Tensor:
     """One batch of stories, (stories, L)."""
     process, shape = DENOISERS["trained"].process, (stories, load_language("tales").length)  # type: ignore[attr-defined]
     denoise, rng = DENOISERS[cell.denoiser], Generator().manual_seed(seed)
-    return sample(process, denoise, shape=shape, steps=cell.steps, order=cell.order, rng=rng)  # type: ignore[arg-type]
+    how = {"steps": cell.steps, "order": cell.order, "counts": get_schedule(cell.counts), **dict(cell.filters)}
+    return sample(process, denoise, shape=shape, rng=rng, **how)  # type: ignore[arg-type]
 
 
 def judged(cell: Cell, ids: Tensor) -> dict[str, object]:
     """A row with its figures, four digits; a figure that does not exist (no story was valid) is null."""
     figures = quality(load_language("tales"), ids)._asdict()
-    return cell._asdict() | {name: round(x, 4) if abs(x) < float("inf") else None for name, x in figures.items()}
+    valid = ids[load_language("tales").parse(ids) >= 0]
+    settings = cell._asdict() | {"filters": dict(cell.filters), "words": len(valid.unique())}
+    return settings | {name: round(x, 4) if abs(x) < float("inf") else None for name, x in figures.items()}
 
 
 def table(stories: int, model: str) -> list[dict[str, object]]:
     """Draw and judge every cell, printing each as it is done."""
-    cells = [
-        Cell(who, order, n) for who in ("exact", "trained") for order in ("ancestral", *UNMASKING_ORDERS) for n in STEPS
-    ]
+    orders = ("ancestral", *UNMASKING_ORDERS)
+    cells = [Cell(who, order, n) for who in ("exact", "trained") for order in orders for n in STEPS]
+    cells += PLANS + FILTERS
     sizes = [min(BATCH, stories - first) for first in range(0, stories, BATCH)]
     rows = []
-    print(f"{'denoiser':9}{'rule':15}{'steps':>5}" + "".join(f"{name:>15}" for name in Quality._fields))
+    print(f"{'denoiser':9}{'order':15}{'steps':>5}" + "".join(f"{name:>15}" for name in Quality._fields))
     with ProcessPoolExecutor(os.cpu_count(), get_context("spawn"), prepare, (model,)) as pool:
         drawn = [[pool.submit(draw, cell, seed, size) for seed, size in enumerate(sizes)] for cell in cells]
         for cell, batches in zip(cells, drawn, strict=True):
             rows.append(judged(cell, torch.cat([batch.result() for batch in batches])))
             figures = "".join(f"{'-' if rows[-1][name] is None else rows[-1][name]:>15}" for name in Quality._fields)
-            print(f"{cell.denoiser:9}{cell.rule:15}{cell.steps:5}{figures}", flush=True)
+            print(f"{cell.denoiser:9}{cell.order:15}{cell.steps:5}{figures}", flush=True)
     return rows
 
 
@@ -88,7 +101,7 @@ def main() -> None:
     arguments = parser.parse_args()
     started = time.perf_counter()
     settings = {
-        "stories": arguments.stories, "batch": BATCH, "seeds": "the number of the batch, from 0", "counts": "linear",
+        "stories": arguments.stories, "batch": BATCH, "seeds": "the number of the batch, from 0",
         "schedule": load_model(arguments.model).process.schedule.name, "torch": torch.__version__,
         "entropy_nats": round(load_language("tales").entropy(), 4), "model_sha256": fingerprint(arguments.model),
     }  # fmt: skip

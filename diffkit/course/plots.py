@@ -84,10 +84,12 @@ def lines(
     log_x: bool = False,
     log_y: bool = False,
     spans: Mapping[str, tuple[float, float]] | None = None,
+    errors: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Picture:
     """One line for each named curve over the same x; `level` is a named horizontal line, such as the exact entropy.
 
-    `spans` are stretches of x, each shaded and named at the top, such as the phases of a run.
+    `errors` are intervals, (lower, upper) for every point of a curve. `spans` are stretches of x, each shaded and
+    named at the top, such as the phases of a run.
     """
     figure, ax = axes(title, x_label, y_label)
     for i, (name, (left, right)) in enumerate((spans or {}).items()):
@@ -98,7 +100,11 @@ def lines(
             "color": PALETTE[i % len(PALETTE)],
             "linestyle": DASHES[i // len(PALETTE) % len(DASHES)],
         }
-        ax.plot(x, values, label=name, marker="osv^D"[i % 5] if markers else None, **style)
+        aside = 0.012 * (max(x) - min(x)) * (i - (len(curves) - 1) / 2) if errors else 0.0  # no interval hides another
+        places = [place + aside for place in x]
+        ax.plot(places, values, label=name, marker="osv^D"[i % 5] if markers else None, **style)
+        for place, (low, high) in zip(places, (errors or {}).get(name, ()), strict=False):
+            ax.plot([place, place], [low, high], color=style["color"], linewidth=2, alpha=0.6)
     if level is not None:
         ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
     if log_x:
@@ -195,10 +201,13 @@ def schedules(these: Sequence[Schedule], t: Tensor) -> Picture:
     )  # fmt: skip
 
 
-def bars(values: Mapping[str, float], *, title: str, x_label: str, alt: str) -> Picture:
-    """Horizontal bars, the first on top, each with its number."""
+def bars(
+    values: Mapping[str, float], *, title: str, x_label: str, alt: str, errors: Mapping[str, float] | None = None
+) -> Picture:
+    """Horizontal bars, the first on top, each with its number; `errors` (standard errors) are drawn as whiskers."""
     figure, ax = axes(title, x_label, "", size=(6.4, 0.6 + 0.32 * len(values)))
-    drawn = ax.barh(range(len(values)), list(values.values()), color=PALETTE[0])
+    whiskers = None if errors is None else [errors.get(name, 0.0) for name in values]
+    drawn = ax.barh(range(len(values)), list(values.values()), xerr=whiskers, color=PALETTE[0], ecolor="0.2", capsize=3)
     ax.bar_label(drawn, fmt="{:.3g}", padding=3, fontsize=8)
     ax.set_yticks(range(len(values)), list(values))
     ax.invert_yaxis()

@@ -12,7 +12,7 @@ import torch
 from exercise_cases import CASES
 
 from diffkit.course.exercises import foundations, methods
-from diffkit.course.exercises.foundations import model
+from diffkit.course.exercises.foundations import model, sampling
 from diffkit.course.exercises.methods import capstone, plaid
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -150,6 +150,8 @@ SLIPS = {
 ALIKE = {  # an order is the same for larger numbers, and what is asked "up to a constant" may have one
     (capstone.check_unmasking_order, "one too many"),
     (capstone.check_unmasking_order, "half"),
+    (sampling.check_order, "one too many"),
+    (sampling.check_order, "half"),
     (plaid.check_own_evidence, "one too many"),
 }
 

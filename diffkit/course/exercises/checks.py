@@ -155,6 +155,11 @@ def not_these(mine: Tensor, slips: dict[str, Tensor]) -> None:
             raise Wrong(f"{why}.")
 
 
+def far_from(share: float, p: float, n: int) -> bool:
+    """Whether a share of n draws is too far from its probability p for chance: five standard deviations, and a half."""
+    return abs(share - p) > 5 * (p * (1 - p) / n) ** 0.5 + 0.5 / n + 1e-9
+
+
 def first_off(mine: Tensor, want: Tensor, by: float) -> int | None:
     """The first index of (n,) where an answer is off by more than `by`; None if there is none."""
     off = ((mine - want).abs() > by).nonzero()

@@ -1,0 +1,83 @@
+"""What notebooks 06 and 08 say of their stored tables is in the tables; pictures show the intervals they are given."""
+
+import importlib
+import json
+import sys
+from pathlib import Path
+
+import pytest
+
+from diffkit.course import plots
+from diffkit.course.diagrams import evaluation, guidance, sampling
+from diffkit.evaluation.statistics import wilson
+from diffkit.model import fingerprint
+
+BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
+sys.path.append(str(BENCHMARKS))
+sampling_steps = importlib.import_module("sampling_steps")
+
+
+def stored(name):
+    return json.loads((BENCHMARKS / "results" / name).read_text(encoding="utf-8"))
+
+
+def test_a_setting_has_one_row_and_its_interval():
+    """The linear plan stood in two tables of notebook 06, with 22.1 and with 34.4 %."""
+    table = stored("sampling_steps.json")
+    assert table["settings"]["model_sha256"] == fingerprint("tales-mdlm")
+    keys = [tuple(str(row[name]) for name in sampling_steps.Cell._fields) for row in table["cells"]]
+    assert len(set(keys)) == len(keys)
+    for row in table["cells"]:
+        low, high = wilson(round(row["valid"] * table["settings"]["stories"]), table["settings"]["stories"])
+        assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-3)
+
+
+def test_the_benchmark_makes_the_rows_that_are_stored():
+    cell = sampling_steps.Cell("exact", "random", 2, "quadratic", (("top_k", 2),))
+    sampling_steps.prepare("tales-mdlm")
+    row = sampling_steps.judged(cell, sampling_steps.draw(cell, 0, 2))
+    assert set(row) == set(stored("sampling_steps.json")["cells"][-1]) and row["filters"] == {"top_k": 2}
+
+
+def successes(ending, way):
+    rows = stored("guidance.json")["cells"]
+    return {row["scale"]: row["success"] for row in rows if (row["ending"], row["way"]) == (ending, way)}
+
+
+def points(a, b, n=256):
+    """Difference of two shares, in standard errors."""
+    return (b - a) / ((a * (1 - a) + b * (1 - b)) / n) ** 0.5
+
+
+def test_guidance_helps_where_the_label_is_faint_and_not_where_it_is_learned():
+    told, outside = successes("shared", "conditional model"), successes("lost", "tales-mdlm and the exact classifier")
+    assert points(told[-0.5], told[0.0]) > 4  # listening by half, guided by 1, is listening as learned
+    assert all(abs(points(told[0.0], told[w])) < 2 for w in (0.5, 1.0, 2.0))
+    assert points(told[0.0], told[4.0]) < -5
+    assert points(outside[0.0], outside[4.0]) > 2.5
+
+
+def test_intervals_are_drawn():
+    known = {"title": "t", "x_label": "x", "alt": "a"}
+    plain = plots.bars({"a": 1.0}, **known).png
+    assert plots.bars({"a": 1.0}, errors={"a": 0.5}, **known).png != plain
+    line = {"y_label": "y", **known}
+    plain = plots.lines([1, 2], {"a": [1, 2]}, **line).png
+    assert plots.lines([1, 2], {"a": [1, 2]}, errors={"a": [(0, 2), (1, 3)]}, **line).png != plain
+
+
+@pytest.mark.parametrize(
+    "picture",
+    [
+        sampling.reverse_strip(), sampling.two_errors(), evaluation.bound_and_entropy(), evaluation.what_metrics_see(),
+        guidance.guidance_shift({"and": (-2.0, -1.0), "took": (-1.0, -3.0)}, 1.0),
+    ],
+    ids=["strip", "errors", "bound", "metrics", "shift"],
+)  # fmt: skip
+def test_pictures_have_their_words_inside_the_frame(picture):
+    html = picture._repr_html_()
+    assert picture.alt in repr(picture) and html.count("<svg") == 1 and "nan" not in html
+
+
+def test_guidance_makes_the_step_of_the_label_again():
+    assert "took from -1.0 over -3.0 to -5.0" in guidance.guidance_shift({"took": (-1.0, -3.0), "and": (-2, -1)}, 1).alt
