@@ -117,7 +117,8 @@ class Trainer:
     def _backward(self, batches: list[Tensor], times: Sequence[Tensor]) -> Tensor:
         """Add up the gradients of a step's batches and return the mean loss, as if they were one: see `counted`."""
         process, device = self.model.process, self.accelerator.device
-        means, counts = [], []
+        means: list[Tensor] = []
+        counts: list[Tensor] = []
         self.network.train()
         for x0, t in zip(batches, times, strict=True):
             x0, t = part_of(x0, self.rng), part_of(t, self.rng)

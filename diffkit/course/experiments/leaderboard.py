@@ -99,7 +99,7 @@ def sample_texts(
         )
     if process.network.input_size:
         process = copy.copy(process)  # the same words and weights
-        process.sampler = sampler
+        setattr(process, "sampler", sampler)  # noqa: B010  # of the embedding processes
     order = sampler if sampler in UNMASKING_ORDERS else "ancestral"
     return sample_many(process, denoise, n=n, length=L, steps=steps, rng=rng, order=order)
 
