@@ -62,7 +62,11 @@ def test_chunks_hold_every_token_in_order(stories, length):
     """Only the tail of the whole stream is missing, and an EOS stands after each document."""
     stream = stream_of(stories)
     if len(stream) < length:
-        wrong = f"one chunk needs {length} tokens, but this part of the text has {len(stream)}" if stories else "no documents"
+        wrong = (
+            f"one chunk needs {length} tokens, but this part of the text has {len(stream)}"
+            if stories
+            else "no documents"
+        )
         with pytest.raises(ValueError, match=wrong):
             tokenize_corpus(corpus_of(stories), TOKENIZER, length)
         return
@@ -141,7 +145,9 @@ def test_documents_come_back_whole_from_chunks(length):
     """A chunk ends anywhere, also within a word: words are counted on the documents."""
     stories = [" ".join(LETTERS[: 1 + i % 8]) + " [EOS] [MASK]." for i in range(12)] + ["aaaaaaaa bbb"]
     tokenizer = train_tokenizer(stories, 262)
-    chunks = tokenize_corpus(Dataset.from_dict({"text": stories}), tokenizer, length).with_format("torch")[:]["input_ids"]
+    chunks = tokenize_corpus(Dataset.from_dict({"text": stories}), tokenizer, length).with_format("torch")[:][
+        "input_ids"
+    ]
     *whole, last = texts_of(chunks, tokenizer)
     assert whole == stories[: len(whole)] and (stories + [""])[len(whole)].startswith(last)
 
