@@ -92,14 +92,13 @@ def is_write_error(error: BaseException | None) -> bool:
     return error is not None and (getattr(error, "errno", None) in NOT_WRITTEN or is_write_error(error.__cause__))
 
 
-def write_once(path: Path, write: Callable[[Path], Path]) -> Path:
-    """A file of a cache. If it is not there, `write` makes it in an empty folder, and it moves here when it is whole."""
+def write_once(path: Path, write: Callable[[Path], Path]) -> None:
+    """Make a file that is not there: `write` makes it in an empty folder, from which it moves when it is whole."""
     if not path.exists():
         with _clear_write_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)
             with TemporaryDirectory(prefix="unfinished-", dir=path.parent, ignore_cleanup_errors=True) as scratch:
                 os.replace(write(Path(scratch)), path)
-    return path
 
 
 @contextmanager

@@ -45,9 +45,8 @@ def tokenize_corpus(
     encode, cut = Encode(tokenizer), Cut(tokenizer, length)
     key = blake2b(f"{dataset._fingerprint} {_rules(tokenizer)} {length}".encode(), digest_size=16).hexdigest()
     home = user_path(cache_dir) if cache_dir else cache_folder()
-    path = write_once(
-        home / f"chunks-{key}.arrow", lambda scratch: _write_chunks(dataset, encode, cut, workers, scratch)
-    )
+    path = home / f"chunks-{key}.arrow"
+    write_once(path, lambda scratch: _write_chunks(dataset, encode, cut, workers, scratch))
     return Dataset.from_file(str(path))
 
 
@@ -77,7 +76,7 @@ def _write_chunks(dataset: Dataset, encode: Encode, cut: Cut, workers: int, scra
     if len(chunks) == 0:
         raise ValueError(
             f"tokenize_corpus: one chunk needs {cut.length} tokens, but this part of the text has {len(cut.rest)} "
-            f"({dataset.info.description or 'all of it'}). Give more text, hold out another share, or cut shorter chunks."
+            f"({dataset.info.description or 'all of it'}). More text, another share held out, or shorter chunks help."
         )
     return scratch / "chunks.arrow"
 

@@ -17,7 +17,7 @@ from datasets.table import MemoryMappedTable
 from huggingface_hub import HfApi
 from tqdm.auto import tqdm
 
-from diffkit.data.files import BAR_DELAY, ENDS, SEPARATOR, Files, columns, documents, look_through
+from diffkit.data.files import BAR_DELAY, ENDS, SEPARATOR, Files, documents, look_through
 from diffkit.io import is_write_error, write_once
 from diffkit.paths import cache_folder, user_path
 
@@ -61,8 +61,8 @@ def load_corpus(
 
     A text file holds several documents: they end at lines `<|endoftext|>` if it has any, else at blank lines if it has
     any, else at every line. Of .jsonl, .json and .parquet each row that has a `text` is a document. All but .parquet
-    may be compressed (.gz, .bz2, .xz, .zst). A folder holds files of one kind; what is hidden or there twice is left out.
-    What was read and left out is told by `info.description` of the result.
+    may be compressed (.gz, .bz2, .xz, .zst). A folder holds files of one kind; what is hidden or there twice is left
+    out. `info.description` of the result tells what was read and what was left out.
 
     Args:    source: a name in CORPORA, or a path. split: local files have only "train"; see split_documents.
              streaming: read while it is used rather than first (default: as the corpus asks; files: no).
@@ -135,16 +135,17 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
             "Check the spelling, or use the built-in language 'tales', which needs no file."
         )
     files = look_through(source)
-    found = {"files": [str(path) for path in files.paths], "kind": files.kind, "separator": files.separator}
+    paths = [str(path) for path in files.paths]
+    found: dict[str, Any] = {"files": paths, "kind": files.kind, "separator": files.separator}
     if next(documents(**found), None) is None:
-        names = (
-            {name for path in files.paths for name in columns(path, files.kind)} if files.kind != "text" else {"text"}
-        )
-        hint = "" if "text" in names else f" The texts must be in a column 'text', but there are {', '.join(names)}."
+        needed = files.kind != "text" and "text" not in files.columns
+        names = ", ".join(sorted(files.columns))
+        hint = f" The texts must be in a column 'text', but there is {names or 'none'}." if needed else ""
         raise ValueError(f"load_corpus: {str(source)!r} holds no documents ({files.account}). Is it blank?{hint}")
     if streaming:
         return _told(IterableDataset.from_generator(documents, gen_kwargs=found), f"{files.account}; streamed")
-    path = write_once(cache_folder() / f"documents-{files.digest}.arrow", partial(_store, found))
+    path = cache_folder() / f"documents-{files.digest}.arrow"
+    write_once(path, partial(_store, found))
     dataset = Dataset(MemoryMappedTable.from_file(str(path)), DatasetInfo(), fingerprint=files.digest)
     return _told(dataset, f"{files.account}; {_counted(files, len(dataset))}")
 

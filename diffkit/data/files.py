@@ -12,7 +12,7 @@ import zlib
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from itertools import chain, groupby, islice
+from itertools import chain, groupby
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -27,7 +27,7 @@ FORMATS = {".txt": "text", ".jsonl": "json", ".json": "json", ".parquet": "parqu
 UNPACK: dict[str, Callable[..., Any]] = {".gz": gzip.open, ".bz2": bz2.open, ".xz": lzma.open}
 UNPACK[".zst"] = lambda file: pa.input_stream(str(file), compression="zstd")
 UNREADABLE = (ValueError, TypeError, OSError, EOFError, RecursionError, zlib.error, lzma.LZMAError, pa.ArrowException)
-SHOWN = 5  # names of files in a message
+SHOWN = 20  # names of files in a message
 
 
 class Files(NamedTuple):
@@ -36,6 +36,7 @@ class Files(NamedTuple):
     paths: list[Path]  # no two of the same content
     kind: str  # text, json or parquet
     separator: str | None  # the lines that end a document of a text; None if every line is one
+    columns: set[str]  # of tables
     rows: int  # of tables, with text or without
     digest: str  # of all content
     account: str  # which files are read, which are left out, and why
@@ -61,40 +62,35 @@ def look_through(source: Path) -> Files:
         raise ValueError(f"load_corpus: {str(source)!r} is empty. Was the download or the copy cut short?")
     (kind,) = kinds
     first: dict[bytes, Path] = {}  # of each content
-    separators: set[str] = set()
-    rows = 0
+    seen: set[str] = set()
+    total = 0
     with tqdm(total=size, desc="reading", unit="B", unit_scale=True, delay=BAR_DELAY) as bar:
-        for file in found:
-            digest, own_rows, own_separators = _survey(file, kind, bar)
+        for file, name in found.items():
+            digest, rows, marks = _survey(file, kind, bar)
             if digest in first:
-                left_out[file.name] = f"the same as {first[digest].name}"
+                left_out[name] = f"the same as {found[first[digest]]}"
                 continue
             first[digest] = file
-            rows, separators = rows + own_rows, separators | own_separators
-    separator = next((each for each in (SEPARATOR, "") if each in separators), None)
-    paths = [*first.values()]
-    names = "1 file" if len(paths) == 1 else f"{len(paths)} files"
-    total = hashlib.blake2b(b"".join([kind.encode(), *first]), digest_size=16).hexdigest()
-    return Files(paths, kind, separator, rows, total, f"{source}: read {names}{_named(left_out)}")
+            total, seen = total + rows, seen | marks
+    separator = next((each for each in (SEPARATOR, "") if each in seen), None)
+    account = f"{source}: read {len(first)} file{'s' * (len(first) > 1)}{_named(left_out)}"
+    key = hashlib.blake2b(b"".join([kind.encode(), *first]), digest_size=16).hexdigest()
+    return Files([*first.values()], kind, separator, seen, total, key, account)
 
 
-def _choose(source: Path) -> tuple[list[Path], dict[str, str]]:
-    """The files to read, in order, and the names of the others with the reason."""
+def _choose(source: Path) -> tuple[dict[Path, str], dict[str, str]]:
+    """The files to read, in order, and their names; the names of the others with the reason."""
     if source.is_file():
-        return [source], {}
-    files, left_out = [], {}
+        return {source: source.name}, {}
+    files, left_out = {}, {}
     for path in sorted(source.rglob("*")):
         name = path.relative_to(source)
-        if path.is_dir() and not path.is_symlink():
-            continue
         if any(part.startswith(".") for part in name.parts):
             left_out[str(name)] = "hidden"
-        elif not path.is_file():
-            left_out[str(name)] = "a link to a folder, or to nothing"
-        elif not kind_of(path):
-            left_out[str(name)] = "of another kind"
-        else:
-            files.append(path)
+        elif path.is_file() and kind_of(path):
+            files[path] = str(name)
+        elif path.is_file() or path.is_symlink():
+            left_out[str(name)] = "of another kind" if path.is_file() else "a link to a folder, or to nothing"
     return files, left_out
 
 
@@ -106,16 +102,15 @@ def kind_of(file: Path) -> str | None:
 
 
 def _named(left_out: dict[str, str]) -> str:
-    if not left_out:
-        return ""
-    names = [f"{name} ({reason})" for name, reason in islice(left_out.items(), SHOWN)]
-    more = len(left_out) - len(names)
-    return f", left out {', '.join(names)}{f' and {more} more' if more else ''}"
+    names = [f"{name} ({reason})" for name, reason in left_out.items() if reason != "hidden"]
+    hidden, more = len(left_out) - len(names), len(names) - SHOWN
+    names = names[:SHOWN] + [f"{more} more"] * (more > 0) + [f"{hidden} hidden"] * (hidden > 0)
+    return f", left out {', '.join(names)}" if names else ""
 
 
 def _survey(file: Path, kind: str, bar: tqdm[Any]) -> tuple[bytes, int, set[str]]:
-    """Read a file once: the digest of its content, its rows, and the separators among its lines."""
-    digest, rows, separators = hashlib.blake2b(digest_size=16), 0, set()
+    """Read a file once: the digest of its content; of a table, rows and columns; of a text, the separators in it."""
+    digest, rows, marks = hashlib.blake2b(digest_size=16), 0, set()
 
     def watched(lines: Iterator[str]) -> Iterator[str]:
         for line in lines:
@@ -125,14 +120,15 @@ def _survey(file: Path, kind: str, bar: tqdm[Any]) -> tuple[bytes, int, set[str]
 
     with _opened(file, kind) as lines:
         if kind == "parquet":
-            rows = pq.read_metadata(file).num_rows
+            rows, marks = pq.read_metadata(file).num_rows, {*pq.read_schema(file).names}
             with file.open("rb") as content:
                 hashlib.file_digest(content, lambda: digest)
         elif kind == "json":
-            rows = sum(1 for _ in _rows(watched(lines)))
+            for row in _rows(watched(lines)):
+                rows, marks = rows + 1, marks | row.keys() if isinstance(row, dict) else marks
         else:
-            separators = {bare for line in watched(lines) if (bare := line.strip()) in ENDS}
-    return digest.digest(), rows, separators
+            marks = {bare for line in watched(lines) if (bare := line.strip()) in ENDS}
+    return digest.digest(), rows, marks
 
 
 def documents(files: list[str], kind: str, separator: str | None) -> Iterator[dict[str, str]]:
@@ -146,15 +142,6 @@ def documents(files: list[str], kind: str, separator: str | None) -> Iterator[di
                 if text and text.strip():
                     text.isascii() or text.encode()  # half a surrogate pair is no text
                     yield {"text": text}
-
-
-def columns(file: Path, kind: str) -> list[str]:
-    """The names of the columns of a table, by its first row."""
-    if kind == "parquet":
-        return [*pq.read_schema(file).names]
-    with _opened(file, kind) as lines:
-        first = next(_rows(lines), None)
-    return [*first] if isinstance(first, dict) else []
 
 
 @contextmanager

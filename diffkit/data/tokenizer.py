@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 import re
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -19,7 +19,8 @@ from transformers import AutoTokenizer, PreTrainedTokenizerBase, PreTrainedToken
 from diffkit.checks import check_whole
 
 MOST_WORDS = 10**6  # in a vocabulary that is learned
-LONGEST_RUN = 1000  # letters without a space, or spaces, that are learned from in one piece: merging takes its square
+# No longer run of letters or of spaces is learned from in one piece: merging takes the square of its length.
+LONG_RUN = re.compile(r"(\S{1000}|\s{1000})")
 SPECIAL_TOKENS = ("[PAD]", "[MASK]", "[EOS]", "[UNK]")
 
 # A word may have inner apostrophes and hyphens ("don't", "well-known"), but a possessive 's is a token of its own
@@ -61,15 +62,7 @@ def word_level_tokenizer(words: Sequence[str]) -> PreTrainedTokenizerFast:
     tokenizer.pre_tokenizer = splitter
     spacing = [decoders.Replace(Regex(pattern), "") for pattern in SPACES_TO_DROP]
     tokenizer.decoder = decoders.Sequence([decoders.WordPiece(cleanup=False), decoders.Fuse(), *spacing])
-    return PreTrainedTokenizerFast(
-        tokenizer_object=tokenizer,
-        pad_token="[PAD]",
-        mask_token="[MASK]",
-        eos_token="[EOS]",
-        unk_token="[UNK]",
-        clean_up_tokenization_spaces=False,
-        model_input_names=["input_ids", "attention_mask"],
-    )
+    return _fast(tokenizer, unk_token="[UNK]")
 
 
 def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedTokenizerFast:
@@ -98,10 +91,13 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
     trainer = BpeTrainer(
         vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet
     )  # with a progress bar
-    runs = re.compile(rf"\S{{{LONGEST_RUN}}}|\s{{{LONGEST_RUN}}}")
-    tokenizer.train_from_iterator((piece for text in texts for piece in _cut_runs(text, runs)), trainer)
+    tokenizer.train_from_iterator((piece for text in texts for piece in LONG_RUN.split(text)), trainer)
     if tokenizer.get_vocab_size() == len(special) + len(alphabet):
         raise ValueError("train_tokenizer: the texts are empty, or too short to hold a pair of bytes twice.")
+    return _fast(tokenizer)
+
+
+def _fast(tokenizer: Tokenizer, **special: str) -> PreTrainedTokenizerFast:
     return PreTrainedTokenizerFast(
         tokenizer_object=tokenizer,
         pad_token="[PAD]",
@@ -109,17 +105,8 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
         eos_token="[EOS]",
         clean_up_tokenization_spaces=False,
         model_input_names=["input_ids", "attention_mask"],
+        **special,
     )
-
-
-def _cut_runs(text: str, runs: re.Pattern[str]) -> Iterator[str]:
-    """A text in pieces, cut within and after each of these long runs."""
-    start = 0
-    for run in runs.finditer(text):
-        yield text[start : run.start()]
-        yield run[0]
-        start = run.end()
-    yield text[start:]
 
 
 class SpecialIds(NamedTuple):

@@ -263,7 +263,7 @@ def test_windows_line_ends_and_a_byte_order_mark_change_nothing(world, monkeypat
     own, printed = [word.replace("@", str(world)) for word in OWN], set()
     for name in ("text" if kind == "txt" else "rows", "crlf", "bom"):
         assert main.main(["data", *own, f"--data.corpus={world / name}.{kind}"]) == 0
-        printed.add(capsys.readouterr().out.partition("\n")[2])
+        printed.add(capsys.readouterr().out.partition("\n\n")[2])
     assert len(printed) == 1 and "One sequence of 4 tokens" in printed.pop()
 
 

@@ -431,8 +431,8 @@ def test_what_is_cached_has_no_name_from_outside(tmp_path, own_caches):
     text.write_text("\n".join(f"Mia ran ../../{i} . Mia ran ." for i in range(20)), encoding="utf-8")
     before = set(tmp_path.iterdir())
     tokenize_corpus(load_corpus(text), MICRO.tokenizer, 5)
-    kept = list(Path(os.environ["DIFFKIT_CACHE"]).rglob("*"))
-    assert len(kept) == 1 and re.fullmatch(r"chunks-[0-9a-f]{32}\.arrow", kept[0].name)
+    kept = sorted(path.name for path in Path(os.environ["DIFFKIT_CACHE"]).rglob("*"))
+    assert re.fullmatch(r"chunks-[0-9a-f]{32}\.arrow documents-[0-9a-f]{32}\.arrow", " ".join(kept))
     assert set(tmp_path.iterdir()) == before
 
 
