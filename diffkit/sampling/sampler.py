@@ -150,8 +150,7 @@ def denoise_frames(
     ['[MASK] [MASK] [MASK] [MASK] [MASK]', '[MASK] [MASK] Mia [MASK]', '[MASK] ran Mia ran']
     """
     check_generator(rng)
-    sampler = sampler_for(process, steps, order, counts)
-    process = sampler.process
+    process = (sampler := sampler_for(process, steps, order, counts)).process
     check_canvas(process, shape, start)
     ask = with_filters(process, denoise, temperature, top_k, top_p)
     z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
