@@ -43,13 +43,10 @@ def hit_times(s: int = 350, t: int = 620) -> Drawing:
 
     for i, (word, hit) in enumerate(zip(STORY, HIT, strict=True)):
         y, fresh = 40 + 32 * i, s < hit <= t
-        drawing.text(96, y + 10, word, anchor="end", mono=True)
-        drawing.box(at(0), y, at(hit) - at(0), 20, tint=BLUE)
-        hatch = [(at(hit) + a, y) for a in range(6, int(at(1000) - at(hit)), 8)]
-        for x, top in hatch:
-            drawing.line([(x - 6, top + 20), (x, top)], width=0.6)
-        drawing.box(at(hit), y, at(1000) - at(hit), 20, tint=ORANGE if fresh else "")
-        drawing.text(at(1000) + 8, y + 10, "revealed" if fresh else "", anchor="start", colour=ORANGE)
+        drawing.text(96, y + 13, word, anchor="end", mono=True)
+        drawing.box(at(0), y, at(hit) - at(0), 26, tint=BLUE)
+        drawing.token(at(hit), y, None, width=at(1000) - at(hit), tint=ORANGE if fresh else "")
+        drawing.text(at(1000) + 8, y + 13, "revealed" if fresh else "", anchor="start", colour=ORANGE)
     for name, time in (("s", s), ("t", t)):
         drawing.line([(at(time), 28), (at(time), 240)], width=2)
         drawing.text(at(time), 16, f"{name} = {time}", bold=True)
