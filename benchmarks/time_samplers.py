@@ -1,14 +1,14 @@
 """Which times to train at: four samplers, the same network and steps, three seeds, the gap to the entropy of `tales`.
 
-    nice python benchmarks/time_samplers.py                  # 12 runs of 800 steps side by side; stop it and go on later
+    nice python benchmarks/time_samplers.py             # 12 runs of 800 steps side by side; stop it and go on later
     python benchmarks/time_samplers.py --steps 20 --every 10 --seeds 1 --out try.json
 
-All minimise plain cross-entropy of the hidden tokens, and draw one u in each slice of [0, 1) per batch; they differ in
-what they make of it: t = u T (uniform), a quantile of N(1/2, 0.2^2) cut off at 0 and 1 (bell), t up to a quarter at first
-and then all (curriculum), or the number of masks itself (counts). The bell stands in for that of arXiv:2605.13026, whose
-constants we do not know. The runs advance in turn, `every` steps each, so that an early end leaves all of them at the same
-step; each checkpoint is judged by its averaged weights against the exact denoiser on the same stories with the same masks,
-every number of masks alike. The file is written after each turn.
+All minimise plain cross-entropy of the hidden tokens, and draw one u in each slice of [0, 1) per batch. They differ in
+what they make of it: t = u T (uniform), a quantile of N(1/2, 0.2^2) cut off at 0 and 1 (bell), t up to a quarter at
+first and then all (curriculum), or the number of masks itself (counts). The bell stands in for that of
+arXiv:2605.13026, whose constants we do not know. The runs advance in turn, `every` steps each, so that an early end
+leaves all of them at the same step; each is judged by its averaged weights against the exact denoiser on the same
+stories with the same masks, every number of masks alike. The file is written after each turn.
 """
 
 from __future__ import annotations
@@ -98,8 +98,8 @@ def advance(arm: str, seed: int, until: int, folder: Path, args: argparse.Namesp
         if record.step >= until:
             break  # it saves, and the model holds its averaged weights
     seconds = round(time.process_time() - started, 1)
-    return {"arm": arm, "seed": seed, "step": until, **judged.gaps(setup.model), "loss": sum(losses[-20:]) / len(losses[-20:]),
-            "seconds": seconds}  # fmt: skip
+    loss = round(sum(losses[-20:]) / len(losses[-20:]), 4)
+    return {"arm": arm, "seed": seed, "step": until, **judged.gaps(setup.model), "loss": loss, "seconds": seconds}
 
 
 def reached(rows: list[dict[str, Any]], arm: str, seed: int, level: float) -> int | None:

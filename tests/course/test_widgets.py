@@ -417,7 +417,7 @@ def test_the_dashboard_passes_records_on_and_shows_them():
     assert list(one.watch(iter(RECORDS))) == RECORDS
     told = text_of(controls)
     smooth = plots.smoothed([record.loss for record in RECORDS], keep=0.8)
-    assert f"Finished after step 5 of 5. Loss {smooth[-1]:.3f} nats per token, smoothed (the entropy is 0.500)" in told
+    assert f"Finished after step 5 of 5. Loss {smooth[-1]:.3f} nats per token, smoothed (exact entropy per token: 0.500)" in told
     assert "1,005 tokens/s" in told and "left" not in told
     (curve,) = numbers(one.picture())
     frame = Window(0, 5, 0, 6)

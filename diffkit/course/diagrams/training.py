@@ -10,8 +10,8 @@ def data_to_loss() -> Drawing:
     picture = Drawing(
         760, 306,
         "From data to loss. A clean text of five tokens is masked at rate gamma of t, here three of five. The denoiser "
-        "gives every hidden position a distribution over words. Each hidden token costs minus log of the probability of "
-        "the true word; visible ones cost nothing. The sum, times the weight, is the estimate of the bound.",
+        "gives every hidden position a distribution over words. Each hidden token costs minus log of the probability "
+        "of the true word; visible ones cost nothing. The sum, times the weight, is the estimate of the bound.",
     )  # fmt: skip
     words, hidden, probs = ("Mia", "ran", "Tom", "hid", "[EOS]"), (0, 2, 3), (0.5, 0.25, 0.4)
     left, step, width = 190, 92, 80
@@ -47,8 +47,8 @@ def block_with_time() -> Drawing:
     """A transformer block with AdaLN-zero, for notebook 04."""
     picture = Drawing(
         760, 318,
-        "A transformer block with time. The stream x runs straight through from left to right. Twice a branch leaves it: "
-        "norm, then scale and shift, then attention (in the second half: a two-layer network), then a gate, and the "
+        "A transformer block with time. The stream x runs straight through from left to right. Twice a branch leaves "
+        "it: norm, then scale and shift, then attention (in the second half: a two-layer network), then a gate, and the "
         "result is added back. Time goes through silu and one matrix, which makes all six: shift, scale and gate of "
         "each half. At the start the matrix is zero, so every gate is zero and the block returns x.",
     )  # fmt: skip

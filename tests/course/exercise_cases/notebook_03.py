@@ -6,7 +6,6 @@ import torch
 from torch.nn import functional as F
 
 from diffkit.course.exercises.foundations import objective as ex
-from diffkit.processes.masked import MaskedDiffusion
 
 
 def kl(probs, word, gamma_t, gamma_s):
@@ -40,11 +39,6 @@ def loss(denoise, x0, t, schedule, mask_id, rng):
     gamma, before = schedule.gamma(t), schedule.gamma(t - 1)
     is_masked = torch.rand(x0.shape, generator=rng) < gamma[:, None]
     return schedule.T * (gamma - before) / gamma * hidden_nats(denoise, x0, is_masked, mask_id).sum(1)
-
-
-def loss_of_the_package(denoise, x0, t, schedule, mask_id, rng):
-    process = MaskedDiffusion(6, mask_id, schedule)
-    return process.loss(denoise, x0, t, rng).diffusion.sum(1)
 
 
 def loss_by_bernoulli(denoise, x0, t, schedule, mask_id, rng):
@@ -112,6 +106,10 @@ def count_bent(factor):
     return bent_loss
 
 
+def L(x0):
+    return x0.shape[1]
+
+
 def counted_elsewhere(choose):
     def other(denoise, x0, count, mask_id, rng):
         is_masked = choose(x0, count, rng)
@@ -131,8 +129,8 @@ def bits_of(nats, tokens):
 
 SOLUTIONS = {
     ex.check_step_kl: [kl, kl_in_closed_form, ex.step_kl],
-    ex.check_masked_loss: [loss, loss_of_the_package, loss_by_bernoulli],
-    ex.check_count_loss: [count_loss, count_loss_by_loop],
+    ex.check_masked_loss: [loss, ex.masked_loss, loss_by_bernoulli],
+    ex.check_count_loss: [count_loss, count_loss_by_loop, ex.count_loss],
     ex.check_report: [report],
 }
 WRONG = [
@@ -144,7 +142,7 @@ WRONG = [
     (ex.check_step_kl, "the KL should be", lambda p, w, t, s: -(t - s) / t * p[w].log2()),
     (ex.check_masked_loss, "without its weight", bent(lambda schedule, t, m: 1.0)),
     (ex.check_masked_loss, "multiply by T", bent(lambda schedule, t, m: weight(schedule, t) / schedule.T)),
-    (ex.check_masked_loss, "as well as weighing", bent(lambda schedule, t, m: weight(schedule, t) / m.sum(1).clamp(min=1))),
+    (ex.check_masked_loss, "as well as weighing", bent(lambda s, t, m: weight(s, t) / m.sum(1).clamp(min=1))),
     (ex.check_masked_loss, "sum over the tokens", bent(lambda schedule, t, m: weight(schedule, t) / m.shape[1])),
     (ex.check_masked_loss, "linear schedule only", bent(lambda schedule, t, m: 1 / schedule.gamma(t))),
     (ex.check_masked_loss, "visible tokens", charged_everywhere),
@@ -161,9 +159,9 @@ WRONG = [
     (ex.check_count_loss, "L / k times", count_bent(lambda nats, k, L: 2 * L * nats / k)),
     (ex.check_count_loss, "exactly", counted_elsewhere(
         lambda x0, k, rng: torch.rand(x0.shape, generator=rng) < k[:, None] / x0.shape[1])),
-    (ex.check_count_loss, "equally often", counted_elsewhere(lambda x0, k, rng: torch.arange(x0.shape[1]) < k[:, None])),
+    (ex.check_count_loss, "equally often", counted_elsewhere(lambda x0, k, rng: torch.arange(L(x0)) < k[:, None])),
     (ex.check_count_loss, "share their hidden", counted_elsewhere(
-        lambda x0, k, rng: (torch.arange(x0.shape[1]) + torch.arange(len(x0))[:, None] // x0.shape[1]) % x0.shape[1] < k[:, None])),
+        lambda x0, k, rng: (torch.arange(L(x0)) + torch.arange(len(x0))[:, None] // L(x0)) % L(x0) < k[:, None])),
 ]  # fmt: skip
 WRONG += [
     (

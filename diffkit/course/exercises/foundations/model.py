@@ -15,7 +15,7 @@ from diffkit.network.transformer import Denoiser, DenoiserConfig
 
 @exercise
 def check_attention(attention: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> str:
-    """attention(q, k, v, scale) -> each query's mean of the values, weighted by its match with the keys, (B, H, L, K)."""
+    """attention(q, k, v, scale) -> the values, averaged by each query's match with the keys, (B, H, L, K)."""
     rng = Generator().manual_seed(1)
     for B, H, L, K, scale in ((1, 1, 3, 2, 1.0), (2, 3, 5, 5, 0.7)):  # L = K: a wrong axis does not fail by its shape
         q, k, v = (torch.randn(B, H, L, K, generator=rng, dtype=torch.float64) for _ in range(3))
@@ -58,21 +58,29 @@ def check_turn(turn: Callable[[Tensor, Tensor], Tensor]) -> str:
         if torch.allclose(turns, unit.expand_as(turns), atol=1e-6):
             raise Wrong("your function returns what it was given, at every position. Use the angles.")
         if not torch.allclose(turns @ turns.transpose(-1, -2), unit.expand_as(turns), atol=1e-6):
-            raise Wrong("a turn keeps the length of a vector, and yours does not. Is there one minus sign among the two "
-                        "sines of a pair?")  # fmt: skip
+            raise Wrong("a turn keeps the length of a vector, and yours does not. Is there one minus sign among the "
+                        "two sines of a pair?")  # fmt: skip
         still = [i for i in range(K) if torch.allclose(turns[:, :, i], unit[:, i].expand(L, K), atol=1e-6)]
         if still:
             raise Wrong(f"channels {still} never move. All K channels belong to a pair, and every pair turns.")
         for i, j in ((5, 2), (8, 5), (2, 6)):
             if not torch.allclose(turns[i].T @ turns[j], turns[i - 2].T @ turns[j - 2], atol=1e-6):
-                raise Wrong(f"the score of a query at {i} and a key at {j} is not that of the same pair two positions to "
-                            "the left. It should depend on the distance only.")  # fmt: skip
+                raise Wrong(f"the score of a query at {i} and a key at {j} is not that of the same pair two positions "
+                            "to the left. It should depend on the distance only.")  # fmt: skip
         by = torch.linalg.eigvals(turns[1]).angle().abs().sort().values  # each angle twice
         want = torch.tensor(waves, dtype=torch.float64).repeat(2).sort().values
         if not torch.allclose(by, want, atol=1e-6):
             raise Wrong(f"at position 1 the pairs should turn by {[*waves]}; yours turn by "
                         f"{[round(angle, 3) for angle in by[::2].tolist()]}.")  # fmt: skip
     return "Lengths stay, each pair turns by its own angle, and a score depends on the distance only."
+
+
+def adaln_half(
+    x: Tensor, time: Tensor, norm: Callable[[Tensor], Tensor], branch: Callable[[Tensor], Tensor], weight: Tensor
+) -> Tensor:
+    """Half of an AdaLN-zero block: time sets shift, scale and gate. (B, L, D), (B, D) to (B, L, D)."""
+    shift, scale, gate = F.linear(F.silu(time), weight)[:, None].chunk(3, -1)
+    return x + gate * branch(norm(x) * (1 + scale) + shift)
 
 
 @exercise
@@ -113,7 +121,7 @@ def check_adaln(half: Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]) -> s
         }  # fmt: skip
         if B == L:
             told = F.linear(F.silu(time), weight).chunk(3, -1)  # (B, D), taken for (L, D)
-            slips["your shift, scale and gate differ by position; they belong to a row: give them an axis for the length"] = (
+            slips["your shift, scale and gate differ by position; they belong to a row: give them a length axis"] = (
                 x + told[2] * branch(norm(x) * (1 + told[1]) + told[0]))  # fmt: skip
         not_these(mine, slips)
         if not torch.allclose(mine, x + change, atol=1e-6):

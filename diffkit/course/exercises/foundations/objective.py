@@ -11,6 +11,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffkit.course.exercises.checks import Untouched, Wrong, exercise, first_off, not_these, number, tensor_of
+from diffkit.processes.base import Denoise
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule, get_schedule
 
 FIVE_SIGMA = 5.5  # a right draw is rejected once in some ten million checks
@@ -46,6 +48,18 @@ def check_step_kl(kl: Callable[[Tensor, int, float, float], Any]) -> str:
         if abs(mine - want) > 1e-6:
             raise Wrong(f"{where}: the KL should be {want:.6f}, yours is {mine:.6f}.")
     return "The MASK terms cancel, and what is left is the chance to be revealed times -log p(word)."
+
+
+def masked_loss(denoise: Denoise, x0: Tensor, t: Tensor, schedule: Schedule, mask_id: int, rng: Generator) -> Tensor:
+    """The package's `MaskedDiffusion.loss`, summed over each row: (B,) nats."""
+    process = MaskedDiffusion(int(x0.max().clamp(min=mask_id)) + 1, mask_id, schedule)
+    return process.loss(denoise, x0, t, rng).diffusion.sum(1)
+
+
+def count_loss(denoise: Denoise, x0: Tensor, count: Tensor, mask_id: int, rng: Generator) -> Tensor:
+    """The package's `MaskedDiffusion.count_loss`, summed over each row: (B,) nats."""
+    process = MaskedDiffusion(int(x0.max().clamp(min=mask_id)) + 1, mask_id, "linear")
+    return process.count_loss(denoise, x0, count, rng).sum(1)
 
 
 class _Recorded:
@@ -105,14 +119,16 @@ def check_masked_loss(loss: Callable[[Any, Tensor, Tensor, Schedule, int, Genera
         z = (is_masked.sum() - L * gamma.sum()) / (L * gamma * (1 - gamma)).sum().sqrt()
         late, early = is_masked[gamma > 0.6].double().mean(), is_masked[gamma < 0.4].double().mean()
         if abs(z) > FIVE_SIGMA or late < 0.6 or early > 0.4:
-            raise Wrong(f"{name} schedule: at rate gamma(t) about {gamma.mean():.0%} of the tokens should be hidden, more "
-                        f"of them in late rows; yours hides {is_masked.double().mean():.0%}.")  # fmt: skip
+            raise Wrong(f"{name} schedule: at rate gamma(t) about {gamma.mean():.0%} of the tokens should be hidden, "
+                        f"more of them in late rows; yours hides {is_masked.double().mean():.0%}.")  # fmt: skip
         nats, weight = denoise.nats(x0, xt), T * (gamma - before) / gamma
         hidden, everywhere = (nats * is_masked).sum(1), nats.sum(1)
         slips = {
             "that is the sum over hidden tokens without its weight T (gamma_t - gamma_s) / gamma_t": hidden,
-            "that is one term of the sum over t; a draw of t stands for all T of them, so multiply by T": weight / T * hidden,
-            "you divide by the number of hidden tokens as well as weighing; the weight alone is right": weight * hidden / is_masked.sum(1).clamp(min=1),
+            "that is one term of the sum over t; a draw of t stands for all T of them, so multiply by T": weight
+            / T * hidden,
+            "you divide by the number of hidden tokens as well as weighing; the weight alone is right": (
+                weight * hidden / is_masked.sum(1).clamp(min=1)),
             "that is per token; sum over the tokens of a row": weight * hidden / L,
             "you charge for visible tokens, too; only hidden ones cost": weight * everywhere,
             "1 / gamma_t is the weight of the linear schedule only": hidden / gamma,

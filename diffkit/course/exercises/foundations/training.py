@@ -140,6 +140,12 @@ def check_training_step(step: Callable[..., Any]) -> str:
     return "Corrupt, predict, mean over the hidden, backward, clip, step; and no gradient is left over."
 
 
+def ema(average: Tensor, weights: Tensor, steps_done: int, keep: float) -> Tensor:
+    """The moving average of the weights; after n steps it keeps at most (1 + n) / (10 + n)."""
+    keep = min(keep, (1 + steps_done) / (10 + steps_done))
+    return keep * average + (1 - keep) * weights
+
+
 @exercise
 def check_ema(ema: Callable[[Tensor, Tensor, int, float], Tensor]) -> str:
     """ema(average, weights, steps_done, keep) -> the new average; early on it keeps less. (N,), (N,) to (N,)."""
