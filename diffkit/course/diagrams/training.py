@@ -48,9 +48,9 @@ def block_with_time() -> Drawing:
     picture = Drawing(
         760, 318,
         "A transformer block with time. The stream x runs straight through from left to right. Twice a branch leaves "
-        "it: norm, then scale and shift, then attention (in the second half: a two-layer network), then a gate, and the "
-        "result is added back. Time goes through silu and one matrix, which makes all six: shift, scale and gate of "
-        "each half. At the start the matrix is zero, so every gate is zero and the block returns x.",
+        "it: norm, then scale and shift, then attention (in the second half: a two-layer network), then a gate, and "
+        "the result is added back. Time goes through silu and one matrix, which makes all six: shift, scale and gate "
+        "of each half. At the start the matrix is zero, so every gate is zero and the block returns x.",
     )  # fmt: skip
     picture.text(14, 70, "x", bold=True, anchor="start")
     picture.text(746, 70, "x", bold=True, anchor="end")
