@@ -66,7 +66,8 @@ class _Recorded:
     """A denoiser, a table of logits for each canvas, that remembers what it was shown."""
 
     def __init__(self, V: int, mask_id: int):
-        self.mask_id, self.shown = mask_id, None
+        self.mask_id = mask_id
+        self.shown: Tensor | None = None
         rng = Generator().manual_seed(11)
         self.own, self.mix = (torch.randn(V, V, generator=rng, dtype=torch.float64) for _ in range(2))
 

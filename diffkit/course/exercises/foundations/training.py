@@ -100,7 +100,7 @@ def _stepped(network: _Seen, x0: Tensor, lr: float, slip: str = "") -> Tensor:
         nn.utils.clip_grad_norm_(other.parameters(), 1.0)
     with torch.no_grad():
         for p in other.parameters():
-            p -= lr * p.grad * (-1 if slip == "uphill" else 1)
+            p -= lr * p.grad * (-1 if slip == "uphill" else 1)  # type: ignore[operator,misc]
     return other.weights()
 
 
