@@ -88,7 +88,7 @@ def training_step(
 def _stepped(network: _Seen, x0: Tensor, lr: float, slip: str = "") -> Tensor:
     """The weights after a step on what a network was shown, with a slip or without."""
     other = copy.deepcopy(network)
-    xt = network.shown
+    xt = torch.as_tensor(network.shown)
     process = MaskedDiffusion(len(other.own), 1, "linear")
     nats, is_masked = process.token_loss(other, x0, xt, torch.ones(len(x0))), xt == 1  # type: ignore[arg-type]
     if slip == "per sequence":
