@@ -90,7 +90,7 @@ def _stepped(network: _Seen, x0: Tensor, lr: float, slip: str = "") -> Tensor:
     other = copy.deepcopy(network)
     xt = torch.as_tensor(network.shown)
     process = MaskedDiffusion(len(other.own), 1, "linear")
-    nats, is_masked = process.token_loss(other, x0, xt, torch.ones(len(x0))), xt == 1  # type: ignore[arg-type]
+    nats, is_masked = process.token_loss(other, x0, xt, torch.ones(len(x0))), xt == 1
     if slip == "per sequence":
         loss = (nats.sum(1) / is_masked.sum(1).clamp(min=1)).mean()
     else:
