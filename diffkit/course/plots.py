@@ -94,7 +94,8 @@ def lines(
     figure, ax = axes(title, x_label, y_label)
     for i, (name, (left, right)) in enumerate((spans or {}).items()):
         ax.axvspan(left, right, color="black", alpha=(0.1, 0.03)[i % 2], linewidth=0)
-        ax.text((left + right) / 2, 0.97, name, transform=ax.get_xaxis_transform(), ha="center", va="top")
+        middle = (left * right) ** 0.5 if log_x else (left + right) / 2
+        ax.text(middle, 0.97, name, transform=ax.get_xaxis_transform(), ha="center", va="top")
     for i, (name, values) in enumerate(curves.items()):
         style: dict[str, Any] = {
             "color": PALETTE[i % len(PALETTE)],

@@ -12,7 +12,7 @@ import torch
 from exercise_cases import CASES
 
 from diffkit.course.exercises import foundations, methods
-from diffkit.course.exercises.foundations import model, sampling
+from diffkit.course.exercises.foundations import sampling
 from diffkit.course.exercises.methods import capstone, plaid
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
@@ -117,7 +117,7 @@ def as_plain(answer):
     return tuple(map(as_plain, answer)) if isinstance(answer, tuple) else answer
 
 
-TENSORS_ONLY = {model.check_turn, capstone.check_unmasking_order, capstone.check_reveal_plan}
+TENSORS_ONLY = {capstone.check_unmasking_order, capstone.check_reveal_plan}
 
 
 @each_check

@@ -411,13 +411,21 @@ def run(folder=None, resume=False, model=None, steps=40):
     return fit(model or micro_model(), StoryBatches(MICRO, 8, 0), settings, folder=folder, resume=resume)
 
 
+def test_a_page_without_a_kernel_shows_the_stored_run_in_its_own_unit():
+    stored = [(1, 5.0), (3, 2.0), (5, 1.5)]
+    one = dashboard(entropy=0.5, stored=stored, unit="nats per hidden token", level_name="exact denoiser")
+    page = one.still()
+    assert numbers(page) and "nats per hidden token" in page and "exact denoiser" in page and one._curve == []
+
+
 def test_the_dashboard_passes_records_on_and_shows_them():
     one = dashboard(entropy=0.5, keep=0.8)
     controls = one.controls()
     assert list(one.watch(iter(RECORDS))) == RECORDS
     told = text_of(controls)
     smooth = plots.smoothed([record.loss for record in RECORDS], keep=0.8)
-    assert f"Finished after step 5 of 5. Loss {smooth[-1]:.3f} nats per token, smoothed (the entropy is 0.500)" in told
+    told_loss = f"Loss {smooth[-1]:.3f} nats per token, smoothed (exact entropy per token: 0.500)"
+    assert f"Finished after step 5 of 5. {told_loss}" in told
     assert "1,005 tokens/s" in told and "left" not in told
     (curve,) = numbers(one.picture())
     frame = Window(0, 5, 0, 6)

@@ -134,7 +134,7 @@ def number(answer: Any, called: str) -> float:
     value = read(answer, called)
     if value.numel() != 1:
         raise Wrong(f"{called} should be one number, yours has the shape {tuple(value.shape)}.")
-    return float(value)
+    return float(value.detach())
 
 
 def rows_of(answer: Any, called: str) -> list[list[int]]:

@@ -6,7 +6,7 @@ import html
 import math
 import threading
 from collections import deque
-from collections.abc import Callable, Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator, Sequence
 from time import perf_counter
 from typing import Any
 
@@ -29,7 +29,8 @@ class TrainingDashboard(Display):
     bit for bit. Where a page's buttons cannot reach a busy kernel, interrupting the kernel stops as cleanly.
 
     Args: steps: of the whole run; entropy: exact, nats per token, drawn as a line; samples: called every
-          `every` steps with the record for a text to show; keep: decay of the smoothing per step.
+          `every` steps with the record for a text to show; keep: decay of the smoothing per step; unit, level_name: of
+          the loss and of the line; stored: (step, loss) of an earlier run, for a page without a kernel.
     """
 
     def __init__(
@@ -41,13 +42,16 @@ class TrainingDashboard(Display):
         every: int = 50,
         keep: float = 0.9,
         title: str = "Training",
+        unit: str = "nats per token",
+        level_name: str = "exact entropy per token",
+        stored: Sequence[tuple[float, float]] = (),
     ):
         if steps < 1 or every < 1 or not 0 <= keep < 1:
             raise ValueError(
                 f"TrainingDashboard: needs steps >= 1, every >= 1 and 0 <= keep < 1, got {steps}, {every} and {keep}."
             )
         self.steps, self.entropy, self.samples, self.every = steps, entropy, samples, every
-        self.keep, self.title = keep, title
+        self.keep, self.title, self.unit, self.level_name, self.stored = keep, title, unit, level_name, [*stored]
         self._views = deque[_View](maxlen=OPEN_AT_ONCE)
         self._stop, self._is_running = threading.Event(), False
         self._reset()
@@ -127,9 +131,9 @@ class TrainingDashboard(Display):
         parts = [f"<b>{self._state}</b>"]
         if self._curve:
             loss = self._curve[-1][1]
-            parts.append(f"Loss {loss:.3f} nats per token, smoothed")
+            parts.append(f"Loss {loss:.3f} {self.unit}, smoothed")
             if self.entropy is not None:
-                parts[-1] += f" (the entropy is {self.entropy:.3f})"
+                parts[-1] += f" ({self.level_name}: {self.entropy:.3f})"
             parts.append(f"{self._speed:,.0f} tokens/s")
         if self._is_running and len(self._times) > 1:
             step = (self._times[-1] - self._times[0]) / (len(self._times) - 1)
@@ -141,12 +145,12 @@ class TrainingDashboard(Display):
         """The curve so far as SVG."""
         losses = [loss for _, loss in self._curve]
         finite = [loss for loss in [*losses, self.entropy or 0.0, 1.0] if math.isfinite(loss)]
-        alt = f"After {len(losses)} steps: {losses[-1]:.2f} nats per token." if losses else "No step yet."
+        alt = f"After {len(losses)} steps: {losses[-1]:.2f} {self.unit}." if losses else "No step yet."
         return LOOK + chart(
             {"training loss, smoothed": self._curve},
             Window(0, self.steps, 0, math.ceil(max(finite))),
-            title=self.title, x_label="step", y_label="nats per token", alt=alt, bold="training loss, smoothed",
-            level=None if self.entropy is None else ("exact entropy per token", self.entropy),
+            title=self.title, x_label="step", y_label=self.unit, alt=alt, bold="training loss, smoothed",
+            level=None if self.entropy is None else (self.level_name, self.entropy),
         )  # fmt: skip
 
     def _pages(self) -> str:
@@ -164,8 +168,12 @@ class TrainingDashboard(Display):
 
     def still(self) -> str:
         """What a page without a kernel shows: the frame and the line, and nothing that differs between two runs."""
-        empty = TrainingDashboard(self.steps, entropy=self.entropy, title=self.title)
-        plan = f"<p>{html.escape(self.title)}: {self.steps:,} steps. The curve is drawn while the cell runs.</p>"
+        empty = TrainingDashboard(
+            self.steps, entropy=self.entropy, title=self.title, unit=self.unit, level_name=self.level_name
+        )
+        empty._curve = self.stored
+        how = "Without a kernel: a stored run." if self.stored else "The curve is drawn while the cell runs."
+        plan = f"<p>{html.escape(self.title)}: {self.steps:,} steps. {how}</p>"
         return panel_html(plan + empty.picture(), role="note")
 
     def __repr__(self) -> str:

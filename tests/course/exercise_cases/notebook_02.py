@@ -84,10 +84,6 @@ def mixed(stay):
     return answer
 
 
-def stay(gamma_t, gamma_s):
-    return gamma_s / gamma_t
-
-
 def own(t, T):
     tau = t / T
     return tau * tau * (3 - 2 * tau)
@@ -100,7 +96,6 @@ SOLUTIONS = {
         masked(lambda x0, gamma, rng: torch.rand(*x0.shape, generator=rng).ge(1 - gamma)),
     ],  # fmt: skip
     ex.check_slope: [slope, slope_by_autograd, slope_by_differences],
-    ex.check_stay_masked: [stay],
     ex.check_reverse: [reverse, reverse_by_bayes],
     ex.check_own_schedule: [own, cosine, lambda t, T: (t / T) ** 2],  # cosine(T) is 1 but for rounding
 }
@@ -146,12 +141,6 @@ WRONG = [
     (ex.check_reverse, "cannot have been masked", mixed(lambda m, s, t: torch.full_like(m, s / t))),
     (ex.check_reverse, "come back at once", mixed(lambda m, s, t: 0 * m)),
     (ex.check_reverse, "nothing ever comes back", mixed(lambda m, s, t: m)),
-    (ex.check_stay_masked, "revealed between", lambda gamma_t, gamma_s: 1 - gamma_s / gamma_t),
-    (ex.check_stay_masked, "knowing nothing", lambda gamma_t, gamma_s: gamma_s),
-    (ex.check_stay_masked, "runs forward", lambda gamma_t, gamma_s: (1 - gamma_t) / (1 - gamma_s)),
-    (ex.check_stay_masked, "lies in [0, 1]", lambda gamma_t, gamma_s: gamma_t / gamma_s),
-    (ex.check_stay_masked, "hit between s and t", lambda gamma_t, gamma_s: gamma_t - gamma_s),
-    (ex.check_stay_masked, "were masked already", lambda gamma_t, gamma_s: gamma_s / gamma_t / 2),
     (ex.check_own_schedule, "gamma(T) is 0.999", lambda t, T: 0.999 * t / T),
     (ex.check_own_schedule, "gamma(0)", lambda t, T: 0.001 + 0.999 * t / T),
     (ex.check_own_schedule, "T = 40", lambda t, T: (t / 1000).clamp(max=1)),

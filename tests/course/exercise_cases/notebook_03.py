@@ -2,15 +2,120 @@
 
 import math
 
+import torch
+from torch.nn import functional as F
+
 from diffkit.course.exercises.foundations import objective as ex
 
 
-def weight(gamma_t, gamma_s, T):
-    return T * (gamma_t - gamma_s) / gamma_t
+def kl(probs, word, gamma_t, gamma_s):
+    stay = gamma_s / gamma_t
+    q = [stay] + [(1 - stay) * (v == word) for v in range(len(probs))]
+    p = [stay] + [(1 - stay) * float(probs[v]) for v in range(len(probs))]
+    return sum(a * math.log(a / b) for a, b in zip(q, p, strict=True) if a > 0)
 
 
-def estimate(nats, is_masked):
-    return is_masked.shape[1] / is_masked.sum(1) * (nats * is_masked).sum(1)
+def kl_in_closed_form(probs, word, gamma_t, gamma_s):
+    return (gamma_s - gamma_t) / gamma_t * probs[word].log()
+
+
+def kl_with_nan(probs, word, gamma_t, gamma_s):
+    stay = torch.tensor([gamma_s / gamma_t])
+    q = torch.cat([stay, (1 - stay) * F.one_hot(torch.tensor(word), len(probs))])
+    return (q * (q / torch.cat([stay, (1 - stay) * probs])).log()).sum()
+
+
+def hidden_nats(denoise, x0, is_masked, mask_id):
+    xt = torch.where(is_masked, mask_id, x0)
+    nats = -denoise(xt, 0.0).log_softmax(-1).gather(-1, x0[..., None])[..., 0]
+    return torch.where(is_masked, nats, 0.0)
+
+
+def chosen(x0, count, rng):
+    return torch.rand(x0.shape, generator=rng).argsort(1).argsort(1) < count[:, None]
+
+
+def loss(denoise, x0, t, schedule, mask_id, rng):
+    gamma, before = schedule.gamma(t), schedule.gamma(t - 1)
+    is_masked = torch.rand(x0.shape, generator=rng) < gamma[:, None]
+    return schedule.T * (gamma - before) / gamma * hidden_nats(denoise, x0, is_masked, mask_id).sum(1)
+
+
+def loss_by_bernoulli(denoise, x0, t, schedule, mask_id, rng):
+    """Another draw of the same law, and the head where it is asked."""
+    gamma = schedule.gamma(t)
+    is_masked = torch.bernoulli(gamma[:, None].expand(x0.shape), generator=rng).bool()
+    logits = denoise(x0.masked_fill(is_masked, mask_id), t, is_masked)
+    nats = torch.zeros(x0.shape, dtype=torch.float64)
+    nats[is_masked] = F.cross_entropy(logits, x0[is_masked], reduction="none")
+    return [schedule.T * float(1 - schedule.gamma(t[i] - 1) / gamma[i]) * float(nats[i].sum()) for i in range(len(x0))]
+
+
+def bent(factor):
+    """The loss with another weight, a function of (schedule, t, is_masked)."""
+
+    def bent_loss(denoise, x0, t, schedule, mask_id, rng):
+        is_masked = torch.rand(x0.shape, generator=rng) < schedule.gamma(t)[:, None]
+        return factor(schedule, t, is_masked) * hidden_nats(denoise, x0, is_masked, mask_id).sum(1)
+
+    return bent_loss
+
+
+def weight(schedule, t):
+    return schedule.T * (schedule.gamma(t) - schedule.gamma(t - 1)) / schedule.gamma(t)
+
+
+def charged_everywhere(denoise, x0, t, schedule, mask_id, rng):
+    is_masked = torch.rand(x0.shape, generator=rng) < schedule.gamma(t)[:, None]
+    xt = torch.where(is_masked, mask_id, x0)
+    return weight(schedule, t) * -denoise(xt, t).log_softmax(-1).gather(-1, x0[..., None])[..., 0].sum(1)
+
+
+def masked_elsewhere(rate):
+    """The loss at other masking rates."""
+
+    def other(denoise, x0, t, schedule, mask_id, rng):
+        is_masked = torch.rand(x0.shape, generator=rng) < rate(schedule, t)
+        return weight(schedule, t) * hidden_nats(denoise, x0, is_masked, mask_id).sum(1)
+
+    return other
+
+
+def one_row_for_all(denoise, x0, t, schedule, mask_id, rng):
+    is_masked = torch.rand(x0.shape[1], generator=rng) < schedule.gamma(t)[:, None]
+    return weight(schedule, t) * hidden_nats(denoise, x0, is_masked, mask_id).sum(1)
+
+
+def count_loss(denoise, x0, count, mask_id, rng):
+    nats = hidden_nats(denoise, x0, chosen(x0, count, rng), mask_id)
+    return x0.shape[1] / count * nats.sum(1)
+
+
+def count_loss_by_loop(denoise, x0, count, mask_id, rng):
+    is_masked = torch.zeros(x0.shape, dtype=torch.bool)
+    for i in range(len(x0)):
+        is_masked[i, torch.randperm(x0.shape[1], generator=rng)[: count[i]]] = True
+    return (hidden_nats(denoise, x0, is_masked, mask_id).sum(1) * x0.shape[1] / count).tolist()
+
+
+def count_bent(factor):
+    def bent_loss(denoise, x0, count, mask_id, rng):
+        nats = hidden_nats(denoise, x0, chosen(x0, count, rng), mask_id)
+        return factor(nats.sum(1), count, x0.shape[1])
+
+    return bent_loss
+
+
+def L(x0):
+    return x0.shape[1]
+
+
+def counted_elsewhere(choose):
+    def other(denoise, x0, count, mask_id, rng):
+        is_masked = choose(x0, count, rng)
+        return x0.shape[1] / count * hidden_nats(denoise, x0, is_masked, mask_id).sum(1)
+
+    return other
 
 
 def report(nats, tokens):
@@ -23,26 +128,42 @@ def bits_of(nats, tokens):
 
 
 SOLUTIONS = {
-    ex.check_discrete_weight: [weight],
-    ex.check_count_estimate: [estimate],
+    ex.check_step_kl: [kl, kl_in_closed_form, ex.step_kl],
+    ex.check_masked_loss: [loss, ex.masked_loss, loss_by_bernoulli],
+    ex.check_count_loss: [count_loss, count_loss_by_loop, ex.count_loss],
     ex.check_report: [report],
 }
 WRONG = [
-    (ex.check_discrete_weight, "one term of the sum", lambda t, s, T: (t - s) / t),
-    (ex.check_discrete_weight, "stay masked", lambda t, s, T: T * s / t),
-    (ex.check_discrete_weight, "divide by what is known", lambda t, s, T: T * (t - s)),
-    (ex.check_discrete_weight, "linear schedule only", lambda t, s, T: 1 / t),
-    (ex.check_discrete_weight, "below the line", lambda t, s, T: T * (t - s) / s),
-    (ex.check_count_estimate, "plain sum", lambda nats, is_masked: nats.sum(1)),
-    (ex.check_count_estimate, "per masked token", lambda nats, is_masked: nats.sum(1) / is_masked.sum(1)),
-    (ex.check_count_estimate, "you divide by L", lambda nats, is_masked: nats.mean(1)),
-    (ex.check_count_estimate, "upside down", lambda nats, is_masked: is_masked.double().mean(1) * nats.sum(1)),
-    (
-        ex.check_count_estimate,
-        "own k",
-        lambda nats, is_masked: 8 * nats.sum(1) / is_masked.sum(1).double().mean(),
-    ),
-    (ex.check_count_estimate, "in all estimates", lambda nats, is_masked: 2 * estimate(nats, is_masked)),
+    (ex.check_step_kl, "cross-entropy alone", lambda p, w, t, s: -p[w].log()),
+    (ex.check_step_kl, "stays masked costs nothing", lambda p, w, t, s: -s / t * p[w].log()),
+    (ex.check_step_kl, "minus the KL", lambda p, w, t, s: (t - s) / t * p[w].log()),
+    (ex.check_step_kl, "divide by gamma_t", lambda p, w, t, s: -(t - s) * p[w].log()),
+    (ex.check_step_kl, "0 log 0", kl_with_nan),
+    (ex.check_step_kl, "the KL should be", lambda p, w, t, s: -(t - s) / t * p[w].log2()),
+    (ex.check_masked_loss, "without its weight", bent(lambda schedule, t, m: 1.0)),
+    (ex.check_masked_loss, "multiply by T", bent(lambda schedule, t, m: weight(schedule, t) / schedule.T)),
+    (ex.check_masked_loss, "as well as weighing", bent(lambda s, t, m: weight(s, t) / m.sum(1).clamp(min=1))),
+    (ex.check_masked_loss, "sum over the tokens", bent(lambda schedule, t, m: weight(schedule, t) / m.shape[1])),
+    (ex.check_masked_loss, "linear schedule only", bent(lambda schedule, t, m: 1 / schedule.gamma(t))),
+    (ex.check_masked_loss, "visible tokens", charged_everywhere),
+    (ex.check_masked_loss, "should be hidden", masked_elsewhere(lambda schedule, t: 0.5)),
+    (ex.check_masked_loss, "should be hidden", masked_elsewhere(lambda schedule, t: 1 - schedule.gamma(t)[:, None])),
+    (ex.check_masked_loss, "hide the same positions", one_row_for_all),
+    (ex.check_masked_loss, "answers included", lambda f, x0, t, s, m, rng: hidden_nats(f, x0, x0 < 0, m).sum(1)),
+    (ex.check_masked_loss, "never calls", lambda f, x0, t, s, m, rng: torch.ones(len(x0))),
+    (ex.check_count_loss, "plain sum", count_bent(lambda nats, k, L: nats)),
+    (ex.check_count_loss, "per hidden token", count_bent(lambda nats, k, L: nats / k)),
+    (ex.check_count_loss, "you divide by L", count_bent(lambda nats, k, L: nats / L)),
+    (ex.check_count_loss, "upside down", count_bent(lambda nats, k, L: nats * k / L)),
+    (ex.check_count_loss, "own k", count_bent(lambda nats, k, L: L * nats / k.double().mean())),
+    (ex.check_count_loss, "L / k times", count_bent(lambda nats, k, L: 2 * L * nats / k)),
+    (ex.check_count_loss, "exactly", counted_elsewhere(
+        lambda x0, k, rng: torch.rand(x0.shape, generator=rng) < k[:, None] / x0.shape[1])),
+    (ex.check_count_loss, "equally often", counted_elsewhere(lambda x0, k, rng: torch.arange(L(x0)) < k[:, None])),
+    (ex.check_count_loss, "share their hidden", counted_elsewhere(
+        lambda x0, k, rng: (torch.arange(L(x0)) + torch.arange(len(x0))[:, None] // L(x0)) % L(x0) < k[:, None])),
+]  # fmt: skip
+WRONG += [
     (
         ex.check_report,
         "average perplex",

@@ -16,11 +16,73 @@ def stratified_in_any_order(u, T):
     return stratified(u.double(), T).flip(0)
 
 
-def average(values, keep):
-    mean = values[0]
-    for value in values[1:]:
-        mean = keep * mean + (1 - keep) * value
-    return mean
+def clipped(network):
+    torch.nn.utils.clip_grad_norm_(network.parameters(), 1.0)
+
+
+def hidden_mean(process, network, x0, t, rng):
+    xt, is_masked = process.corrupt(x0, t, rng)
+    return process.token_loss(network, x0, xt, t).sum() / is_masked.sum()
+
+
+def training_step(process, network, optimizer, x0, t, rng):
+    loss = hidden_mean(process, network, x0, t, rng)
+    optimizer.zero_grad()
+    loss.backward()
+    clipped(network)
+    optimizer.step()
+    return loss.item()
+
+
+def training_step_by_hand(process, network, optimizer, x0, t, rng):
+    """Masks of its own draw, PyTorch's cross-entropy, gradients cleared at the end."""
+    is_masked = torch.rand(x0.shape, generator=rng) < (t / 1000)[:, None]
+    logits = network(torch.where(is_masked, process.mask_id, x0), t)[is_masked]
+    logits[:, process.mask_id] = -torch.inf
+    loss = torch.nn.functional.cross_entropy(logits, x0[is_masked])
+    loss.backward()
+    clipped(network)
+    optimizer.step()
+    optimizer.zero_grad(set_to_none=True)
+    return loss
+
+
+def slipped(loss_of=hidden_mean, clear=True, clip=clipped, sign=1, result=float):
+    """A training step with one slip."""
+
+    def step(process, network, optimizer, x0, t, rng):
+        loss = loss_of(process, network, x0, t, rng)
+        if clear:
+            optimizer.zero_grad()
+        (sign * loss).backward()
+        if clip:
+            clip(network)
+        optimizer.step()
+        return result(loss)
+
+    return step
+
+
+def over_all(process, network, x0, t, rng):
+    return process.token_loss(network, x0, process.corrupt(x0, t, rng)[0], t).mean()
+
+
+def by_row(process, network, x0, t, rng):
+    xt, is_masked = process.corrupt(x0, t, rng)
+    return (process.token_loss(network, x0, xt, t).sum(1) / is_masked.sum(1).clamp(min=1)).mean()
+
+
+def of_clean(process, network, x0, t, rng):
+    return torch.nn.functional.cross_entropy(network(x0, t).flatten(0, 1), x0.flatten())
+
+
+def ema(average, weights, steps_done, keep):
+    keep = min(keep, (1 + steps_done) / (10 + steps_done))
+    return keep * average + (1 - keep) * weights
+
+
+def ema_by_lerp(average, weights, steps_done, keep):
+    return torch.lerp(average, weights, max(1 - keep, 9 / (10 + steps_done))).numpy()
 
 
 def lr_scale(step, steps, warmup, decay):
@@ -28,22 +90,12 @@ def lr_scale(step, steps, warmup, decay):
     return min(1.0, (step + 1) / warmup) * (0.5 - 0.5 * math.cos(math.pi * min(1.0, left)))
 
 
-def reach(progress, start, hold, ramp):
-    if progress < hold:
-        return start
-    return min(1.0, start + (1 - start) * (progress - hold) / ramp)
-
-
 SOLUTIONS = {
     ex.check_stratified: [stratified, stratified_in_any_order],
-    ex.check_average: [average],
+    ex.check_training_step: [training_step, training_step_by_hand, ex.training_step],
+    ex.check_ema: [ema, ema_by_lerp],
     ex.check_lr_scale: [lr_scale],
-    ex.check_reach: [reach],
 }
-
-
-def average_from_zero(values, keep):
-    return average(torch.cat([torch.zeros(1), values]), keep)
 
 
 WRONG = [
@@ -54,11 +106,26 @@ WRONG = [
     (ex.check_stratified, "T + 1", lambda u, T: ((torch.arange(len(u)) + u) / len(u) * T).long() + 1),
     (ex.check_stratified, "Divide by B", lambda u, T: ((torch.arange(len(u)) + u) * T).long() + 1),
     (ex.check_stratified, "whole numbers", lambda u, T: (torch.arange(len(u)) + u) / len(u) * T),
-    (ex.check_average, "swapped", lambda values, keep: average(values, 1 - keep)),
-    (ex.check_average, "started from 0", average_from_zero),
-    (ex.check_average, "plain mean", lambda values, keep: values.mean()),
-    (ex.check_average, "last value alone", lambda values, keep: values[-1]),
-    (ex.check_average, "12 values", lambda values, keep: average(values[1:], keep)),
+    (ex.check_training_step, "over all tokens", slipped(over_all)),
+    (ex.check_training_step, "within each row", slipped(by_row)),
+    (ex.check_training_step, "answers included", slipped(of_clean)),
+    (ex.check_training_step, "not clipped", slipped(clip=None)),
+    (
+        ex.check_training_step,
+        "another place",
+        slipped(clip=lambda network: torch.nn.utils.clip_grad_value_(network.parameters(), 0.01)),
+    ),
+    (ex.check_training_step, "linger", slipped(clear=False)),
+    (ex.check_training_step, "climbed", slipped(sign=-1)),
+    (ex.check_training_step, "return the loss", slipped(result=lambda loss: 2 * float(loss))),
+    (ex.check_training_step, "no weight changed", lambda p, n, o, x0, t, rng: hidden_mean(p, n, x0, t, rng)),
+    (ex.check_training_step, "never calls", lambda p, n, o, x0, t, rng: 1.0),
+    (ex.check_ema, "swapped", lambda a, w, n, keep: ema(w, a, n, keep)),
+    (ex.check_ema, "forget faster", lambda a, w, n, keep: keep * a + (1 - keep) * w),
+    (ex.check_ema, "late in a run", lambda a, w, n, keep: ema(a, w, n, 1.0)),
+    (ex.check_ema, "smaller of the two", lambda a, w, n, keep: torch.lerp(w, a, max(keep, (1 + n) / (10 + n)))),
+    (ex.check_ema, "nothing of the past", lambda a, w, n, keep: w.clone()),
+    (ex.check_ema, "the first number", lambda a, w, n, keep: ema(a, w, n + 9, keep)),
     (
         ex.check_lr_scale,
         "step + 1",
@@ -77,17 +144,4 @@ WRONG = [
         "rises",
         lambda s, n, w, d: lr_scale(s, n, w, d) if s < n * 0.7 else 1 - lr_scale(s, n, w, d),
     ),
-    (ex.check_reach, "hold comes first", lambda p, start, hold, ramp: start + (1 - start) * p / ramp),
-    (
-        ex.check_reach,
-        "beyond T",
-        lambda p, start, hold, ramp: start if p < hold else start + (1 - start) * (p - hold) / ramp,
-    ),
-    (ex.check_reach, "not from start", lambda p, s, hold, ramp: s if p < hold else min(1.0, (p - hold) / ramp)),
-    (
-        ex.check_reach,
-        "only 1 - start",
-        lambda p, s, hold, ramp: s if p < hold else min(1.0, s + (p - hold) / ramp),
-    ),
-    (ex.check_reach, "little by little", lambda p, start, hold, ramp: start if p <= hold else 1.0),
 ]

@@ -7,66 +7,126 @@ from typing import Any
 
 import torch
 from torch import Generator, Tensor
+from torch.nn import functional as F
 
-from diffkit.course.exercises.checks import Wrong, exercise, tensor_of
-from diffkit.network.attention import Block
-from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig, parameter_count
+from diffkit.course.exercises.checks import Wrong, exercise, not_these, tensor_of
+from diffkit.network.transformer import Denoiser, DenoiserConfig
 
 
 @exercise
-def check_block_parameters(count: Callable[[int, int, int], int]) -> str:
-    """count(D, heads, inner) -> number of trained numbers in one block without time."""
-    for D, heads, inner in ((8, 2, 20), (16, 4, 64), (128, 4, 512), (512, 8, 2048)):
-        K = D // heads
-        config = DenoiserConfig(hidden_size=D, num_heads=heads, intermediate_size=inner)
-        with torch.device("meta"):
-            want = parameter_count(Block(config))
-        mine = int(tensor_of(count, D, heads, inner, shape=(), called="the count"))
+def check_attention(attention: Callable[[Tensor, Tensor, Tensor, float], Tensor]) -> str:
+    """attention(q, k, v, scale) -> the values, averaged by each query's match with the keys, (B, H, L, K)."""
+    rng = Generator().manual_seed(1)
+    for B, H, L, K, scale in ((1, 1, 3, 2, 1.0), (2, 3, 5, 5, 0.7)):  # L = K: a wrong axis does not fail by its shape
+        q, k, v = (torch.randn(B, H, L, K, generator=rng, dtype=torch.float64) for _ in range(3))
+        mine = tensor_of(attention, q, k, v, scale, shape=(B, H, L, K), called="attention").double()
+        scores = q @ k.transpose(-1, -2)
+        want = F.scaled_dot_product_attention(q, k, v, scale=scale)
         slips = {
-            inner + D: "the two biases of the network are missing: inner + D.",
-            2 * D: "the scales of the two layer norms before attention and network are missing: D each.",
-            2 * K: "the norms of queries and keys are missing: each has one scale per channel of a head.",
-            2 * D + 2 * K: "the layer norms are missing: two of width D, and two of width D / heads.",
-            2 * D + 2 * K + inner + D: "the biases of the network and the scales of the norms are missing.",
-            D * D: "one D x D matrix of attention is missing: query, key, value and out make four.",
-            -4 * D: "the four matrices of attention have no bias.",
-            2 * K - 2 * D: "the norms of queries and keys are shared by all heads: their width is D / heads, not D.",
-        }
-        if mine != want:
-            hint = slips.get(want - mine, "go through print(Block(...)) line by line.")
-            raise Wrong(f"for D={D}, heads={heads}, inner={inner} the block has {want}, you count {mine}; {hint}")
-    return f"With inner = 4 D that is 12 D squared and a little; nano has {SIZES['nano']['num_layers']} of them."
+            "the softmax runs over the queries; each query spreads a weight of 1 over the keys, the last axis": (
+                (scale * scores).softmax(-2) @ v),
+            "scale is not used: the scores are multiplied by it before the softmax": scores.softmax(-1) @ v,
+            "you scale after the softmax; the scores are multiplied before it": scale * scores.softmax(-1) @ v,
+            "the softmax is missing": scale * scores @ v,
+            "a position sees only what is left of it: that is a language model; a denoiser looks both ways": (
+                F.scaled_dot_product_attention(q, k, v, scale=scale, is_causal=True)),
+            "queries and keys are swapped": (scale * scores.transpose(-1, -2)).softmax(-1) @ v,
+        }  # fmt: skip
+        not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-4)})
+        if not torch.allclose(mine, want, atol=1e-6):
+            raise Wrong(f"B = {B}, H = {H}, L = {L}, K = {K}: yours is off by up to {(mine - want).abs().max():.4f}.")
+    return "Equal to PyTorch's fused attention to six digits."
+
+
+def _turn_of(turn: Callable[[Tensor, Tensor], Tensor], angles: Tensor) -> Tensor:
+    """The matrix by which each position turns a vector, (L, K, K)."""
+    L, K = len(angles), 2 * angles.shape[1]
+    columns = [tensor_of(turn, unit.expand(L, K), angles, shape=(L, K), called="turn").double()
+               for unit in torch.eye(K, dtype=torch.float64)]  # fmt: skip
+    return torch.stack(columns, -1)
 
 
 @exercise
 def check_turn(turn: Callable[[Tensor, Tensor], Tensor]) -> str:
     """turn(x, angles) -> x with each pair of channels turned, (L, K) and (L, K / 2) to (L, K)."""
-    rng = Generator().manual_seed(4)
     L, K = 9, 8
-    angles = torch.arange(L, dtype=torch.float64)[:, None] * torch.tensor([1.0, 0.5, 0.2, 0.1], dtype=torch.float64)
-    query, key = (torch.randn(K, generator=rng, dtype=torch.float64).expand(L, K) for _ in range(2))
-    q, k = (tensor_of(turn, x, angles, shape=(L, K), called="turn").double() for x in (query, key))
-    if not torch.allclose(q[0], query[0], atol=1e-6) or not torch.allclose(k[0], key[0], atol=1e-6):
-        raise Wrong("at position 0 every angle is 0, so nothing may change there, but your vector does.")
-    if torch.allclose(q, query, atol=1e-6):
-        raise Wrong("your function returns what it was given, at every position. Use the angles.")
-    if not torch.allclose(q.norm(dim=-1), query.norm(dim=-1), atol=1e-6):
-        i = int((q.norm(dim=-1) - query.norm(dim=-1)).abs().argmax())
-        raise Wrong(
-            f"a turn keeps the length of a vector; at position {i} yours goes from {query[i].norm():.3f} to "
-            f"{q[i].norm():.3f}. Is there one minus sign among the two sines?"
+    for waves in ((1.0, 0.5, 0.2, 0.1), (0.3, 0.04, 0.9, 0.6)):
+        angles = torch.arange(L, dtype=torch.float64)[:, None] * torch.tensor(waves, dtype=torch.float64)
+        turns, unit = _turn_of(turn, angles), torch.eye(K, dtype=torch.float64)
+        if not torch.allclose(turns[0], unit, atol=1e-6):
+            raise Wrong("at position 0 every angle is 0, so nothing may change there, but your vector does.")
+        if torch.allclose(turns, unit.expand_as(turns), atol=1e-6):
+            raise Wrong("your function returns what it was given, at every position. Use the angles.")
+        if not torch.allclose(turns @ turns.transpose(-1, -2), unit.expand_as(turns), atol=1e-6):
+            raise Wrong("a turn keeps the length of a vector, and yours does not. Is there one minus sign among the "
+                        "two sines of a pair?")  # fmt: skip
+        still = [i for i in range(K) if torch.allclose(turns[:, :, i], unit[:, i].expand(L, K), atol=1e-6)]
+        if still:
+            raise Wrong(f"channels {still} never move. All K channels belong to a pair, and every pair turns.")
+        for i, j in ((5, 2), (8, 5), (2, 6)):
+            if not torch.allclose(turns[i].T @ turns[j], turns[i - 2].T @ turns[j - 2], atol=1e-6):
+                raise Wrong(f"the score of a query at {i} and a key at {j} is not that of the same pair two positions "
+                            "to the left. It should depend on the distance only.")  # fmt: skip
+        by = torch.linalg.eigvals(turns[1]).angle().abs().sort().values  # each angle twice
+        want = torch.tensor(waves, dtype=torch.float64).repeat(2).sort().values
+        if not torch.allclose(by, want, atol=1e-6):
+            raise Wrong(f"at position 1 the pairs should turn by {[*waves]}; yours turn by "
+                        f"{[round(angle, 3) for angle in by[::2].tolist()]}.")  # fmt: skip
+    return "Lengths stay, each pair turns by its own angle, and a score depends on the distance only."
+
+
+def adaln_half(
+    x: Tensor, time: Tensor, norm: Callable[[Tensor], Tensor], branch: Callable[[Tensor], Tensor], weight: Tensor
+) -> Tensor:
+    """Half of an AdaLN-zero block: time sets shift, scale and gate. (B, L, D), (B, D) to (B, L, D)."""
+    shift, scale, gate = F.linear(F.silu(time), weight)[:, None].chunk(3, -1)
+    return x + gate * branch(norm(x) * (1 + scale) + shift)
+
+
+@exercise
+def check_adaln(half: Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]) -> str:
+    """half(x, time, norm, branch, weight) -> one half of an AdaLN-zero block: (B, L, D) and (B, D) to (B, L, D)."""
+    rng = Generator().manual_seed(2)
+    for B, L, D in ((3, 3, 4), (2, 5, 6)):  # B = L: a scale per position in place of per row does not fail by its shape
+        x, time, weight = (
+            torch.randn(shape, generator=rng, dtype=torch.float64) for shape in ((B, L, D), (B, D), (3 * D, D))
         )
-    scores = q @ k.T
-    for i, j in ((5, 2), (8, 5), (2, 6)):
-        if not torch.isclose(scores[i, j], scores[i - 2, j - 2], atol=1e-6):
-            raise Wrong(
-                f"the score of a query at {i} and a key at {j} is {scores[i, j]:.3f}, but the same pair two "
-                f"positions to the left scores {scores[i - 2, j - 2]:.3f}. It should depend on the distance only."
-            )
-    still = [i for i in range(K) if torch.allclose(q[:, i], query[:, i], atol=1e-6)]
-    if still:
-        raise Wrong(f"channels {still} never move. All K channels belong to a pair, and every pair turns.")
-    return "Lengths stay, and the score of a query and a key depends on their distance only."
+        mixed = torch.randn(L, L, generator=rng, dtype=torch.float64)
+
+        def norm(x: Tensor) -> Tensor:
+            return F.layer_norm(x, x.shape[-1:])
+
+        def branch(x: Tensor, mixed: Tensor = mixed) -> Tensor:
+            return mixed @ x.tanh()
+
+        def adaln(told: Tensor, order: tuple[int, int, int] = (0, 1, 2), one: float = 1.0) -> tuple[Tensor, Tensor]:
+            parts = F.linear(told, weight)[:, None].chunk(3, -1)  # noqa: B023
+            shift, scale, gate = (parts[i] for i in order)
+            return gate, gate * branch(norm(x) * (one + scale) + shift)  # noqa: B023
+
+        mine = tensor_of(half, x, time, norm, branch, weight, shape=(B, L, D), called="half a block").double()
+        _, change = adaln(F.silu(time))
+        parts = F.linear(F.silu(time), weight)[:, None].chunk(3, -1)
+        slips = {
+            "what came in is not added back": change,
+            "the gate is missing: what the branch returns is multiplied by it": (
+                x + branch(norm(x) * (1 + parts[1]) + parts[0])),
+            "you multiply by scale; by 1 + scale, or a fresh layer (scale 0) erases its input": (
+                x + adaln(F.silu(time), one=0.0)[1]),
+            "time goes through silu before the matrix": x + adaln(time)[1],
+            "the order of the three parts is shift, scale, gate": x + adaln(F.silu(time), (1, 0, 2))[1],
+            "x is not normalised before it is scaled and shifted": x + parts[2] * branch(x * (1 + parts[1]) + parts[0]),
+            "you normalise after the scale and shift, which undoes them": (
+                x + parts[2] * branch(norm(x * (1 + parts[1]) + parts[0]))),
+        }  # fmt: skip
+        if B == L:
+            told = F.linear(F.silu(time), weight).chunk(3, -1)  # (B, D), taken for (L, D)
+            slips["your shift, scale and gate differ by position; they belong to a row: give them a length axis"] = (
+                x + told[2] * branch(norm(x) * (1 + told[1]) + told[0]))  # fmt: skip
+        not_these(mine, slips)
+        if not torch.allclose(mine, x + change, atol=1e-6):
+            raise Wrong(f"B = {B}, L = {L}, D = {D}: yours is off by up to {(mine - x - change).abs().max():.4f}.")
+    return "x + gate * branch(norm(x) * (1 + scale) + shift): with a weight of zeros, nothing but x."
 
 
 class _Watched:

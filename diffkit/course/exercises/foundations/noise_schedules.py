@@ -91,37 +91,6 @@ def check_slope(slope: Callable[[Tensor, int], Tensor]) -> str:
 
 
 @exercise
-def check_stay_masked(stay: Callable[[Tensor, Tensor], Tensor]) -> str:
-    """stay(gamma_t, gamma_s) -> chance that a token masked at t is masked at the earlier s, (B,) and (B,) to (B,)."""
-    gamma_t = torch.rand(6, generator=Generator().manual_seed(2), dtype=torch.float64) * 0.6 + 0.4
-    gamma_s = gamma_t * torch.linspace(0, 0.9, 6, dtype=torch.float64)
-    mine = tensor_of(stay, gamma_t, gamma_s, shape=(6,), called="the chance").double()
-    not_these(
-        mine,
-        {
-            "that is the chance of being revealed between t and s; its complement is asked for": 1 - gamma_s / gamma_t,
-            "that is the chance of being masked at s knowing nothing; we know that it is masked at t": gamma_s,
-            "that runs forward: visible at s, still visible at t": (1 - gamma_t) / (1 - gamma_s),
-            "that is the chance of being hit between s and t; divide by what you know, masked at t": gamma_t - gamma_s,
-        },
-    )
-    if (mine > 1 + 1e-9).any() or not torch.isfinite(mine).all():
-        raise Wrong("a chance lies in [0, 1], yours does not. gamma_s is the smaller of the two, and may be 0.")
-    if (i := first_off(mine, gamma_s / gamma_t, 1e-4)) is not None:
-        raise Wrong(
-            f"at gamma_t = {gamma_t[i]:.3f}, gamma_s = {gamma_s[i]:.3f}, {gamma_s[i] / gamma_t[i]:.3f} of the masked "
-            f"tokens were masked already; yours is {mine[i]:.3f}."
-        )
-    return "Of all that is masked at t, the share gamma_s / gamma_t was masked by s."
-
-
-def reverse(x0: Tensor, xt: Tensor, gamma_s: float, gamma_t: float, mask_id: int, V: int) -> Tensor:
-    """q(x_s | x_t, x_0), what a token was at the earlier time s: (B, L) ids, twice, to (B, L, V) probabilities."""
-    stay = torch.where(xt == mask_id, gamma_s / gamma_t, 0.0)[..., None]
-    return stay * F.one_hot(torch.tensor(mask_id), V) + (1 - stay) * F.one_hot(x0, V)
-
-
-@exercise
 def check_reverse(mine: Callable[[Tensor, Tensor, float, float, int, int], Tensor]) -> str:
     """reverse(x0, xt, gamma_s, gamma_t, mask_id, V) -> q(x_s | x_t, x_0): (B, L) ids, twice, to (B, L, V)."""
     rng, V, mask_id = Generator().manual_seed(6), 6, 2

@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import copy
 import math
 from collections.abc import Callable
 from typing import Any
 
 import torch
-from torch import Generator, Tensor
+from torch import Generator, Tensor, nn
 
-from diffkit.course.exercises.checks import Wrong, exercise, not_these, tensor_of
+from diffkit.course.exercises.checks import Wrong, exercise, not_these, number, tensor_of
+from diffkit.processes.base import Denoise
+from diffkit.processes.masked import MaskedDiffusion
 
 
 @exercise
@@ -50,27 +53,124 @@ def check_stratified(stratified: Callable[[Tensor, int], Tensor]) -> str:
     return "One time in each slice, uniform within it, never 0 and never T + 1."
 
 
+class _Seen(nn.Module):
+    """A small network that remembers what it was shown."""
+
+    def __init__(self, V: int, seed: int):
+        super().__init__()
+        rng = Generator().manual_seed(seed)
+        self.own, self.mix = (nn.Parameter(torch.randn(V, V, generator=rng)) for _ in range(2))
+        self.shown: Tensor | None = None
+        self.scale = 1.0  # of the logits, and so of the gradient
+
+    def forward(self, xt: Tensor, t: Tensor | float = 0.0, where: Tensor | None = None) -> Tensor:
+        self.shown = xt.clone()
+        logits = self.scale * (self.own[xt] + self.mix[xt].mean(1, keepdim=True))
+        return logits if where is None else logits[where]
+
+    def weights(self) -> Tensor:
+        return torch.cat([p.detach().flatten() for p in self.parameters()]).double()
+
+
+def training_step(
+    process: MaskedDiffusion, network: Denoise, optimizer: torch.optim.Optimizer, x0: Tensor, t: Tensor, rng: Generator
+) -> float:
+    """One step on the mean loss of the hidden tokens, its gradient clipped to length 1; returns the loss."""
+    xt, is_masked = process.corrupt(x0, t, rng)
+    loss = process.token_loss(network, x0, xt, t).sum() / is_masked.sum()
+    optimizer.zero_grad()
+    loss.backward()
+    nn.utils.clip_grad_norm_([p for group in optimizer.param_groups for p in group["params"]], 1.0)
+    optimizer.step()
+    return loss.item()
+
+
+def _stepped(network: _Seen, x0: Tensor, lr: float, slip: str = "") -> Tensor:
+    """The weights after a step on what a network was shown, with a slip or without."""
+    other = copy.deepcopy(network)
+    xt = torch.as_tensor(network.shown)
+    process = MaskedDiffusion(len(other.own), 1, "linear")
+    nats, is_masked = process.token_loss(other, x0, xt, torch.ones(len(x0))), xt == 1
+    if slip == "per sequence":
+        loss = (nats.sum(1) / is_masked.sum(1).clamp(min=1)).mean()
+    else:
+        loss = nats.sum() / (is_masked.sum() if slip != "all tokens" else x0.numel())
+    loss.backward()
+    if slip != "not clipped":
+        nn.utils.clip_grad_norm_(other.parameters(), 1.0)
+    with torch.no_grad():
+        for p in other.parameters():
+            p -= lr * p.grad * (-1 if slip == "uphill" else 1)  # type: ignore[operator,misc]
+    return other.weights()
+
+
 @exercise
-def check_average(average: Callable[[Tensor, float], Any]) -> str:
-    """average(values, keep) -> exponential moving average after the last value; it starts at the first. (N,) to ()."""
-    values = torch.randn(12, generator=Generator().manual_seed(6), dtype=torch.float64) + 2
-    for keep in (0.9, 0.7):
-        want, swapped, from_zero = values[0].clone(), values[0].clone(), torch.zeros((), dtype=torch.float64)
-        for value in values[1:]:
-            want, swapped = keep * want + (1 - keep) * value, (1 - keep) * swapped + keep * value
-        for value in values:
-            from_zero = keep * from_zero + (1 - keep) * value
-        mine = tensor_of(average, values, keep, shape=(), called="the average").double()
+def check_training_step(step: Callable[..., Any]) -> str:
+    """step(process, network, optimizer, x0, t, rng) -> loss; changes the network's weights."""
+    V, rng, lr = 6, Generator().manual_seed(9), 0.5
+    process, network = MaskedDiffusion(V, 1, "linear"), _Seen(V, seed=3)
+    optimizer = torch.optim.SGD(network.parameters(), lr=lr)
+    for i in (1, 2):
+        x0, t = torch.randint(2, V, (12, 7), generator=rng), torch.randint(100, 900, (12,), generator=rng)
+        network.scale = (0.0, 1.0, 8.0)[i]  # in the second step the gradient is long enough to be clipped
+        before, start = copy.deepcopy(network), network.weights()
+        loss = number(step(process, network, optimizer, x0, t, rng), "the loss")
+        if network.shown is None:
+            raise Wrong("your function never calls the network.")
+        is_masked, after, before.shown = network.shown == 1, network.weights(), network.shown
+        if torch.equal(network.shown, x0):
+            raise Wrong("the network was shown x0 itself, the answers included. Corrupt it first.")
+        if torch.equal(after, start):
+            raise Wrong("no weight changed. After loss.backward() comes optimizer.step().")
         slips = {
-            "that is the plain mean; the latest value should weigh most": values.mean(),
-            "that is the last value alone; nothing of the past is kept": values[-1],
-            "you started from 0, which drags the average down; start at the first value": from_zero,
-            "the two weights are swapped: the past keeps `keep`, the new value gets 1 - keep": swapped,
+            "the mean runs over all tokens; divide by the number of hidden ones": "all tokens",
+            "the gradient was not clipped; clip_grad_norm_ comes after backward and before the step": "not clipped",
+            "the mean is taken within each row first; pool all hidden tokens of the batch": "per sequence",
+            "the loss was climbed, not descended": "uphill",
         }
-        not_these(mine, slips)
-        if not torch.isclose(mine, want, atol=1e-6):
-            raise Wrong(f"12 values with keep = {keep} end at {want:.4f}, yours at {mine:.4f}.")
-    return "Started at the first value, and most of its weight lies on the last 1 / (1 - keep) values."
+        want = _stepped(before, x0, lr)
+        found = {why: _stepped(before, x0, lr, slip) for why, slip in slips.items()}
+        not_these(after, {why: slip for why, slip in found.items() if not torch.allclose(slip, want, atol=1e-5)})
+        if not torch.allclose(after, want, atol=1e-6):
+            again = " The first was right: do gradients of the step before linger? zero_grad()." if i == 2 else ""
+            raise Wrong(f"step {i} moves the weights to another place, off by {(after - want).abs().max():.4f}.{again}")
+        nats = process.token_loss(before, x0, before.shown, t).detach()
+        if abs(loss - float(nats.sum() / is_masked.sum())) > 1e-5:
+            raise Wrong(f"the weights are right; return the loss, {nats.sum() / is_masked.sum():.4f}, not {loss:.4f}.")
+    return "Corrupt, predict, mean over the hidden, backward, clip, step; and no gradient is left over."
+
+
+def ema(average: Tensor, weights: Tensor, steps_done: int, keep: float) -> Tensor:
+    """The moving average of the weights; after n steps it keeps at most (1 + n) / (10 + n)."""
+    keep = min(keep, (1 + steps_done) / (10 + steps_done))
+    return keep * average + (1 - keep) * weights
+
+
+@exercise
+def check_ema(ema: Callable[[Tensor, Tensor, int, float], Tensor]) -> str:
+    """ema(average, weights, steps_done, keep) -> the new average; early on it keeps less. (N,), (N,) to (N,)."""
+    rng = Generator().manual_seed(6)
+    average, weights = (torch.randn(5, generator=rng, dtype=torch.float64) for _ in range(2))
+    for steps_done, keep in ((5000, 0.99), (0, 0.999), (30, 0.999), (171, 0.95)):
+        mine = tensor_of(ema, average, weights, steps_done, keep, shape=(5,), called="the average").double()
+        early = (1 + steps_done) / (10 + steps_done)
+        kept = min(keep, early)
+        want = kept * average + (1 - kept) * weights
+        where = f"after {steps_done} steps with keep = {keep}"
+        slips = {
+            "the two weights are swapped: the past keeps `keep`, the new weights get 1 - keep": (
+                (1 - kept) * average + kept * weights),
+            "at the start it should forget faster: use (1 + n) / (10 + n) where that is smaller than keep": (
+                keep * average + (1 - keep) * weights),
+            "late in a run `keep` holds: take the smaller of the two numbers": early * average + (1 - early) * weights,
+            "that is the new weights alone; nothing of the past is kept": weights,
+        }  # fmt: skip
+        not_these(
+            mine, {f"{where}: {why}": slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-4)}
+        )
+        if not torch.allclose(mine, want, atol=1e-6):
+            raise Wrong(f"{where} the first number should be {want[0]:.5f}, yours is {mine[0]:.5f}.")
+    return "The average of the last 1 / (1 - keep) steps, and of fewer while there are few."
 
 
 @exercise
@@ -98,30 +198,3 @@ def check_lr_scale(lr_scale: Callable[[int, int, int, float], Any]) -> str:
             if abs(float(mine) - want) > 1e-4:
                 raise Wrong(f"{where} the share should be {want:.4f}, yours is {float(mine):.4f}.")
     return "Up a straight line, along a plain, down half a cosine."
-
-
-@exercise
-def check_reach(reach: Callable[[float, float, float, float], Any]) -> str:
-    """reach(progress, start, hold, ramp) -> largest t / T after this share of the run."""
-    for start, hold, ramp in ((0.25, 0.4, 0.3), (0.1, 0.2, 0.5)):
-        for progress in (0.0, hold / 2, hold, hold + ramp / 3, hold + ramp / 2, hold + ramp, 0.95):
-            climbed = (progress - hold) / ramp
-            want = start if progress < hold else min(1.0, start + (1 - start) * climbed)
-            mine = float(tensor_of(reach, progress, start, hold, ramp, shape=(), called="the reach"))
-            where = f"at progress {progress:.2f} (start {start}, hold {hold}, ramp {ramp})"
-            slips = {
-                "yours passes 1, a time beyond T; stop there": (start + (1 - start) * climbed, mine > 1),
-                "yours rises from 0, not from start": (climbed, True),
-                "yours begins to widen at once; hold comes first": (start + (1 - start) * progress / ramp, True),
-                "ramp is how long the widening takes, not where it ends": (
-                    start + (1 - start) * (progress - hold) / (ramp - hold) if ramp != hold else math.nan, True,
-                ),
-                "yours adds a whole 1; only 1 - start is left to climb": (start + climbed, True),
-                "yours jumps to the full range; it should widen little by little": (1.0, progress > hold),
-            }  # fmt: skip
-            for why, (slip, possible) in slips.items():
-                if possible and abs(slip - want) > 1e-4 and abs(mine - slip) < 1e-6:
-                    raise Wrong(f"{where}: {why}.")
-            if abs(mine - want) > 1e-6:
-                raise Wrong(f"{where} the reach should be {want:.4f}, yours is {mine:.4f}.")
-    return "Little first, then more, then everything."
