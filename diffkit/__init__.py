@@ -22,7 +22,8 @@ _DEFINED_IN = {
     "sampling.skipping": ["first_hitting"],
     "sampling.remasking": ["remasking"],
     "sampling.parallel": ["confidence_threshold", "entropy_bounded"],
-    "evaluation.bounds": ["error_by_count", "gap_to_entropy", "nelbo"],
+    "evaluation.bounds": ["gap_to_entropy", "nelbo"],
+    "evaluation.by_count": ["error_by_count"],
     "evaluation.statistics": ["Estimate"],
 }
 _MODULES = {name: module for module, names in _DEFINED_IN.items() for name in names}

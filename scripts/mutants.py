@@ -36,7 +36,7 @@ class Mutant(NamedTuple):
 
 # (file, tests that should notice): name, the right line, a wrong one
 TABLE = {
-    ("processes/schedules.py", "processes/test_schedules.py"): [
+    ("processes/curves.py", "processes/test_schedules.py"): [
         ("quadratic rate", "lambda tau: tau * (2 - tau)", "lambda tau: tau * tau"),
         ("slope of cosine_sq", "HALF_PI * (math.pi * tau).sin()", "HALF_PI * (HALF_PI * tau).sin()"),
         ("slope of a polynomial", "power * tau ** (power - 1)", "tau ** (power - 1)"),
@@ -51,7 +51,7 @@ TABLE = {
          ".log_softmax(-1)"),
         ("chance to stay masked", "self.schedule.rate(s) / gamma", "self.schedule.rate(s)"),
         ("weight of a count", "nats / share[:, None].to(nats)", "nats * share[:, None].to(nats)"),
-        ("count never L", "(u.to(L.device) * L).long().clamp(max=L - 1) + 1", "(u.to(L.device) * L).long().clamp(min=1)"),
+        ("count never L", "* L).long().clamp(max=L - 1) + 1, rng", "* L).long().clamp(min=1), rng"),
         ("frozen positions", "is_masked &= ~frozen", "is_masked &= frozen"),
         ("rank of the masked", "u.argsort(1).argsort(1) <", "u.argsort(1) <"),
     ],
@@ -78,7 +78,7 @@ TABLE = {
         ("rate of a score under guidance", "(rate + logits.log_softmax(-1))", "logits.log_softmax(-1)"),
         ("where uniform noise ends", "LEFT, LEFT_BY_UNIFORM = 1e-9, 3e-5", "LEFT, LEFT_BY_UNIFORM = 1e-9, 1e-9"),
     ],
-    ("processes/schedules.py", "processes/test_edges.py"): [
+    ("processes/curves.py", "processes/test_edges.py"): [
         ("alpha rounds with gamma", "lambda tau: (1 - tau) ** 2", "lambda tau: 1 - tau * (2 - tau)"),
     ],
     ("processes/masked.py", "processes/test_edges.py"): [
@@ -126,8 +126,10 @@ TABLE = {
         ("average of the weights", "[*self.weights.values()], 1 - decay)", "[*self.weights.values()], 0.0)"),
         ("a batch of a step weighs by its count", "backward(nats * share)", "backward(nats)"),
         ("curriculum counts steps", "reach(self.steps_done / config.steps)", "reach(1.0)"),
-        ("resume restores the generator", 'self.rng.set_state(tensors["rng"])', "pass"),
-        ("resume restores the batches", 'self.batches.load_state_dict(numbers["batches"])', "pass"),
+    ],
+    ("training/resume.py", "training/test_trainer.py training/test_checkpoint.py"): [
+        ("resume restores the generator", 'run.rng.set_state(tensors["rng"])', "pass"),
+        ("resume restores the batches", 'run.batches.load_state_dict(numbers["batches"])', "pass"),
         ("resume restores the average", "tensors.get(prefix + name, tensors", 'tensors.get("", tensors'),
     ],
     ("training/checkpoint.py", "training/test_trainer.py training/test_checkpoint.py"): [

@@ -14,8 +14,8 @@ from toys import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion
 
 import diffkit
 from diffkit.evaluation.bounds import sequence_bounds
+from diffkit.processes.curves import CURVES, FAMILIES
 from diffkit.processes.masked import corrupt_count
-from diffkit.processes.schedules import CURVES, FAMILIES
 from diffkit.random import categorical
 from diffkit.sampling.unmasking import UNMASKING_ORDERS
 

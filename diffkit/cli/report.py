@@ -15,7 +15,8 @@ from transformers import PreTrainedTokenizerBase
 from diffkit.data.batches import StoryBatches
 from diffkit.data.chunks import texts_of
 from diffkit.evaluation import samples as judge
-from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo
+from diffkit.evaluation.bounds import gap_to_entropy, nelbo
+from diffkit.evaluation.by_count import error_by_count
 from diffkit.evaluation.statistics import Estimate
 from diffkit.io import atomic_files, write_json
 from diffkit.languages.story_language import StoryLanguage

@@ -18,7 +18,7 @@ from matplotlib.ticker import MaxNLocator, NullFormatter
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.evaluation.bounds import CountError
+from diffkit.evaluation.by_count import CountError
 from diffkit.processes.schedules import Schedule
 from diffkit.training.trainer import Record
 

@@ -8,7 +8,6 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager, nullcontext
-from dataclasses import asdict
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -25,15 +24,15 @@ from diffkit.training import checkpoint
 from diffkit.training.config import TrainConfig
 from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS
 from diffkit.training.muon import make_optimizers
-from diffkit.training.parallel import anyone, check_launch, make_accelerator, part_of, shard, split_like, whole
+from diffkit.training.parallel import anyone, check_launch, make_accelerator, part_of, shard, whole
 from diffkit.training.pooling import counted
 from diffkit.training.prefetch import prefetched
+from diffkit.training.resume import load_run, save_run
 from diffkit.training.session import asked_to_stop, denormals_flushed
 
 if TYPE_CHECKING:
     from diffkit.data.batches import Batches  # its libraries take seconds to import
 
-KEPT_CHECKPOINTS = 2
 REMEDY = "The last checkpoint is sound: lower the learning rate, lengthen the warm-up or clip harder, and resume."
 LabelOf = Callable[[Tensor], Tensor]
 Validate = Callable[[DiffusionModel], float]
@@ -82,7 +81,7 @@ class Trainer:
         self.source = prefetched(batches) if accelerator.device.type == "cuda" else ((x0, None) for x0 in batches)
         self.position: dict[str, Any] | None = None  # of the last batch used, where others were made ahead
         self.steps_done = self.tokens = 0  # tokens of the last step
-        self._vary_dropout()
+        self.vary_dropout()
 
     def step(self) -> tuple[float, float]:
         """One optimizer step; returns the loss in nats per token and the gradient norm.
@@ -144,7 +143,7 @@ class Trainer:
         labels = dropped(self.label_of(x0), self.config.drop_label, self.model.labels, self.rng)
         return Conditioned(self.network, labels.to(self.accelerator.device, non_blocking=True))
 
-    def _vary_dropout(self) -> None:
+    def vary_dropout(self) -> None:
         """Let other processes than the first drop other activations."""
         if self.rng.rank:
             torch.manual_seed(hash((self.config.seed, self.steps_done, self.rng.rank)))
@@ -164,52 +163,6 @@ class Trainer:
     def result(self) -> dict[str, Tensor]:
         """The state of the model to ship: averaged weights, or the last ones without averaging."""
         return whole(self.model.state_dict() | self.average)
-
-    def kind(self) -> dict[str, Any]:
-        """What a checkpoint must share with the run that resumes it."""
-        parts = {"process": self.model.config.process, "denoiser": self.model.config.denoiser}
-        flat = {f"{part}.{key}": value for part, settings in parts.items() for key, value in settings.items()}
-        return flat | {"optimizer": self.config.optimizer}
-
-    def save(self, folder: str | Path) -> Path:
-        """Write a checkpoint in a run's folder and drop all but the newest two; all processes must call it together."""
-        tensors = {f"model.{name}": value for name, value in self.model.state_dict().items()}
-        tensors |= {f"average.{name}": value for name, value in self.average.items()}
-        tensors = whole(tensors | checkpoint.optimizer_state(self.optimizers))
-        path = Path(folder) / f"step-{self.steps_done:07d}"
-        if not self.accelerator.is_main_process:
-            return path
-        tensors |= {"rng": self.rng.get_state(), "rng_torch": torch.get_rng_state()}
-        if self.accelerator.device.type == "cuda":
-            tensors["rng_cuda"] = torch.cuda.get_rng_state(self.accelerator.device)
-        numbers = {"step": self.steps_done, "settings": asdict(self.config), "kind": self.kind()}
-        checkpoint.save_checkpoint(path, tensors, numbers | {"batches": self.position or self.batches.state_dict()})
-        checkpoint.drop_checkpoints(path.parent, KEPT_CHECKPOINTS)
-        return path
-
-    def load(self, path: str | Path) -> None:
-        """Go back to a checkpoint. Raises ValueError if it belongs to another model, optimizer or data."""
-        tensors, numbers = checkpoint.load_checkpoint(path)
-        own, kept = self.kind(), numbers["kind"]
-        differing = [f"{key}: {kept[key]} there, {own[key]} here" for key in own if kept.get(key, own[key]) != own[key]]
-        if differing:
-            raise ValueError(
-                f"fit: the checkpoint {path} is of another run ({'; '.join(differing)}). Resume with the config it was "
-                "made with, or start in a new folder."
-            )
-        self.batches.load_state_dict(numbers["batches"])
-        for prefix, state in (("model.", self.model.state_dict()), ("average.", self.average)):
-            for name, value in state.items():
-                value.copy_(split_like(tensors.get(prefix + name, tensors["model." + name]), value))
-        checkpoint.restore_optimizers(self.optimizers, tensors)
-        for parameter, moments in (pair for optimizer in self.optimizers for pair in optimizer.state.items()):
-            moments.update({name: split_like(value, parameter) for name, value in moments.items()})
-        self.rng.set_state(tensors["rng"])
-        torch.set_rng_state(tensors["rng_torch"])
-        if "rng_cuda" in tensors and self.accelerator.device.type == "cuda":
-            torch.cuda.set_rng_state(tensors["rng_cuda"], self.accelerator.device)
-        self.steps_done = numbers["step"]
-        self._vary_dropout()
 
 
 def fit(
@@ -253,7 +206,7 @@ def fit(
     with exclusive(folder) if folder and accelerator.is_main_process else nullcontext():
         trainer = Trainer(model, batches, config, accelerator, label_of)
         if newest:
-            trainer.load(newest)
+            load_run(trainer, newest)
         try:
             with denormals_flushed(), asked_to_stop() as stop:
                 yield from _steps(trainer, stop, folder, validate)
@@ -285,7 +238,7 @@ def _steps(trainer: Trainer, stop: threading.Event, folder: Path | None, validat
             raise
         finally:
             if folder and due:
-                trainer.save(folder)
+                save_run(trainer, folder)
                 saved = step
     if folder and saved < trainer.steps_done:  # asked to stop, perhaps while the caller held the record
-        trainer.save(folder)
+        save_run(trainer, folder)

@@ -16,7 +16,7 @@ from diffkit.course import plots
 from diffkit.course.widgets.source import show_source
 from diffkit.course.widgets.text import HIDDEN, frame_html, token_html, words_of
 from diffkit.data.tokenizer import load_tokenizer
-from diffkit.evaluation.bounds import CountError
+from diffkit.evaluation.by_count import CountError
 from diffkit.evaluation.statistics import Estimate
 from diffkit.paths import PRETRAINED
 from diffkit.processes.schedules import get_schedule

@@ -29,7 +29,8 @@ from toys import (
 )
 
 from diffkit import D3PM, SEDD, UDLM, Autoregressive, BlockDiffusion, Plaid, get_schedule
-from diffkit.evaluation.bounds import error_by_count, gap_to_entropy, nelbo, sequence_bounds
+from diffkit.evaluation.bounds import gap_to_entropy, nelbo, sequence_bounds
+from diffkit.evaluation.by_count import error_by_count
 from diffkit.evaluation.samples import quality
 from diffkit.evaluation.statistics import Estimate, kl_floor, mean_of, wilson
 

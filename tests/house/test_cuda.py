@@ -18,7 +18,8 @@ from diffkit.course.orders import order_bounds
 from diffkit.course.parallel_cost import score_order
 from diffkit.course.variable_length import grow
 from diffkit.data.batches import StoryBatches
-from diffkit.evaluation.bounds import error_by_count, nelbo
+from diffkit.evaluation.bounds import nelbo
+from diffkit.evaluation.by_count import error_by_count
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model, load_model
 from diffkit.network.cache import CachedDenoiser

@@ -11,8 +11,9 @@ from hypothesis import strategies as st
 from scipy import stats
 from toys import generator
 
+from diffkit.processes.curves import CURVES, FAMILIES
 from diffkit.processes.masked import corrupt, corrupt_count
-from diffkit.processes.schedules import CURVES, FAMILIES, get_schedule
+from diffkit.processes.schedules import get_schedule
 
 # Every schedule, families with more than one setting. (name, parameters)
 ALL = [

@@ -36,6 +36,7 @@ from diffkit.training.config import Curriculum, TrainConfig
 from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS, _counts, low_discrepancy, uniform
 from diffkit.training.muon import Muon, make_optimizers
 from diffkit.training.pooling import pooled
+from diffkit.training.resume import save_run
 from diffkit.training.trainer import Trainer, TrainingDiverged, fit
 
 MICRO = load_language("micro")
@@ -570,7 +571,7 @@ def test_a_run_with_batches_made_ahead_resumes_bit_for_bit(tmp_path):
     trainer = Trainer(micro_model(dropout=0.1), batches(), config, Accelerator())
     trainer.source = prefetch.prefetched(trainer.batches)
     assert [trainer.step()[0] for _ in range(3)] == losses[:3]
-    trainer.save(tmp_path)
+    save_run(trainer, tmp_path)
     trainer.source.close()
     torch.manual_seed(99)
     assert [record.loss for record in fit(resumed, batches(), config, folder=tmp_path, resume=True)] == losses[3:]

@@ -61,12 +61,12 @@ def two_errors() -> Drawing:
                 picture.arrow(left - 52, 96, left + 20, 62, dashed=True)
     picture.text(165, 142, "1/8 · 1/2 · 1/8 each, right in 1 of 16", size=12)
     picture.text(525, 142, "1/8 · 1 · 1, always right", size=12)
-    for left, width, words, tint in (
+    for left, width, label, tint in (
         (10, 330, "valid: model, few steps", GREEN),
         (340, 130, "the model's error", PINK),
         (470, 220, "the sampler's error", ORANGE),
     ):
-        picture.box(left, 176, width, 34, words, tint=tint)
-    for x, words, anchor in ((10, "0 %", "start"), (470, "exact denoiser", "middle"), (690, "100 %", "end")):
-        picture.text(x, 226, words, size=12, anchor=anchor)  # type: ignore[arg-type]
+        picture.box(left, 176, width, 34, label, tint=tint)
+    for x, label, anchor in ((10, "0 %", "start"), (470, "exact denoiser", "middle"), (690, "100 %", "end")):
+        picture.text(x, 226, label, size=12, anchor=anchor)  # type: ignore[arg-type]
     return picture

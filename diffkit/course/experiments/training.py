@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from diffkit.evaluation.orders import mask_patterns, pattern_losses
+from diffkit.course.orders import mask_patterns, pattern_losses
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion

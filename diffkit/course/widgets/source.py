@@ -9,8 +9,8 @@ import textwrap
 from typing import Any
 
 from IPython.display import DisplayObject
-from pygments.lexers import PythonLexer  # type: ignore[import-untyped]
-from pygments.token import Comment, Keyword, Name, String  # type: ignore[import-untyped]
+from pygments.lexers import PythonLexer
+from pygments.token import Comment, Keyword, Name, String
 
 # A tag for each kind of code that stands out. Weight and slant tell the kinds apart; both colours keep a contrast of
 # 4.5 on white and on JupyterLab's dark page, so neither needs to know which it is.

@@ -13,7 +13,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.course.exercises.checks import Wrong, exercise, number, number_of, tensor_of
-from diffkit.evaluation.orders import mask_patterns, pattern_losses
+from diffkit.course.orders import mask_patterns, pattern_losses
 from diffkit.languages.story_language import load_language
 from diffkit.processes.masked import MaskedDiffusion
 

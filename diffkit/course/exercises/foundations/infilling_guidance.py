@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.course.exercises.checks import Wrong, counterexample, exercise, far_from, not_these, read, tensor_of
-from diffkit.evaluation.orders import mask_patterns
+from diffkit.course.orders import mask_patterns
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import exact_classifier

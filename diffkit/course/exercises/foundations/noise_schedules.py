@@ -10,7 +10,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffkit.course.exercises.checks import Wrong, exercise, first_off, not_these, tensor_of
-from diffkit.processes.schedules import CURVES, get_schedule
+from diffkit.processes.curves import CURVES
+from diffkit.processes.schedules import get_schedule
 
 
 def corrupt(x0: Tensor, gamma: Tensor, mask_id: int, rng: Generator) -> Tensor:
