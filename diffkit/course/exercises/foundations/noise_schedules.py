@@ -91,6 +91,12 @@ def check_slope(slope: Callable[[Tensor, int], Tensor]) -> str:
     return "(pi / 2T) sin(pi t / 2T): flat at the start, steepest at the end."
 
 
+def reverse(x0: Tensor, xt: Tensor, gamma_s: float, gamma_t: float, mask_id: int, V: int) -> Tensor:
+    """q(x_s | x_t, x_0), what a token was at the earlier time s: (B, L) ids, twice, to (B, L, V) probabilities."""
+    stay = torch.where(xt == mask_id, gamma_s / gamma_t, 0.0)[..., None]
+    return stay * F.one_hot(torch.tensor(mask_id), V) + (1 - stay) * F.one_hot(x0, V)
+
+
 @exercise
 def check_reverse(mine: Callable[[Tensor, Tensor, float, float, int, int], Tensor]) -> str:
     """reverse(x0, xt, gamma_s, gamma_t, mask_id, V) -> q(x_s | x_t, x_0): (B, L) ids, twice, to (B, L, V)."""
