@@ -51,7 +51,7 @@ TABLE = {
          ".log_softmax(-1)"),
         ("chance to stay masked", "self.schedule.rate(s) / gamma", "self.schedule.rate(s)"),
         ("weight of a count", "nats / share[:, None].to(nats)", "nats * share[:, None].to(nats)"),
-        ("count never L", "(u.to(L.device) * L).long().clamp(max=L - 1) + 1", "(u.to(L.device) * L).long().clamp(min=1)"),
+        ("count never L", ".long().clamp(max=L - 1) + 1", ".long().clamp(min=1)"),
         ("frozen positions", "is_masked &= ~frozen", "is_masked &= frozen"),
         ("rank of the masked", "u.argsort(1).argsort(1) <", "u.argsort(1) <"),
     ],
@@ -76,7 +76,7 @@ TABLE = {
     ],
     ("processes/sedd.py", "processes/test_edges.py"): [
         ("rate of a score under guidance", "(rate + logits.log_softmax(-1))", "logits.log_softmax(-1)"),
-        ("where uniform noise ends", "LEFT, LEFT_BY_UNIFORM = 1e-9, 3e-5", "LEFT, LEFT_BY_UNIFORM = 1e-9, 1e-9"),
+        ("noise goes on past its end", "(t <= self.end).to", "(t >= 0).to"),
     ],
     ("processes/schedules.py", "processes/test_edges.py"): [
         ("alpha rounds with gamma", "lambda tau: (1 - tau) ** 2", "lambda tau: 1 - tau * (2 - tau)"),
