@@ -9,7 +9,7 @@ from torch import Generator, Tensor
 
 from diffkit.checks import check_finite, check_ids
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.processes.base import Denoise, Denoiser, Process
+from diffkit.processes.base import Denoise, Denoiser, Process, Time
 from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
 
 LogClassifier = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> (B,) log p(label | z_t), differentiable in z_t
@@ -64,12 +64,12 @@ class ReplacementInfilling(Process):
 
     def __init__(self, process: EmbeddingDiffusion, start: Tensor):
         check_ids(start, process.vocab_size, "ReplacementInfilling")
-        super().__init__(process.vocab_size, process.mask_id, process.T)
+        super().__init__(process.vocab_size, process.mask_id, process.T, process.network)
         self.process, self.known = process, (start != process.mask_id)[..., None]
         self.given = torch.where(self.known[..., 0], start, 0 if process.mask_id else 1)
         self.predicts_tokens = process.predicts_tokens
 
-    def _put_back(self, z: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    def _put_back(self, z: Tensor, t: Time, rng: Generator) -> Tensor:
         return torch.where(self.known, self.process.diffuse(self.given, t, rng), z)
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:
@@ -78,14 +78,14 @@ class ReplacementInfilling(Process):
         end = torch.full((B,), float(self.T), dtype=torch.float64)
         return self._put_back(self.process.prior(B, L, rng), end, rng)
 
-    def reverse_step(self, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor, rng: Generator) -> Tensor:
+    def reverse_step(self, raw: Tensor, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
         zs = self.process.reverse_step(raw, zt, t, s, rng)
-        return self._put_back(zs, s, rng) if (s > 0).all() else zs
+        return self._put_back(zs, s, rng) if torch.as_tensor(s > 0).all() else zs
 
     def finish(self, denoise: Denoise, z: Tensor, rng: Generator) -> Tensor:
         return torch.where(self.known, self.process.vectors()[self.given], self.process.finish(denoise, z, rng))
 
-    def token_probs(self, raw: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+    def token_probs(self, raw: Tensor, zt: Tensor, t: Time) -> Tensor:
         return self.process.token_probs(raw, zt, t)
 
     def decode(self, z: Tensor) -> Tensor:
