@@ -76,7 +76,7 @@ TABLE = {
     ],
     ("processes/sedd.py", "processes/test_edges.py"): [
         ("rate of a score under guidance", "(rate + logits.log_softmax(-1))", "logits.log_softmax(-1)"),
-        ("where uniform noise ends", "LEFT, LEFT_BY_UNIFORM = 1e-9, 3e-5", "LEFT, LEFT_BY_UNIFORM = 1e-9, 1e-9"),
+        ("noise goes on past its end", "(t <= self.end).to", "(t >= 0).to"),
     ],
     ("processes/curves.py", "processes/test_edges.py"): [
         ("alpha rounds with gamma", "lambda tau: (1 - tau) ** 2", "lambda tau: 1 - tau * (2 - tau)"),

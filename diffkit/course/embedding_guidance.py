@@ -69,7 +69,7 @@ class ReplacementInfilling(Process):
         self.given = torch.where(self.known[..., 0], start, 0 if process.mask_id else 1)
         self.predicts_tokens = process.predicts_tokens
 
-    def _put_back(self, z: Tensor, t: Tensor, rng: Generator) -> Tensor:
+    def _put_back(self, z: Tensor, t: Time, rng: Generator) -> Tensor:
         return torch.where(self.known, self.process.diffuse(self.given, t, rng), z)
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:

@@ -22,7 +22,7 @@ from diffkit.processes.transitions import (
 from diffkit.random import categorical
 
 LEAST = 1e-3  # share of its score that a token keeps in the reconstruction
-# The share alpha of the text that is left where noise ends costs a billionth of a nat for each token: alpha times a log,
+# The share alpha of the text that is left where noise ends costs a billionth of a nat a token: alpha times a log,
 # or alpha^2 where a uniform token is drawn instead. Beyond, scores round to 1, and an error of one costs 1 / alpha.
 LEFT, LEFT_BY_UNIFORM = 1e-9, 3e-5
 
@@ -83,8 +83,11 @@ class SEDD(TransitionProcess):
         super().__init__(get_transitions(noise, vocab_size, mask_id, schedule), dtype)
         self.sampler = sampler
         self.start = self.T * 1e-9  # just after t = 0, where a schedule such as geometric has jumped off zero
-        is_ratio_near_1 = noise == "uniform" and (self.learns_ratios or dtype == torch.float32)
-        self.end = last_time(self.schedule, LEFT_BY_UNIFORM if is_ratio_near_1 else LEFT)
+
+    @cached_property
+    def end(self) -> float:
+        is_ratio_near_1 = self.noise == "uniform" and (self.learns_ratios or self.table_dtype == torch.float32)
+        return last_time(self.schedule, LEFT_BY_UNIFORM if is_ratio_near_1 else LEFT)
 
     @cached_property
     def starts_noisy(self) -> bool:
@@ -167,6 +170,8 @@ class SEDD(TransitionProcess):
         x0, t = as_rows(x0, t)
         zt, _ = self.corrupt(x0, t, rng)
         diffusion = self.T * self.score_entropy(denoise(keep_given(zt, x0, frozen), t), x0, zt, t)
+        if self.end < self.T * (1 - 1e-9):  # later noise is no part of the chain
+            diffusion = diffusion * (t <= self.end).to(diffusion)[:, None]
         terms = diffusion, self.reconstruction_loss(denoise, x0, rng, frozen), self.prior_loss(x0)
         return LossTerms(*(not_counted(part, frozen) for part in terms))
 

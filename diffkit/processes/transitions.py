@@ -194,9 +194,12 @@ class TransitionProcess(Process):
         super().__init__(transitions.vocab_size, transitions.mask_id, transitions.schedule.T)
         self.transitions, self.schedule, self.noise = transitions, transitions.schedule, transitions.name
         self.noise_parameters, self.table_dtype = transitions.parameters(), dtype
-        self.end = self.T * (1 - 1e-9)
-        if self.schedule.keep(self.end) < 1e-30:  # what is left no longer fits a float
-            self.end = last_time(self.schedule, 1e-9)
+
+    @cached_property
+    def end(self) -> float:
+        """Just before T, or earlier where alpha no longer fits a float."""
+        end = self.T * (1 - 1e-9)
+        return end if self.schedule.keep(end) > 1e-30 else last_time(self.schedule, 1e-9)
 
     def before_end(self, t: Time) -> Tensor:
         """Times, none later than `end`, float64.
@@ -224,8 +227,9 @@ class TransitionProcess(Process):
 
 
 def last_time(schedule: Schedule, alpha: float) -> float:
-    """The last time at which a share alpha of all tokens is kept; or, where gamma jumps to 1, just before T."""
-    return min(schedule.time(1 - alpha).item(), schedule.T * (1 - 1e-9))
+    """Just before T; for noise without limit, the time at which a share alpha of all tokens is kept."""
+    stops_short = schedule.curve.keep(torch.ones((), dtype=torch.float64)) > 1e-12
+    return schedule.T * (1 - 1e-9) if stops_short else schedule.time(1 - alpha).item()
 
 
 def leave_one_out(log_posterior: Tensor, log_likelihood: Tensor) -> Tensor:

@@ -171,7 +171,9 @@ def worse(process):
 SHORT = get_schedule("geometric", sigma_min=0.05, sigma_max=2.0)  # starts with noise and stops early: both ends cost
 
 
-@pytest.mark.parametrize(("noise", "schedule"), [*PAIRS, ("absorbing", SHORT), ("uniform", SHORT)])
+@pytest.mark.parametrize(
+    ("noise", "schedule"), [*PAIRS, ("absorbing", SHORT), ("uniform", SHORT), ("absorbing", "quadratic")]
+)
 def test_estimates_of_the_bound_are_unbiased(noise, schedule):
     """`bound` and `loss` of an imperfect denoiser, 20,000 draws: within 5 standard errors of the integral, 6e-7."""
     process, every, n = SEDD(DUO.vocab_size, DUO.mask_id, noise, schedule), states(noise), 20_000

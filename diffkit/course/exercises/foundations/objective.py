@@ -11,8 +11,8 @@ from torch import Generator, Tensor
 from torch.nn import functional as F
 
 from diffkit.course.exercises.checks import Untouched, Wrong, exercise, first_off, not_these, number, tensor_of
-from diffkit.processes.base import Denoise
-from diffkit.processes.masked import MaskedDiffusion
+from diffkit.processes.base import Denoise, as_denoiser
+from diffkit.processes.masked import corrupt, corrupt_count, discrete_weight, masked_nll
 from diffkit.processes.schedules import Schedule, get_schedule
 
 FIVE_SIGMA = 5.5  # a right draw is rejected once in some ten million checks
@@ -51,15 +51,18 @@ def check_step_kl(kl: Callable[[Tensor, int, float, float], Any]) -> str:
 
 
 def masked_loss(denoise: Denoise, x0: Tensor, t: Tensor, schedule: Schedule, mask_id: int, rng: Generator) -> Tensor:
-    """The package's `MaskedDiffusion.loss`, summed over each row: (B,) nats."""
-    process = MaskedDiffusion(int(x0.max().clamp(min=mask_id)) + 1, mask_id, schedule)
-    return process.loss(denoise, x0, t, rng).diffusion.sum(1)
+    """What `MaskedDiffusion.loss` computes, summed over each row: (B,) nats."""
+    xt, is_masked = corrupt(x0, t, schedule=schedule, mask_id=mask_id, rng=rng)
+    nats = masked_nll(as_denoiser(denoise)(xt, t, is_masked), x0, is_masked, mask_id)
+    return discrete_weight(schedule, t).to(nats) * nats.sum(1)
 
 
 def count_loss(denoise: Denoise, x0: Tensor, count: Tensor, mask_id: int, rng: Generator) -> Tensor:
-    """The package's `MaskedDiffusion.count_loss`, summed over each row: (B,) nats."""
-    process = MaskedDiffusion(int(x0.max().clamp(min=mask_id)) + 1, mask_id, "linear")
-    return process.count_loss(denoise, x0, count, rng).sum(1)
+    """What `MaskedDiffusion.count_loss` computes for the linear schedule, summed over each row: (B,) nats."""
+    xt, is_masked = corrupt_count(x0, count, mask_id=mask_id, rng=rng)
+    share = count.double() / x0.shape[1]
+    nats = masked_nll(as_denoiser(denoise)(xt, 1000 * share, is_masked), x0, is_masked, mask_id)
+    return nats.sum(1) / share.to(nats)
 
 
 class _Recorded:
