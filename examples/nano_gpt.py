@@ -29,8 +29,6 @@ WORD = re.compile(r" ?\w+|.", re.DOTALL)
 class TextFile:
     """A text file as token ids: its commonest words whole, with the space before them, the rest letter by letter."""
 
-    entropy = None  # nobody knows it
-
     def __init__(self, path: str, words: int, length: int):
         text = Path(path).read_text(encoding="utf-8")
         counts = Counter(word for word in WORD.findall(text) if len(word) > 1)
@@ -40,7 +38,7 @@ class TextFile:
         if len(ids) < 20 * length:
             raise SystemExit(f"{path} has {len(ids)} tokens; {20 * length} are needed. Give a longer text.")
         rows = ids[: len(ids) // 20 // length * length].view(-1, length)
-        self.train, self.held_out, self.length = ids[rows.numel() :], rows, length
+        self.train, self.held_out, self.length, self.entropy = ids[rows.numel() :], rows, length, None
         self.characters = sum(len(self.decode(row)) for row in rows) / len(rows)  # of a window
 
     def encode(self, text: str) -> list[int]:
@@ -63,16 +61,15 @@ class Tales:
     def __init__(self) -> None:
         from diffkit import load_language
 
-        self.language = load_language("tales")
+        self.language, self.rng = load_language("tales"), torch.Generator().manual_seed(1)
         self.length, self.entropy = self.language.length, self.language.entropy() / self.language.length
         self.pieces = self.language.tokenizer.convert_ids_to_tokens(range(self.language.vocab_size))
-        self.rng = torch.Generator().manual_seed(1)
         self.held_out = self.batch(256)
         self.characters = sum(len(self.decode(row)) for row in self.held_out) / 256
 
     def swapped(self, ids: Tensor) -> Tensor:
-        mask_id = self.language.mask_id
-        return torch.where(ids == MASK, mask_id, torch.where(ids == mask_id, MASK, ids))
+        own = self.language.mask_id
+        return torch.where(ids == MASK, own, torch.where(ids == own, MASK, ids))
 
     def encode(self, text: str) -> list[int]:
         return self.swapped(torch.tensor(self.language.tokenizer(text)["input_ids"])).tolist()
@@ -199,17 +196,32 @@ def animate(frames, data, seconds: float = 0.04) -> None:
 # --------------------------------------------------------------------------------------------------- training and files
 
 
+def orthogonal(X: Tensor) -> Tensor:
+    """About the same matrix with all singular values at 1, by five Newton-Schulz steps."""
+    if X.shape[0] > X.shape[1]:
+        return orthogonal(X.T).T
+    X = X / (X.norm() + 1e-7)
+    for _ in range(5):
+        A = X @ X.T
+        X = 3.4445 * X + (2.0315 * A @ A - 4.775 * A) @ X
+    return X
+
+
 def train(model: nn.Module, data, steps: int, B: int = 16, lr: float = 5e-3):
-    """Minimise the loss; yields (step, loss) after every step."""
-    optimizer = torch.optim.AdamW(model.parameters(), lr=lr, betas=(0.9, 0.99), weight_decay=0.0)
+    """Minimise the loss; yields (step, loss) after every step. Muon moves the blocks' matrices, AdamW the rest."""
+    momentum = {p: torch.zeros_like(p) for p in model.blocks.parameters() if p.ndim == 2}
+    optimizer = torch.optim.AdamW([p for p in model.parameters() if p not in momentum], betas=(0.9, 0.99))
     for step in range(steps):
-        for group in optimizer.param_groups:  # warm-up, then a half cosine
-            group["lr"] = lr * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))
+        rate = lr * min(1, (step + 1) / 50) * (0.5 + 0.5 * math.cos(math.pi * step / steps))  # warm-up, half cosine
+        optimizer.param_groups[0]["lr"] = rate
         batch_loss = loss(model, data.batch(B))
-        optimizer.zero_grad()
+        model.zero_grad()
         batch_loss.backward()
         nn.utils.clip_grad_norm_(model.parameters(), 1.0)
         optimizer.step()
+        for p, past in momentum.items():
+            past.lerp_(p.grad, 0.05)
+            p.data -= 4 * rate * max(1, p.shape[0] / p.shape[1]) ** 0.5 * orthogonal(p.grad.lerp(past, 0.95))
         yield step + 1, batch_loss.item()
 
 
@@ -238,28 +250,26 @@ def load(model: nn.Module, path: str) -> None:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("text", help="a text file, or `tales`")
-    parser.add_argument("--steps", type=int, help="of training (default: 800, none with --load)")
+    parser.add_argument("--steps", type=int, help="of training (default: 600, none with --load)")
     parser.add_argument("--words", type=int, default=1000, help="commonest words that are tokens; 0: only characters")
     parser.add_argument("--length", type=int, default=64, help="tokens of a window")
     parser.add_argument("--save", default="model.safetensors", help="file for the weights")
     parser.add_argument("--load", help="weights to start from")
     parser.add_argument("--fill", default="", help="a text with blanks, ___ or ___{4}")
     parser.add_argument("--temperature", type=float, default=0.8, help="below 1 safer, above 1 wilder")
-    parser.add_argument("--seed", type=int, default=0)
     options = parser.parse_args()
-    torch.manual_seed(options.seed)
+    torch.manual_seed(0)
     data = Tales() if options.text == "tales" else TextFile(options.text, options.words, options.length)
     model = Transformer(len(data.pieces), data.length)
     if options.load:
         load(model, options.load)
     started, recent = time.time(), []
     known = f", entropy {data.entropy:.3f}" if data.entropy else ""
-    steps = options.steps if options.steps is not None else 0 if options.load else 800
-    for step, nats in train(model, data, steps):
+    for step, nats in train(model, data, 600 * (not options.load) if options.steps is None else options.steps):
         recent = [*recent[-49:], nats]
         if step % 50 == 0:
             print(f"step {step}: {sum(recent) / len(recent):.3f} nats a token{known}, {time.time() - started:.0f} s")
-        if step % 250 == 0:
+        if step % 200 == 0:
             print(data.decode(list(write(model, torch.full((1, data.length), MASK), data.length))[-1][0]))
     save(model, options.save)
     nats = bound(model, data.held_out)  # (N,)

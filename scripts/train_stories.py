@@ -23,10 +23,10 @@ from accelerate import Accelerator
 from diffkit.cli.generate import sample
 from diffkit.cli.settings import Run, build, learn_tokenizer, read_config
 from diffkit.cli.train import train
-from diffkit.io import write_atomic
+from diffkit.io import write_json
 from diffkit.training.trainer import fit
 
-CONFIGS = Path(__file__).resolve().parents[1] / "configs"
+CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "stories"
 SHARES = {"ar": 0.2, "mdlm": 0.6, "block": 0.2}  # of the time
 WARM_UP, MEASURED = 12, 20  # steps that are not timed (compilation), and steps that are
 PIECES = 8192
@@ -34,7 +34,7 @@ PIECES = 8192
 
 def settings(stage: str, options: argparse.Namespace) -> Run:
     """The settings of a stage's config file, for this text, this folder and this device."""
-    run, folder = read_config(CONFIGS / f"stories-{stage}.yaml"), options.out
+    run, folder = read_config(CONFIGS / f"{stage}.yaml"), options.out
     has_gpu = torch.cuda.is_available()
     data = replace(run.data, corpus=str(options.text), tokenizer=str(folder / "words"))
     model = replace(run.model, init=str(folder / Path(run.model.init).name) if run.model.init else "")
@@ -63,7 +63,7 @@ def planned_steps(run: Run, stage: str, options: argparse.Namespace) -> int:
             seconds = seconds_a_step(run)
             wanted = max(1, int(60 * options.minutes * SHARES[stage] / seconds))
             print(f"{stage}: {1000 * seconds:.0f} ms a step here, so {wanted:,} steps.", flush=True)
-        write_atomic(plan, json.dumps(steps | {stage: wanted}))
+        write_json(plan, steps | {stage: wanted})
         return wanted
     return int(steps[stage])
 
@@ -97,7 +97,7 @@ def main() -> None:
     torch.set_float32_matmul_precision("high")
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / "words").is_dir():
-        run = read_config(CONFIGS / "stories-ar.yaml")
+        run = read_config(CONFIGS / "ar.yaml")
         learn_tokenizer(replace(run.data, corpus=str(options.text)), run.train.seed, options.out / "words", PIECES)
     for stage in options.stages:
         train_stage(stage, options)

@@ -48,10 +48,7 @@ def evaluate(
     trained, tokenizer = load(model)
     rng, L = Generator().manual_seed(checked_seed(seed)), trained.denoiser.config.max_length
     name, steps = _corpus(trained, corpus), L if steps is None else steps
-    for option, count, least in (("--n", n, 1), ("--samples", samples, 0)):
-        check_whole(count, option, "evaluate", least, MOST_TOKENS["validation_sequences"] // L)
-    if fraction is not None and not 0 < fraction <= 1:
-        raise ValueError(f"--fraction must lie in (0, 1], got {fraction}.")
+    _check_numbers(n, samples, fraction, L)
     check_writable(Path(json_file).parent if json_file else Path(out))
     known = load_language(name) if name == trained.config.language else None
     if all:
@@ -80,6 +77,14 @@ def _report(trained: DiffusionModel, found: report.Figures, out: str) -> None:
     report.write(name, found, folder)
     print(*report.bound_lines(found), *report.gap_lines(found), "", report.sample_table(found), sep="\n")
     print(f"\nThe report is in {folder}: README.md and report.json.")
+
+
+def _check_numbers(n: int, samples: int, fraction: float | None, L: int) -> None:
+    """Raise ValueError for numbers that no text or no machine has."""
+    for option, count, least in (("--n", n, 1), ("--samples", samples, 0)):
+        check_whole(count, option, "evaluate", least, MOST_TOKENS["validation_sequences"] // L)
+    if fraction is not None and not 0 < fraction <= 1:
+        raise ValueError(f"--fraction must lie in (0, 1], got {fraction}.")
 
 
 def _corpus(trained: DiffusionModel, corpus: str) -> str:

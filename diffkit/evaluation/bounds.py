@@ -47,7 +47,7 @@ def sequence_bounds(
     found = torch.cat(bounds)
     if found.isnan().any():
         wrong = f"{int(found.isnan().sum())} of {len(x0)}"
-        raise ValueError(f"nelbo: the bound of {wrong} sequences is not a number. Did the denoiser return NaN?")
+        raise FloatingPointError(f"nelbo: the bound of {wrong} sequences is not a number. Did the denoiser return NaN?")
     return found
 
 
@@ -65,10 +65,10 @@ def nelbo(
              draws: maskings per sequence; batch_size: sequences that the network reads at a time, at most 64, which
              changes no number; steps: of the chain to bound, None for the process's own bound;
              frozen: (N, L) bool, positions that are given and cost nothing: a prompt, or padding.
-    Raises:  ValueError for no draws, a bound that is not a number, and unless x0 is clean text without MASK.
+    Raises:  ValueError for no draws, and unless x0 is clean text without MASK; FloatingPointError for a bound of NaN.
     Source:  arXiv:2406.03736 and arXiv:2502.09992, the estimator with an exact number of masks.
 
-    >>> from diffkit import load_language
+    >>> from diffkit import MaskedDiffusion, load_language
     >>> micro = load_language("micro")
     >>> process, x0 = MaskedDiffusion(micro.vocab_size, micro.mask_id), micro.sample(500, Generator().manual_seed(0))
     >>> bound = nelbo(process, micro.denoiser(process), x0, rng=Generator().manual_seed(1))

@@ -226,10 +226,13 @@ def _steps(trainer: Trainer, stop: threading.Event, folder: Path | None, validat
         step = trainer.steps_done
         is_last, bound = step == config.steps, None
         if validate and (is_last or step % config.validate_every == 0):
-            with trainer.averaged() as model:
-                bound = validate(model)
-            if math.isnan(bound):
-                raise TrainingDiverged(f"fit: the held-out bound at step {step} is not a number. {REMEDY}")
+            try:
+                with trainer.averaged() as model:
+                    bound = validate(model)
+                if math.isnan(bound):
+                    raise FloatingPointError(f"validate returned {bound}")
+            except FloatingPointError as error:
+                raise TrainingDiverged(f"fit: the held-out bound at step {step} is not a number. {REMEDY}") from error
         due = is_last or step % config.save_every == 0
         try:  # yield first, then save: a log that follows the records never lacks a step that was saved
             yield Record(step, loss, norm, config.lr * config.lr_scale(step - 1), speed, bound)

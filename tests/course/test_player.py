@@ -18,6 +18,7 @@ from diffkit.data.tokenizer import load_tokenizer
 from diffkit.paths import PRETRAINED
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD
 from diffkit.sampling.remasking import Remasking, rescale
@@ -224,8 +225,7 @@ def test_points_tell_how_far_they_are_from_their_word():
 
 def test_the_data_is_small():
     """48 steps of 48 tokens, with exact values, by a denoiser that knows nothing: no two predictions are alike."""
-    process = masked_diffusion()
-    process.vocab_size, process.mask_id = TALES.vocab_size, TALES.mask_id
+    process = MaskedDiffusion(TALES.vocab_size, TALES.mask_id)
     rng = generator(0)
 
     def noise(zt, t):

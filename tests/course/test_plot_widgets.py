@@ -41,6 +41,7 @@ FIGURES = {
     "grouped_bars": lambda: plots.grouped_bars({"x": {"a": 1, "b": 2}, "y": {"a": 1.5}}, y_label="y", **WORDS),
     "token_probs": lambda: plots.token_probs(torch.eye(V)[4] * 0.9 + 0.0125, MICRO.tokenizer, **WORDS),
     "heatmap": lambda: plots.heatmap(torch.eye(3), y_label="rows", colour_label="share", **TEXT),
+    "categories": lambda: plots.categories(torch.eye(2).long(), ["word", "slot"], y_label="rows", **TEXT),
     "attention_map": lambda: plots.attention_map(torch.eye(2), ["Mia", "ran"], **WORDS),
     "scaling": lambda: plots.scaling(
         {"one": ([1, 10], [3.0, 1.0]), "two": ([1, 10], [1.0, 0.5])},

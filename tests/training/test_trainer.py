@@ -544,6 +544,9 @@ def test_a_damaged_checkpoint_stops_the_resume_and_the_one_before_still_works(tm
 class AtOnce(nullcontext):
     """In place of a thread that is as fast as can be."""
 
+    def __init__(self, workers):
+        super().__init__(self)
+
     def submit(self, make):
         future = Future()
         future.set_result(make())

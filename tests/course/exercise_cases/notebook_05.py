@@ -47,7 +47,7 @@ def training_step_by_hand(process, network, optimizer, x0, t, rng):
     return loss
 
 
-def slipped(loss_of=hidden_mean, clear=True, clip=clipped, sign=1, result=float):
+def slipped(loss_of=hidden_mean, clear=True, clip=clipped, sign=1, result=torch.Tensor.item):
     """A training step with one slip."""
 
     def step(process, network, optimizer, x0, t, rng):
