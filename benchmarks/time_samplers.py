@@ -140,7 +140,7 @@ def main() -> None:
                 if any((row["arm"], row["seed"], row["step"]) == (arm, seed, until) for row in rows):
                     continue
                 rows.append(advance(arm, seed, until, args.folder, args, judged))
-                write_atomic(args.out, json.dumps({"setting": setting, "rows": rows}, indent=0))
+                write_atomic(args.out, json.dumps({"setting": setting, "rows": rows}, indent=0, allow_nan=False))
                 print(rows[-1], flush=True)
     print(report(rows, args.seeds))
 
