@@ -140,7 +140,7 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
     if next(documents(**found), None) is None:
         needed = files.kind != "text" and "text" not in files.columns
         names = ", ".join(sorted(files.columns))
-        hint = f" The texts must be in a column 'text', but there is {names or 'none'}." if needed else ""
+        hint = f" A document is the 'text' of a row, but rows hold {names or 'nothing'}." if needed else ""
         raise ValueError(f"load_corpus: {str(source)!r} holds no documents ({files.account}). Is it blank?{hint}")
     if streaming:
         return _told(IterableDataset.from_generator(documents, gen_kwargs=found), f"{files.account}; streamed")

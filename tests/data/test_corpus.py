@@ -219,7 +219,7 @@ def test_a_folder_named_like_a_corpus_is_told(tmp_path, monkeypatch):
         ("cut.jsonl", b'{"text": "one"}\n{"text": "tw', "cannot be read as json .line 2"),
         ("mixed.jsonl", b'{"text": "one"}\n{"text": 2}\n', "row 2 has 2 as its text"),
         ("pair.jsonl", b'{"text": "\\ud800"}\n', "surrogates not allowed"),
-        ("field.jsonl", b'{"id": 3, "story": "one"}\n', "column 'text', but there is id, story"),
+        ("field.jsonl", b'{"id": 3, "story": "one"}\n', "but rows hold id, story"),
         ("binary.parquet", b"not parquet at all", "cannot be read as parquet"),
         ("stories.docx", b"text", "files of one kind"),
     ],
