@@ -117,7 +117,7 @@ WRONG = [
     ),
     (ex.check_training_step, "linger", slipped(clear=False)),
     (ex.check_training_step, "climbed", slipped(sign=-1)),
-    (ex.check_training_step, "return the loss", slipped(result=lambda loss: 2 * float(loss))),
+    (ex.check_training_step, "return the loss", slipped(result=lambda loss: 2 * loss.item())),
     (ex.check_training_step, "no weight changed", lambda p, n, o, x0, t, rng: hidden_mean(p, n, x0, t, rng)),
     (ex.check_training_step, "never calls", lambda p, n, o, x0, t, rng: 1.0),
     (ex.check_ema, "swapped", lambda a, w, n, keep: ema(w, a, n, keep)),
