@@ -30,7 +30,7 @@ from toys import (
 from diffkit.model import build_model
 from diffkit.processes import PROCESSES, process_from
 from diffkit.processes.base import Process, as_denoiser
-from diffkit.processes.masked import MaskedDiffusion, corrupt_count
+from diffkit.processes.masked import MaskedDiffusion, corrupt, corrupt_count
 from diffkit.processes.schedules import get_schedule
 from diffkit.training.losses import OBJECTIVES, cross_entropy, sequence_mean
 
@@ -412,3 +412,21 @@ def test_bad_settings_raise():
         MaskedDiffusion(V, V)
     with pytest.raises(ValueError, match=r"weight must be one of \['continuous', 'discrete'\], got 'mean'"):
         MaskedDiffusion(V, MASK, weight="mean")
+
+
+def test_frozen_positions_stay_and_all_others_are_masked_at_the_end():
+    x0 = TEXTS[:2]
+    frozen = torch.rand(x0.shape, generator=generator()) < 0.5
+    xt, is_masked = corrupt(x0, 1000, schedule=get_schedule("linear"), mask_id=MASK, rng=generator(), frozen=frozen)
+    assert torch.equal(is_masked, ~frozen) and torch.equal(xt, torch.where(frozen, x0, MASK))
+
+
+def test_the_quantiles_of_the_bound_are_all_counts():
+    counts = []
+
+    def denoise(zt, t):
+        counts.extend((zt == MASK).sum(1).tolist())
+        return torch.zeros(*zt.shape, V)
+
+    masked_diffusion().bound(denoise, TEXTS[:1].expand(L, -1), (torch.arange(L) + 0.5) / L, generator())
+    assert counts == [*range(1, L + 1)]
