@@ -419,6 +419,9 @@ def test_frozen_positions_stay_and_all_others_are_masked_at_the_end():
     frozen = torch.rand(x0.shape, generator=generator()) < 0.5
     xt, is_masked = corrupt(x0, 1000, schedule=get_schedule("linear"), mask_id=MASK, rng=generator(), frozen=frozen)
     assert torch.equal(is_masked, ~frozen) and torch.equal(xt, torch.where(frozen, x0, MASK))
+    for seed in range(20):  # with a number of masks
+        _, is_masked = corrupt_count(x0, 1, mask_id=MASK, rng=generator(seed), frozen=frozen)
+        assert (is_masked.sum(1) == 1).all() and not (is_masked & frozen).any()
 
 
 def test_the_quantiles_of_the_bound_are_all_counts():
