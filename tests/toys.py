@@ -10,6 +10,7 @@ import torch
 from hypothesis import settings
 
 from diffkit.languages.story_language import load_language
+from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.processes.masked import MaskedDiffusion
 
 # slow machines; the same examples each time
@@ -119,3 +120,21 @@ def micro_counts(ids):
     """How often each text of TEXTS was drawn, and last how many rows are none of them: (17,)."""
     codes = {tuple(row): i for i, row in enumerate(TEXTS.tolist())}
     return torch.bincount(torch.tensor([codes.get(tuple(row), len(TEXTS)) for row in ids.tolist()]), minlength=17)
+
+
+def sharp_network(*, seed=1, factor=8, **settings):
+    """A small network with sharp predictions, in double precision so that a smaller batch gives the same numbers."""
+    torch.manual_seed(seed)
+    config = {"vocab_size": V, "mask_token_id": MASK, "hidden_size": 16, "num_layers": 2, "num_heads": 2}
+    model = Denoiser(DenoiserConfig(**config | {"max_length": L, "tied": False} | settings)).double().eval()
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.mul_(factor)
+    return model
+
+
+def prompts(n=64, seed=3, hidden=0.6):
+    """Texts of `micro` with some of their tokens hidden, (n, L)."""
+    rng = generator(seed)
+    texts = TEXTS[torch.randint(0, len(TEXTS), (n,), generator=rng)]
+    return torch.where(torch.rand(n, L, generator=rng) < hidden, MASK, texts)

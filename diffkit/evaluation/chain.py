@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
-from diffkit.processes.base import Denoise, Process, as_denoiser
+from diffkit.processes.base import Denoise, Process, as_denoiser, keep_given
 from diffkit.processes.masked import MaskedDiffusion
 
 
@@ -42,8 +42,7 @@ def chain_bound(process: Process, steps: int) -> Callable[..., Tensor]:
     def bound(denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         left = steps - (u * steps).long().clamp(max=steps - 1)  # steps left, this one counted
         t, s = (masked.T * each / steps for each in (left.double(), left.double() - 1))
-        xt, _ = masked.corrupt(x0, t, rng)
-        xt = xt if frozen is None else torch.where(frozen, x0, xt)
+        xt = keep_given(masked.corrupt(x0, t, rng)[0], x0, frozen)
         weight = steps * (1 - masked.stay_masked(t, s))
         return weight[:, None].to(x0.device) * masked.token_loss(denoise, x0, xt, t.to(x0.device)).double()
 

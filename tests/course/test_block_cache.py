@@ -2,12 +2,11 @@
 
 import pytest
 import torch
-from toys import MASK, MICRO, TEXTS, L, V, deduplicated, generator, masked_diffusion, table_denoiser
+from toys import MASK, MICRO, TEXTS, L, V, deduplicated, generator, masked_diffusion, sharp_network, table_denoiser
 
 from diffkit.course.block_cache import Blockwise, StaleCache, dual_cache, prefix_cache, reuse_error
 from diffkit.course.network_calls import CallCounter
 from diffkit.network.cache import KeyValueCache
-from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.sampling.parallel import above_threshold, most_confident
 from diffkit.sampling.sampler import denoise_frames, last_frame
 
@@ -17,14 +16,8 @@ CACHES = {"prefix": prefix_cache, "dual": dual_cache}
 each_cache = pytest.mark.parametrize("cache", CACHES.values(), ids=CACHES.keys())
 
 
-def network(layers, seed=0, **settings):
-    torch.manual_seed(seed)
-    config = {"vocab_size": V, "mask_token_id": MASK, "hidden_size": 16, "num_layers": layers, "num_heads": 2}
-    model = Denoiser(DenoiserConfig(**config | {"max_length": CANVAS, "tied": False} | settings)).double().eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(6)
-    return model
+def network(layers, **settings):
+    return sharp_network(seed=0, factor=6, num_layers=layers, max_length=CANVAS, **settings)
 
 
 def canvases(n=8, seed=1, hidden=0.5):

@@ -2,10 +2,9 @@
 
 import pytest
 import torch
-from toys import MASK, TEXTS, L, V, generator, masked_diffusion
+from toys import L, V, generator, masked_diffusion, prompts, sharp_network
 
 from diffkit.course.network_calls import CallCounter, NoChangeCache, expected_calls
-from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.processes.schedules import get_schedule
 from diffkit.sampling.sampler import Ancestral, denoise_frames, last_frame
 from diffkit.sampling.skipping import SkipIdle, even_times
@@ -13,26 +12,9 @@ from diffkit.sampling.skipping import SkipIdle, even_times
 PROCESS = masked_diffusion()
 
 
-def network(**settings):
-    """A small network with sharp beliefs, in double precision so that a smaller batch gives the same numbers."""
-    torch.manual_seed(1)
-    config = {"vocab_size": V, "mask_token_id": MASK, "hidden_size": 16, "num_layers": 2, "num_heads": 2}
-    model = Denoiser(DenoiserConfig(**config | {"max_length": L, "tied": False} | settings)).double().eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(8)
-    return model
-
-
-def prompts(n=64, seed=3, hidden=0.6):
-    rng = generator(seed)
-    texts = TEXTS[torch.randint(0, len(TEXTS), (n,), generator=rng)]
-    return torch.where(torch.rand(n, L, generator=rng) < hidden, MASK, texts)
-
-
 def test_the_cache_changes_no_token_and_saves_calls():
     """Same random stream, same ids; rows are read again only after they changed."""
-    plain, cached = CallCounter(network()), CallCounter(network())
+    plain, cached = CallCounter(sharp_network()), CallCounter(sharp_network())
     steps = 200
     sampler = Ancestral(PROCESS, even_times(1000, steps))
     full = list(denoise_frames(sampler, plain, shape=(16, L), rng=generator(2)))
@@ -60,7 +42,7 @@ def test_the_cache_sees_a_change_of_one_in_a_large_id():
 
 
 def test_what_was_handed_out_before_does_not_change_later():
-    cache = NoChangeCache(network())
+    cache = NoChangeCache(sharp_network())
     first = cache(prompts(4, hidden=1.0), torch.zeros(4))
     kept = first.clone()
     cache(prompts(4), torch.zeros(4))
@@ -69,7 +51,7 @@ def test_what_was_handed_out_before_does_not_change_later():
 
 def test_the_cache_refuses_a_network_with_time():
     """Why: the same ids, another time, another prediction."""
-    model = network(time="sinusoidal")
+    model = sharp_network(time="sinusoidal")
     with pytest.raises(ValueError, match="takes the time"):
         NoChangeCache(model, model.config.time)
 

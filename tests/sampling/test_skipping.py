@@ -17,11 +17,12 @@ from toys import (
     generator,
     masked_diffusion,
     micro_counts,
+    prompts,
+    sharp_network,
     table_denoiser,
 )
 
 from diffkit.course.network_calls import CallCounter
-from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.sampling.parallel import (
     ParallelUnmasking,
     above_threshold,
@@ -41,26 +42,9 @@ def exact_denoiser():
     return deduplicated(MICRO.denoiser(PROCESS))
 
 
-def network(**settings):
-    """A small network with sharp beliefs, in double precision so that a smaller batch gives the same numbers."""
-    torch.manual_seed(1)
-    config = {"vocab_size": V, "mask_token_id": MASK, "hidden_size": 16, "num_layers": 2, "num_heads": 2}
-    model = Denoiser(DenoiserConfig(**config | {"max_length": L, "tied": False} | settings)).double().eval()
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.mul_(8)
-    return model
-
-
 def write(sampler, denoise, start=None, n=64, seed=0):
     how = {"shape": (n, L)} if start is None else {"start": start}
     return last_frame(denoise_frames(sampler, denoise, rng=generator(seed), **how)).tokens
-
-
-def prompts(n=64, seed=3, hidden=0.6):
-    rng = generator(seed)
-    texts = TEXTS[torch.randint(0, len(TEXTS), (n,), generator=rng)]
-    return torch.where(torch.rand(n, L, generator=rng) < hidden, MASK, texts)
 
 
 SAMPLERS = {
@@ -82,7 +66,7 @@ each_sampler = pytest.mark.parametrize("sampler", SAMPLERS.values(), ids=SAMPLER
 def test_lazy_writes_the_tokens_of_the_plain_sampler(schedule, steps):
     """Same random stream, same ids: for a network with time too, new texts and prompts, every step and in the end."""
     process = masked_diffusion(schedule)
-    model = network(time="adaln")
+    model = sharp_network(time="adaln")
     for start in (None, prompts(8)):
         how = {"shape": (8, L)} if start is None else {"start": start}
         lazy = denoise_frames(SkipIdle(process, even_times(1000, steps)), model, rng=generator(5), **how)
@@ -93,7 +77,7 @@ def test_lazy_writes_the_tokens_of_the_plain_sampler(schedule, steps):
 
 def test_lazy_computes_its_head_only_for_what_it_reveals():
     """Every masked token is looked at once; a row without a reveal is not read."""
-    counted = CallCounter(network())
+    counted = CallCounter(sharp_network())
     start = prompts()
     frames = list(denoise_frames(SkipIdle(PROCESS, even_times(1000, 400)), counted, start=start, rng=generator(1)))
     changes = [(a.tokens != b.tokens).any(1).sum().item() for a, b in zip(frames[:-1], frames[1:], strict=True)]
