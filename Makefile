@@ -71,7 +71,7 @@ types: $(READY)
 
 size:
 	@echo "== size of the package, in lines"
-	@wc -l diffkit/*.py diffkit/*/*.py
+	@find diffkit -name '*.py' | sort | xargs wc -l
 
 check: $(READY) lint types ## the fast part: format, lint, types, quick tests, size report
 	@echo "== quick tests"

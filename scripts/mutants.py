@@ -84,13 +84,13 @@ TABLE = {
     ("processes/masked.py", "processes/test_edges.py"): [
         ("a jump of gamma costs", "first, last = self.schedule.jumps if", "first, last = (0.0, 0.0) if"),
     ],
-    ("processes/embedding_diffusion.py", "processes/test_embedding_diffusion.py"): [
+    ("processes/gaussian/embedding_diffusion.py", "processes/test_embedding_diffusion.py"): [
         ("share of the guess", "-torch.expm1(self.log_snr(t) - self.log_snr(s))",
          "-torch.expm1(self.log_snr(s) - self.log_snr(t))"),
         ("gaussian prior loss", "noise.square() - 1 - noise.square().log()", "noise.square() - 1"),
         ("closeness", "signal**2 / 2 * square", "signal / 2 * square"),
     ],
-    ("processes/plaid.py", "processes/test_embedding_diffusion.py"): [
+    ("processes/gaussian/plaid.py", "processes/test_embedding_diffusion.py"): [
         ("half of the fall of SNR", "0.5 * (last - first) * self.on_axis", "(last - first) * self.on_axis"),
         ("speed on the noise axis", "1 / (self.bins * probs.take(piece))", "1 / probs.take(piece)"),
     ],

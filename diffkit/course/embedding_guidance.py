@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from diffkit.checks import check_finite, check_ids
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.processes.base import Denoise, Denoiser, Process, Time
-from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
+from diffkit.processes.gaussian.embedding_diffusion import EmbeddingDiffusion
 
 LogClassifier = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> (B,) log p(label | z_t), differentiable in z_t
 

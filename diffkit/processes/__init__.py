@@ -9,9 +9,9 @@ from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Process
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.processes.plaid import Plaid
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
 

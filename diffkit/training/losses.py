@@ -7,9 +7,9 @@ from torch import Generator, Tensor
 
 from diffkit.processes.base import Denoise, Process
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD
 from diffkit.random import uniform_like
 from diffkit.training.pooling import pooled

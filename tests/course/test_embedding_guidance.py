@@ -7,8 +7,8 @@ import torch
 from toys import LABELS, MASK, MICRO, PROBS, TEXTS, L, V, generator
 
 from diffkit.course.embedding_guidance import ReplacementInfilling, exact_log_classifier, gradient_guided
-from diffkit.processes.diffusion_lm import DiffusionLM
-from diffkit.processes.plaid import Plaid
+from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
 
 

@@ -27,9 +27,9 @@ from diffkit.model import fingerprint, load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.training.config import TrainConfig
 

@@ -17,9 +17,9 @@ from diffkit.course.widgets.text import HIDDEN
 from diffkit.data.tokenizer import load_tokenizer
 from diffkit.paths import PRETRAINED
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.processes.plaid import Plaid
 from diffkit.processes.sedd import SEDD
 from diffkit.sampling.remasking import Remasking, rescale
 from diffkit.sampling.sampler import Frame, denoise_frames, infill, noising_frames

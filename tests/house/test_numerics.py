@@ -18,9 +18,9 @@ from toys import MASK, MICRO, TALES, L, V, generator, masked_diffusion
 from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.model import load_model
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.processes.masked import corrupt
-from diffkit.processes.plaid import Plaid
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.sampling.sampler import infill, sample

@@ -10,8 +10,8 @@ from toys import MASK, MICRO, PROBS, TEXTS, L, V, generator, table_denoiser, uni
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
+from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.processes.masked import MaskedDiffusion, continuous_weight, discrete_weight
-from diffkit.processes.plaid import Plaid
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM, euler, tweedie
 from diffkit.sampling.sampler import infill, noising_frames

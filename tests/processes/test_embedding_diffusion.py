@@ -20,9 +20,9 @@ from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo
 from diffkit.model import build_model, load_model, quiet
 from diffkit.processes import PROCESSES, process_from
-from diffkit.processes.diffusion_lm import DiffusionLM
-from diffkit.processes.embedding_diffusion import MOVERS
-from diffkit.processes.plaid import Plaid
+from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.embedding_diffusion import MOVERS
+from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.sampling.sampler import denoise_frames, noising_frames, sample
 from diffkit.training.config import TrainConfig
 from diffkit.training.losses import end_to_end, likelihood

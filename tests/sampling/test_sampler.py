@@ -29,7 +29,7 @@ from diffkit.data.tokenizer import canvas_from_text
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
-from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.sampling.logits import filtered

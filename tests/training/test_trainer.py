@@ -27,9 +27,9 @@ from diffkit.data.batches import StoryBatches
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model
 from diffkit.processes import PROCESSES, process_from
-from diffkit.processes.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
+from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.processes.plaid import Plaid
 from diffkit.training import prefetch
 from diffkit.training.checkpoint import latest_checkpoint, load_checkpoint
 from diffkit.training.config import Curriculum, TrainConfig

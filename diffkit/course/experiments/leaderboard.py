@@ -20,7 +20,7 @@ from diffkit.io import json_text
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.network.cache import CachedDenoiser
 from diffkit.processes.base import Denoise, Process
-from diffkit.processes.embedding_diffusion import MOVERS
+from diffkit.processes.gaussian.embedding_diffusion import MOVERS
 from diffkit.sampling.sampler import sample, sample_many
 from diffkit.sampling.skipping import LeftToRight
 from diffkit.sampling.unmasking import UNMASKING_ORDERS

@@ -6,7 +6,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffkit.processes.base import Denoise, Time, as_rows, without_mask
-from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
+from diffkit.processes.gaussian.embedding_diffusion import EmbeddingDiffusion
 
 LEAST_SIGNAL = 1e-4  # share of the variance that is still signal at the end of Diffusion-LM's schedule
 

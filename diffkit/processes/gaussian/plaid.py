@@ -9,7 +9,7 @@ from torch import Generator, Tensor, nn
 from torch.nn import functional as F
 
 from diffkit.processes.base import Denoise, Time, without_mask
-from diffkit.processes.embedding_diffusion import EmbeddingDiffusion
+from diffkit.processes.gaussian.embedding_diffusion import EmbeddingDiffusion
 from diffkit.processes.transitions import leave_one_out
 
 

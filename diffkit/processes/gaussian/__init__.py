@@ -1,0 +1,1 @@
+"""Diffusion of word vectors with Gaussian noise: Diffusion-LM and Plaid."""
