@@ -1,6 +1,7 @@
-"""Which times to train at: four samplers, the same network and steps, three seeds, the gap to the entropy of `tales`.
+"""Which times to train at: four samplers, the same network and steps, three seeds, the gap to the known entropy.
 
-    nice python benchmarks/time_samplers.py             # 12 runs of 800 steps side by side; stop it and go on later
+    nice python benchmarks/time_samplers.py             # 12 runs of 800 steps on `tales`; stop it and go on later
+    nice python benchmarks/time_samplers.py --language micro --out benchmarks/results/time_samplers_micro.json
     python benchmarks/time_samplers.py --steps 20 --every 10 --seeds 1 --out try.json
 
 All minimise plain cross-entropy of the hidden tokens, and draw one u in each slice of [0, 1) per batch. They differ in
@@ -35,7 +36,7 @@ from diffkit.training.trainer import fit
 
 RESULTS = Path(__file__).resolve().parent / "results" / "time_samplers.json"
 LEVELS = (0.1, 0.05)  # nats a token: after how many steps is the gap below?
-FEW, MANY = 12, 37  # up to FEW hidden tokens, and from MANY on, are judged apart as well
+PARTS = {"few": (0, 0.25), "many": (0.75, 1)}  # shares of hidden tokens that are judged apart as well
 BELL = NormalDist(0.5, 0.2)
 
 
@@ -57,7 +58,7 @@ ARMS: dict[str, dict[str, Any]] = {
 
 
 class Judge(NamedTuple):
-    """Stories and masks that every model is judged on, four for each number of hidden tokens, and the exact loss."""
+    """Texts and masks that every model is judged on, every number of hidden tokens alike, and the exact loss."""
 
     x0: Tensor
     xt: Tensor
@@ -68,14 +69,15 @@ class Judge(NamedTuple):
         """Model minus exact, nats per hidden token: over all numbers of masks (the gap to the entropy), few, many."""
         with torch.no_grad():
             nats = model.process.token_loss(model, self.x0, self.xt, torch.zeros(len(self.x0)))
-        off = nats.double().sum(1) / self.count - self.exact
-        parts = {"gap": self.count > 0, "few": self.count <= FEW, "many": self.count >= MANY}
-        return {name: round(off[these].mean().item(), 4) for name, these in parts.items()}
+        off, share = nats.double().sum(1) / self.count - self.exact, self.count / self.x0.shape[1]
+        parts = {name: off[(least < share) & (share <= most)] for name, (least, most) in PARTS.items()}
+        return {name: round(part.mean().item(), 4) for name, part in ({"gap": off} | parts).items()}
 
 
-def judge(draws: int = 4) -> Judge:
-    """The same for every run."""
-    language, rng = load_language("tales"), Generator().manual_seed(2024)
+def judge(name: str) -> Judge:
+    """The same for every run: four texts for each number of hidden tokens, many more where texts are short."""
+    language, rng = load_language(name), Generator().manual_seed(2024)
+    draws = max(4, 2000 // language.length**2)
     process = MaskedDiffusion(language.vocab_size, language.mask_id, "linear")
     count = torch.arange(1, language.length + 1).repeat(draws)
     x0 = language.sample(len(count), rng)
@@ -90,10 +92,10 @@ def advance(arm: str, seed: int, until: int, folder: Path, args: argparse.Namesp
         **{"steps": args.steps, "objective": "cross_entropy", "optimizer": "muon", "lr": 3e-3, "muon_lr": 1e-2,
            "warmup": 20, "ema": 0.99, "save_every": args.steps, "seed": seed} | ARMS[arm]
     )  # fmt: skip
-    data = DataSettings(corpus="tales", batch_size=args.batch, validation_sequences=2)
+    data = DataSettings(corpus=args.language, batch_size=args.batch, validation_sequences=2)
     setup = build(data, ModelSettings(args.size, partial(MaskedDiffusion, schedule="linear")), seed=seed)
     losses, started = [], time.process_time()
-    for record in fit(setup.model, setup.batches, config, folder=folder / f"{arm}-{seed}", resume=True):
+    for record in fit(setup.model, setup.batches, config, folder=folder / args.language / f"{arm}-{seed}", resume=True):
         losses.append(record.loss)
         if record.step >= until:
             break  # it saves, and the model holds its averaged weights
@@ -121,19 +123,21 @@ def report(rows: list[dict[str, Any]], seeds: int) -> str:
 def main() -> None:
     """Advance all runs in turn."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--language", default="tales")
     parser.add_argument("--size", default="pico")
     parser.add_argument("--steps", type=int, default=800, help="of every run; the plan of the curriculum")
     parser.add_argument("--every", type=int, default=40, help="steps between two judgements")
-    parser.add_argument("--batch", type=int, default=32, help="stories")
+    parser.add_argument("--batch", type=int, default=32, help="texts")
     parser.add_argument("--seeds", type=int, default=3)
     parser.add_argument("--folder", type=Path, default=Path("runs/time_samplers"), help="checkpoints, to go on from")
     parser.add_argument("--out", type=Path, default=RESULTS)
     args = parser.parse_args()
     torch.set_num_threads(1)
     kept = json.loads(args.out.read_text(encoding="utf-8"))["rows"] if args.out.exists() else []
-    rows, judged = kept, judge()
-    setting = {"size": args.size, "steps planned": args.steps, "batch": args.batch, "seeds": args.seeds,
-               "few": f"1 to {FEW} hidden", "many": f"{MANY} to 48 hidden", "torch": torch.__version__}  # fmt: skip
+    rows, judged = kept, judge(args.language)
+    setting = {"language": args.language, "size": args.size, "steps planned": args.steps, "batch": args.batch,
+               "seeds": args.seeds, "few": "up to a quarter hidden", "many": "over three quarters",
+               "torch": torch.__version__}  # fmt: skip
     for until in range(args.every, args.steps + 1, args.every):
         for seed in range(args.seeds):
             for arm in ARMS:

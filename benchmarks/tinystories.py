@@ -1,10 +1,11 @@
 """What notebook 17 and the model cards say of the shipped models of real stories: measured, and written down.
 
-    python benchmarks/tinystories.py --train TRAINING.txt --held-out HELD_OUT.txt
+    python benchmarks/tinystories.py --train TRAINING.txt --held-out HELD_OUT.txt --along EARLY EARLIER
 
-TRAINING.txt is what configs/tinystories-nano.yaml was given, HELD_OUT.txt stories that no model has read. Judges
-data/pretrained/tinystories-nano and its autoregressive twin beside n-grams that count the same training text. A quarter
-of an hour on one core.
+TRAINING.txt is what the models learned from, HELD_OUT.txt stories that none has read; EARLY and EARLIER are folders of
+the masked model as it was on the way (scripts/ship_model.py --checkpoint). Judges the shipped models beside n-grams
+that count the same training text, chooses how the masked model writes by default, and puts that beside its weights as
+generation_config.json. Half an hour on one core.
 """
 
 from __future__ import annotations
@@ -12,6 +13,7 @@ from __future__ import annotations
 import argparse
 import json
 import math
+import re
 from pathlib import Path
 from statistics import mean
 from typing import Any
@@ -25,22 +27,32 @@ from diffkit.cli.settings import DataSettings, read_held_out
 from diffkit.course.ngram import NGram, seen_windows
 from diffkit.data.tokenizer import load_tokenizer, special_ids
 from diffkit.evaluation.bounds import sequence_bounds
-from diffkit.evaluation.samples import distinct_n
+from diffkit.evaluation.samples import distinct_n, token_entropy
 from diffkit.evaluation.statistics import mean_of
 from diffkit.io import write_atomic, write_json
-from diffkit.model import load_model
+from diffkit.model import DiffusionModel, load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoise, Process
-from diffkit.sampling.sampler import sample_many
+from diffkit.sampling.sampler import sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "tinystories.json"
-MODELS = {"masked diffusion": "tinystories-nano", "autoregressive twin": "tinystories-nano-ar"}
-ORDERS = (1, 2, 3, 4, 5)
+MASKED, TWIN = "masked diffusion", "autoregressive twin"
+MODELS = {MASKED: "tinystories-mdlm", TWIN: "tinystories-ar"}
+ORDERS = (1, 2, 3, 4)  # of the n-grams
 COUNTS = (1, 8, 16, 32, 64, 96, 112, 120, 127, 128)  # hidden tokens
-DRAWS, SEED = 8, 0  # maskings of a sequence; of masks and samples
-SAMPLES, WINDOWS, STEPS = 128, (4, 8, 16), (128, 32, 16)
+LENGTH, DRAWS, SEED = 128, 8, 0  # tokens; maskings of a sequence; of masks and samples
+SAMPLES, WINDOWS = 64, (4, 8, 16)
+PLAIN: dict[str, Any] = {"order": "random", "temperature": 1.0, "top_p": None}
+TRIED = [PLAIN] + [  # ways to write that are compared: unmasking order and filters, one network call a token
+    {"order": order, "temperature": temperature, "top_p": top_p}
+    for order, temperature, top_p in (
+        ("random", 1.0, 0.95), ("random", 1.0, 0.9), ("random", 0.9, 0.9), ("random", 0.8, 0.9), ("random", 0.7, 0.9),
+        ("confidence", 1.0, None), ("confidence", 1.0, 0.9), ("entropy", 1.0, 0.9),
+    )
+]  # fmt: skip
+VARIETY = 0.97  # share of the entropy of a real story's tokens that a way to write must keep to be the default
 
 CARD = """---
 license: mit
@@ -50,21 +62,21 @@ pipeline_tag: text-generation
 ---
 # {name}
 
-{what}: {parameters:,} parameters. It ships with the course so that notebook 17 works offline. Load it with
-`diffkit.load_model("{name}")`; the tokenizer, 2,048 pieces of words learned from the same training text, lies in the
-same folder.
+{what}: {parameters:,} parameters, stored in 16 bits. It ships with the course so that notebook 17 works offline. Load
+it with `diffkit.load_model("{name}")`; the tokenizer, {pieces:,} pieces of words learned from the same training text,
+lies in the same folder.
 
 ## Data
 
 An excerpt of TinyStories (Eldan & Li 2023, arXiv:2305.07759). The text itself (CDLA-Sharing-1.0, whose terms do not
 extend to what is computed from it) is not part of this repository:
-{documents:,} stories, {train_tokens:,} tokens. {held_documents} other stories were kept apart and are what all figures
-below are about.
+{documents:,} stories, {train_tokens:,} tokens. All figures below are about {held_documents} other stories.
 
 ## Training
 
-configs/{config}: {steps:,} steps of 32 sequences of 128 tokens, {tokens:,} tokens in all, {epochs:.1f} passes over the
-text. {minutes:.0f} minutes on one thread of {machine}, beside other work. The curve is `training.jsonl`.
+configs/{config}: {steps:,} steps of 32 sequences of 128 tokens, {tokens:,} tokens, {epochs:.1f} passes over the text,
+from the weights of a left-to-right model that had read {start_tokens:,} tokens. {minutes:.0f} minutes on one thread of
+{machine}, beside other work. The curve is `training.jsonl`.
 
 ## Evaluation
 
@@ -91,7 +103,7 @@ def judged(name: str, process: Process, denoise: Denoise, x0: Tensor, characters
     print(f"{name:22s} {found} nats a token, {found.mean * per_character:.3f} bits a character", flush=True)
     return {
         "name": name, "nats": found.mean, "error": found.standard_error, "bits": found.mean * per_character,
-        "exact": not process.bound_varies,
+        "bits_error": found.standard_error * per_character, "exact": not process.bound_varies,
     }  # fmt: skip
 
 
@@ -113,7 +125,7 @@ def rows(train: Tensor, held_out: Tensor, tokenizer: PreTrainedTokenizerBase, ch
 @torch.no_grad()
 def by_count(held_out: Tensor) -> list[list[float]]:
     """[hidden tokens of 128, nats of each]: what the masked model makes of a text of which so much is hidden."""
-    model, rng, some = load_model(MODELS["masked diffusion"]), Generator().manual_seed(SEED), held_out[:256]
+    model, rng, some = load_model(MODELS[MASKED]), Generator().manual_seed(SEED), held_out[:256]
     found = []
     for count in COUNTS:
         nats = model.process.count_loss(model, some, torch.full((len(some),), count), rng)  # already times L / count
@@ -125,7 +137,7 @@ def training_of(folder: str) -> dict[str, Any]:
     """How a shipped model came about, from its training.jsonl, which holds every 50th step."""
     lines = (PRETRAINED / folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
     records = [json.loads(line) for line in lines]
-    steps, tokens = records[-1]["step"], 32 * 128  # of a step
+    steps, tokens = records[-1]["step"], 32 * LENGTH  # of a step
     return {
         "steps": steps, "tokens": steps * tokens,
         "minutes": steps * mean(tokens / record["tokens_per_second"] for record in records) / 60,
@@ -133,24 +145,66 @@ def training_of(folder: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
-def written(train: Tensor, held_out: Tensor, eos: int) -> list[dict[str, Any]]:
-    """What samples show: variety, and how much of them stands word for word in the training text."""
-    stream, found = train.flatten(), []
+class Reader:
+    """Judges texts beside real ones: how likely to the twin, how varied, how much copied, which words are none."""
 
-    def look(name: str, texts: Tensor) -> None:
-        copied = {str(n): seen_windows(texts, stream, n) for n in WINDOWS}
-        distinct = {str(n): distinct_n(texts, n, eos_id=eos) for n in (1, 2, 3)}
-        found.append({"name": name, "copied": copied, "distinct": distinct})
-        print(f"{name:34s} copied {copied} distinct {distinct}", flush=True)
+    def __init__(self, train: Tensor, text: str, tokenizer: PreTrainedTokenizerBase):
+        self.stream, self.tokenizer, self.twin = train.flatten(), tokenizer, load_model(MODELS[TWIN])
+        self.known = set(words_of(text))
 
-    look("held-out stories", held_out[:SAMPLES])
-    for name, folder in MODELS.items():
-        model, rng = load_model(folder), Generator().manual_seed(SEED)
-        for steps in STEPS if model.process.bound_varies else STEPS[:1]:
-            order = model.process.default_order
-            texts = sample_many(model.process, model, n=SAMPLES, length=128, steps=steps, rng=rng, order=order)
-            look(f"{name}, {steps} steps", texts)
-    return found
+    def read(self, name: str, ids: Tensor) -> dict[str, Any]:
+        eos, rng = special_ids(self.tokenizer).eos, Generator().manual_seed(SEED)
+        # What is cut off at either end of a window is no whole word.
+        words = [word for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True) for word in inner(text)]
+        nats = mean_of(sequence_bounds(self.twin.process, self.twin, ids, rng=rng, batch_size=32) / ids.shape[1])
+        found = {
+            "name": name, "twin_nats": nats.mean, "twin_error": nats.standard_error,
+            "entropy": token_entropy(ids, eos_id=eos), "words": len(words),
+            "no_words": mean(word not in self.known for word in words),
+            "copied": {str(n): seen_windows(ids, self.stream, n) for n in WINDOWS},
+            "distinct": {str(n): distinct_n(ids, n, eos_id=eos) for n in (1, 2, 3)},
+        }  # fmt: skip
+        print(f"{name:40s}", {k: round(v, 4) for k, v in found.items() if isinstance(v, float)}, flush=True)
+        return found
+
+
+def words_of(text: str) -> list[str]:
+    """The words of a text in lower case."""
+    return re.findall(r"[^\W\d_]+", text.lower())
+
+
+def inner(text: str) -> list[str]:
+    """Its words but the first and the last."""
+    return words_of(text)[1:-1]
+
+
+def drawn(model: DiffusionModel, n: int = SAMPLES, steps: int = LENGTH, **how: Any) -> Tensor:
+    """Unpicked texts, seed 0."""
+    rng = Generator().manual_seed(SEED)
+    return sample(model.process, model, shape=(n, LENGTH), steps=steps, rng=rng, **how)
+
+
+def ways_to_write(model: DiffusionModel, reader: Reader) -> list[dict[str, Any]]:
+    """The settings of TRIED, and what their samples are worth."""
+    return [how | reader.read(" ".join(map(str, how.values())), drawn(model, **how)) for how in TRIED]
+
+
+def default_of(ways: list[dict[str, Any]], entropy: float) -> dict[str, Any]:
+    """The likeliest texts among the settings that keep VARIETY of the entropy of real stories."""
+    best = min((way for way in ways if way["entropy"] >= VARIETY * entropy), key=lambda way: way["twin_nats"])
+    return {name: best[name] for name in PLAIN}
+
+
+def along(folders: list[str], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
+    """Two texts of the masked model at each stage of its training, plainly sampled."""
+    stages = [(Path(folder), training_of(Path(folder).resolve())["steps"]) for folder in folders]
+    return [
+        {
+            "steps": steps,
+            "texts": tokenizer.batch_decode(drawn(load_model(folder), 2, **PLAIN), skip_special_tokens=True),
+        }
+        for folder, steps in stages
+    ]
 
 
 def cards(found: dict[str, Any]) -> None:
@@ -159,36 +213,43 @@ def cards(found: dict[str, Any]) -> None:
     for row in found["rows"]:
         if row["name"] in MODELS:
             name = MODELS[row["name"]]
-            what = {"tinystories-nano": "A masked diffusion model (MDLM) of real stories"}
-            said = {"what": what.get(name, "The autoregressive twin of tinystories-nano"), "config": f"{name}.yaml"}
-            said |= {"name": name, "table": "\n".join(bits), "epochs": row["tokens"] / found["train_tokens"]}
-            text = CARD.format(**(found | row | said))
-            write_atomic(PRETRAINED / name / "README.md", text)
+            what = {MASKED: "A masked diffusion model (MDLM) of real stories"}
+            said = {"what": what.get(row["name"], "The autoregressive twin of tinystories-mdlm"), "name": name}
+            said |= {
+                "config": f"{name}.yaml",
+                "table": "\n".join(bits),
+                "epochs": row["tokens"] / found["train_tokens"],
+            }
+            write_atomic(PRETRAINED / name / "README.md", CARD.format(**(found | row | said)))
 
 
 def main() -> None:
     """Judge, draw, write."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0] if __doc__ else "")
-    parser.add_argument("--train", required=True, help="the text that the models learned from")
-    parser.add_argument("--held-out", required=True, help="stories that no model has read")
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--train", type=Path, required=True, help="the text that the models learned from")
+    parser.add_argument("--held-out", type=Path, required=True, help="stories that no model has read")
+    parser.add_argument("--along", nargs="*", default=[], help="the masked model on the way, earliest first")
+    parser.add_argument("--start-tokens", type=int, default=0, help="read by the model both started from")
     options = parser.parse_args()
-    tokenizer = load_tokenizer(PRETRAINED / MODELS["masked diffusion"])
+    tokenizer, model = load_tokenizer(PRETRAINED / MODELS[MASKED]), load_model(MODELS[MASKED])
     train, held_out = (
-        read_held_out(DataSettings(text, str(tokenizer.name_or_path), 128, 1, 10**6, 1.0), SEED)
+        read_held_out(DataSettings(str(text), str(tokenizer.name_or_path), LENGTH, 1, 10**6, 1.0), SEED)
         for text in (options.train, options.held_out)
     )
+    texts = {name: path.read_text(encoding="utf-8") for name, path in vars(options).items() if isinstance(path, Path)}
     characters = sum(len(text) for text in tokenizer.batch_decode(held_out, skip_special_tokens=True))
-    documents, held_documents = (
-        Path(text).read_text(encoding="utf-8").count("<|endoftext|>") for text in (options.train, options.held_out)
-    )
+    reader = Reader(train, texts["train"], tokenizer)
     found = {
-        "machine": machine()["cpu"], "documents": documents,
-        "held_documents": held_documents, "train_tokens": train.numel(), "sequences": len(held_out),
-        "characters": characters, "draws": DRAWS, "samples": SAMPLES,
-        "rows": rows(train, held_out, tokenizer, characters),
-        "by_count": by_count(held_out),
-        "written": written(train, held_out, special_ids(tokenizer).eos),
+        "machine": machine()["cpu"], "pieces": len(tokenizer), "start_tokens": options.start_tokens,
+        "documents": texts["train"].count("<|endoftext|>"), "held_documents": texts["held_out"].count("<|endoftext|>"),
+        "train_tokens": train.numel(), "sequences": len(held_out), "characters": characters, "draws": DRAWS,
+        "samples": SAMPLES, "rows": rows(train, held_out, tokenizer, characters), "by_count": by_count(held_out),
+        "held_out": reader.read("held-out stories", held_out[:SAMPLES]), "ways": ways_to_write(model, reader),
+        "twin": reader.read(TWIN, drawn(reader.twin, order="ancestral")),
+        "along": along([*options.along, str(PRETRAINED / MODELS[MASKED])], tokenizer),
     }  # fmt: skip
+    found["default"] = default_of(found["ways"], found["held_out"]["entropy"])
+    write_json(PRETRAINED / MODELS[MASKED] / "generation_config.json", found["default"])
     write_json(RESULTS, found)
     cards(found)
 

@@ -168,7 +168,8 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
 def _read(folder: Path) -> DiffusionModel:
     """The model in a folder.
 
-    Of the settings only our own are kept: some that transformers knows fetch code (kernels, quantisation).
+    Of the settings only our own are kept: some that transformers knows fetch code (kernels, quantisation). Weights stored
+    in 16 bits compute in 32.
     """
     settings = DiffusionConfig.get_config_dict(folder)[0]
     if settings.get("model_type") != DiffusionConfig.model_type:
@@ -181,7 +182,7 @@ def _read(folder: Path) -> DiffusionModel:
     with quiet():
         model, info = DiffusionModel.from_pretrained(
             folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
-            key_mapping={WRAPPED: ""},
+            key_mapping={WRAPPED: ""}, dtype=torch.float32,
         )  # fmt: skip
     reshaped = {name for name, *_ in info["mismatched_keys"]}
     if strange := sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped):

@@ -36,3 +36,11 @@ def test_the_split_is_part_of_the_model(model, tmp_path):
     assert held_out_split(again, 1, 3) == (1, 3)
     with pytest.raises(ValueError, match="held out a share of 0.1, and learned from the rest of 0.2"):
         held_out_split(again, 0.2, 3)
+
+
+def test_weights_stored_in_16_bits_compute_in_32(model, tmp_path):
+    """A shipped model takes half the space; nothing else is halved."""
+    stored = {name: value.half() for name, value in model.state_dict().items()}
+    model.half().save_pretrained(tmp_path)
+    again = load_model(tmp_path).state_dict()
+    assert all(torch.equal(again[name], value.float()) for name, value in stored.items())
