@@ -53,11 +53,8 @@ lab: $(READY) ## set up once, then open the course in JupyterLab
 demo: $(READY) ## watch a story unmask in the terminal, from the shipped model
 	@$(VENV)/bin/diffkit demo
 
-quickstart: $(READY) ## with a GPU and a network: TinyStories, six layers, 50,000 steps, then samples (resumes; see docs/costs.md)
-	@precision=$$($(PY) -c 'import torch; print("bf16" if torch.cuda.is_available() else "no")'); \
-	$(VENV)/bin/diffkit train --config configs/tiny.yaml --train.precision $$precision --out runs/quickstart --resume \
-	  $(QUICKSTART_ARGS)
-	@$(VENV)/bin/diffkit sample --model runs/quickstart --n 3 --prompt "Once upon a time"
+quickstart: $(READY) ## real stories from scratch, on the device there is: says how long, resumes, ends with stories (QUICKSTART_ARGS)
+	@$(PY) scripts/train_stories.py --out runs/quickstart $(QUICKSTART_ARGS)
 
 lint: $(READY)
 	@echo "== format and lint"

@@ -233,7 +233,7 @@ def main() -> None:
     options = parser.parse_args()
     tokenizer, model = load_tokenizer(PRETRAINED / MODELS[MASKED]), load_model(MODELS[MASKED])
     train, held_out = (
-        read_held_out(DataSettings(str(text), str(tokenizer.name_or_path), LENGTH, 1, 10**6, 1.0), SEED)
+        read_held_out(DataSettings(str(text), str(tokenizer.name_or_path), LENGTH, 1, 2**19, 1.0), SEED)
         for text in (options.train, options.held_out)
     )
     texts = {name: path.read_text(encoding="utf-8") for name, path in vars(options).items() if isinstance(path, Path)}

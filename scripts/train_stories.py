@@ -1,11 +1,13 @@
 """Train the models of real stories in one go: a vocabulary, left to right, masked, block by block.
 
-    python scripts/train_stories.py STORIES.txt --minutes 9          # on one GPU
+    make quickstart                                                     # TinyStories, on the device there is
+    python scripts/train_stories.py STORIES.txt --minutes 9             # a text of your own, by the clock
     python scripts/train_stories.py STORIES.txt --steps 2 --size pico --batch 8   # shows that every stage runs
 
 The masked model starts from the weights of the left-to-right one, and the block model from those of the masked one.
 Every stage is measured for a few steps first; the minutes, of training alone, are shared out among the stages and say
 how many steps each makes. A finished stage is not repeated, and an unfinished one goes on from its last checkpoint.
+On a CPU the network is that of the shipped model and a batch 32 sequences.
 """
 
 from __future__ import annotations
@@ -16,6 +18,7 @@ import time
 from dataclasses import replace
 from pathlib import Path
 from statistics import median
+from typing import Any
 
 import torch
 from accelerate import Accelerator
@@ -30,6 +33,8 @@ CONFIGS = Path(__file__).resolve().parents[1] / "configs" / "stories"
 SHARES = {"ar": 0.2, "mdlm": 0.6, "block": 0.2}  # of the time
 WARM_UP, MEASURED = 12, 20  # steps that are not timed (compilation), and steps that are
 PIECES = 8192
+MINUTES = {"cuda": 10, "cpu": 240}  # of training, where nothing else is asked for
+ON_A_CPU: dict[str, Any] = {"hidden_size": 192, "num_layers": 5, "num_heads": 6, "tied": True}  # 3.8 million parameters
 
 
 def settings(stage: str, options: argparse.Namespace) -> Run:
@@ -38,10 +43,11 @@ def settings(stage: str, options: argparse.Namespace) -> Run:
     has_gpu = torch.cuda.is_available()
     data = replace(run.data, corpus=str(options.text), tokenizer=str(folder / "words"))
     model = replace(run.model, init=str(folder / Path(run.model.init).name) if run.model.init else "")
-    if options.batch:
-        data = replace(data, batch_size=options.batch, validation_sequences=options.batch)
-    if options.size:
-        model = replace(model, size=options.size)
+    if options.batch or not has_gpu:
+        size = options.batch or 32
+        data = replace(data, batch_size=size, validation_sequences=min(size * 8, data.validation_sequences))
+    if options.size or not has_gpu:
+        model = replace(model, size=options.size or ON_A_CPU)
     return Run(data, model, replace(run.train, precision="bf16" if has_gpu else "no", compile=has_gpu))
 
 
@@ -62,7 +68,10 @@ def planned_steps(run: Run, stage: str, options: argparse.Namespace) -> int:
         if not (wanted := options.steps):
             seconds = seconds_a_step(run)
             wanted = max(1, int(60 * options.minutes * SHARES[stage] / seconds))
-            print(f"{stage}: {1000 * seconds:.0f} ms a step here, so {wanted:,} steps.", flush=True)
+            print(
+                f"{stage}: {1000 * seconds:.0f} ms a step here, so {wanted:,} steps in "
+                f"{options.minutes * SHARES[stage]:.0f} minutes.", flush=True,
+            )  # fmt: skip
         write_json(plan, steps | {stage: wanted})
         return wanted
     return int(steps[stage])
@@ -86,15 +95,24 @@ def train_stage(stage: str, options: argparse.Namespace) -> None:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("text", type=Path, help="a text file, stories separated by lines <|endoftext|>")
+    parser.add_argument(
+        "text", nargs="?", default="tinystories",
+        help="a text file, stories separated by lines <|endoftext|>; or the name of a corpus (default: tinystories)",
+    )  # fmt: skip
     parser.add_argument("--out", type=Path, default=Path("runs/stories"), help="folder of all that is made")
-    parser.add_argument("--minutes", type=float, default=9, help="of training, all stages together")
+    parser.add_argument(
+        "--minutes", type=float, default=MINUTES["cuda" if torch.cuda.is_available() else "cpu"],
+        help="of training, all stages together (default: %(default)s on this device)",
+    )  # fmt: skip
     parser.add_argument("--steps", type=int, default=0, help="of every stage, instead of minutes")
     parser.add_argument("--size", default="", help="a size by name, instead of that of the configs")
     parser.add_argument("--batch", type=int, default=0, help="sequences in a batch, instead of those of the configs")
     parser.add_argument("--stages", nargs="+", choices=SHARES, default=[*SHARES])
     options = parser.parse_args()
     torch.set_float32_matmul_precision("high")
+    budget = f"{options.steps:,} steps a stage" if options.steps else f"about {options.minutes:g} minutes of training"
+    device = torch.cuda.get_device_name() if torch.cuda.is_available() else "the CPU"
+    print(f"On {device}: {budget} for {', '.join(options.stages)}; stop it at any time and go on later.", flush=True)
     options.out.mkdir(parents=True, exist_ok=True)
     if not (options.out / "words").is_dir():
         run = read_config(CONFIGS / "ar.yaml")

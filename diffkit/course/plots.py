@@ -168,6 +168,16 @@ def points(
     return Picture(figure, alt)
 
 
+def scatter(places: Mapping[str, tuple[float, float]], *, title: str, x_label: str, y_label: str, alt: str) -> Picture:
+    """One point (x, y) for each name, which stands beside it."""
+    figure, ax = axes(title, x_label, y_label, size=(7.2, 4.4))
+    for i, (name, (x, y)) in enumerate(places.items()):
+        ax.plot([x], [y], "osv^DPX*"[i % 8], color=PALETTE[i % 7])
+        ax.annotate(f"  {name}", (x, y), fontsize=8, va="center")
+    ax.margins(x=0.25)
+    return Picture(figure, alt)
+
+
 def word_map(
     vectors: Tensor, words: Sequence[str], groups: Mapping[str, Sequence[str]], *, title: str, alt: str
 ) -> Picture:
