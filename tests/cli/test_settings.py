@@ -50,7 +50,7 @@ def stand_in(tmp_path):
 def test_there_is_a_config_for_every_size_and_a_default():
     sizes, others = {"default", "nano", "tiny", "small", "medium"}, {"finish", "ar", "conditional", "block"}
     others |= {"d3pm-absorbing", "d3pm-uniform", "sedd", "diffusion-lm", "plaid"}
-    real = {"tinystories-nano", "tinystories-nano-ar", "wikitext2", "openwebtext"}
+    real = {"tinystories-mdlm", "tinystories-ar", "wikitext2", "openwebtext"}
     assert {path.stem for path in CONFIGS} == sizes | {f"nano-{other}" for other in others} | real
 
 

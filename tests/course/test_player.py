@@ -538,7 +538,7 @@ def test_page_shows_hostile_tokens_as_text(opened):
 
 @in_chromium
 def test_page_joins_pieces_of_words(opened):
-    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
+    tokenizer = load_tokenizer(PRETRAINED / "tinystories-mdlm")
     ids = torch.tensor([tokenizer("Lily saw a hedgehog.\nOh")["input_ids"]])
     frames = [Frame(0, 1.0, ids, ids.clone(), None), Frame(1, 0.0, ids, ids, None)]
     frames[0].tokens[0, 1] = tokenizer.mask_token_id

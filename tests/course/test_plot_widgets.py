@@ -146,7 +146,7 @@ def test_tokens_are_text_and_never_markup():
 
 def test_tokens_of_bytes_are_shown_as_text():
     """Pieces of a word stand together, words apart, and no letter stands for a space."""
-    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
+    tokenizer = load_tokenizer(PRETRAINED / "tinystories-mdlm")
     ids = torch.tensor([tokenizer("Lily saw a hedgehog.\nOh")["input_ids"]])
     hidden = ids.clone()
     hidden[0, 1] = tokenizer.mask_token_id

@@ -10,7 +10,7 @@ from diffkit.paths import PRETRAINED
 
 def test_a_blank_takes_its_space_along():
     """Where " red" is one piece, a blank in its place hides it and nothing else; so does the end of a prompt."""
-    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
+    tokenizer = load_tokenizer(PRETRAINED / "tinystories-mdlm")
     whole = tokenizer("Lily had a red ball. She was happy.")["input_ids"]
     red = whole.index(tokenizer(" red")["input_ids"][0])
     blanked = [tokenizer.mask_token_id if place == red else i for place, i in enumerate(whole)]

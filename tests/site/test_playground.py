@@ -412,7 +412,7 @@ def test_other_models_are_refused_with_what_was_expected(tmp_path):
     """Another process, an input for time, a network that looks left, tokens that are pieces of words."""
     micro = load_language("micro")
     V, mask_id = micro.vocab_size, micro.mask_id
-    pieces = load_tokenizer(PRETRAINED / "tinystories-nano")
+    pieces = load_tokenizer(PRETRAINED / "tinystories-mdlm")
     masked = MaskedDiffusion(V, mask_id)
     cases = {
         "expected a model of process 'mdlm', got 'd3pm'": (D3PM(V, mask_id=mask_id), {}, micro.tokenizer),
