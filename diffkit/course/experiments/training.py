@@ -15,16 +15,24 @@ from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
 
 ARMS, SEEDS = ("uniform", "bell", "counts", "curriculum"), (0, 1, 2)
-STORED = PRETRAINED.parent.parent / "benchmarks" / "results" / "time_samplers.json"  # of benchmarks/time_samplers.py
+STORED = {  # of benchmarks/time_samplers.py
+    "tales": PRETRAINED.parent.parent / "benchmarks" / "results" / "time_samplers.json",
+    "micro": PRETRAINED.parent.parent / "benchmarks" / "results" / "time_samplers_micro.json",
+}
 
 
-def time_samplers() -> tuple[list[dict[str, Any]], list[int], dict[str, Tensor]]:
+def time_samplers(language: str) -> tuple[list[dict[str, Any]], list[int], dict[str, Tensor]]:
     """The stored rows; the steps at which all runs were judged; each sampler's gaps, (seeds, steps) nats a token."""
-    rows = json.loads(STORED.read_text(encoding="utf-8"))["rows"]
+    rows = json.loads(STORED[language].read_text(encoding="utf-8"))["rows"]
     gaps = {(row["arm"], row["seed"], row["step"]): row["gap"] for row in rows}
     steps = [n for n in sorted({row["step"] for row in rows}) if all((a, i, n) in gaps for a in ARMS for i in SEEDS)]
     table = {arm: torch.tensor([[gaps[arm, i, n] for n in steps] for i in SEEDS], dtype=torch.float64) for arm in ARMS}
     return rows, steps, table
+
+
+def steps_to(level: float, judged: list[int], gaps: Tensor) -> list[int | None]:
+    """For each seed the first step judged at which its gap was at most `level`; None where none was. gaps: (seeds, n)."""
+    return [next((n for n, gap in zip(judged, own, strict=True) if gap <= level), None) for own in gaps.tolist()]
 
 
 def exact_bound(process: MaskedDiffusion, network: nn.Module, language: StoryLanguage, texts: Tensor) -> float:
