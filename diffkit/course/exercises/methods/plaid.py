@@ -76,6 +76,9 @@ def check_own_evidence(own_evidence: Callable[[Tensor, Tensor, float, float], An
         not_these(mine, slips)
         cases = [f"alpha = {alpha}, sigma = {sigma}, word {w}" for w in range(6)]
         counterexample(
-            mine, want, cases, "-|z - alpha e|^2 / (2 sigma^2) less its mean (only alpha / sigma^2 <z, e> is left of it)"
+            mine,
+            want,
+            cases,
+            "-|z - alpha e|^2 / (2 sigma^2) less its mean (only alpha / sigma^2 <z, e> is left of it)",
         )
     return "Exact, and it costs one matrix product. The network need not learn it."
