@@ -112,10 +112,11 @@ def two_streams(sees: Tensor, L: int, block: int) -> Drawing:
         for j in range(2 * L):
             colour = ORANGE if j < L else BLUE
             _shade(drawing, left + size * j, top + size * i, (size, size), 0.75 * float(sees[i, j]), colour)
-    for at in range(0, 2 * L + 1, block):
-        for ends in ([(left + size * at, top), (left + size * at, top + 2 * size * L)],
-                     [(left, top + size * at), (left + 2 * size * L, top + size * at)]):  # fmt: skip
-            drawing.line(ends, width=2 if at % L == 0 else 0.8)
+    end = 2.0 * size * L
+    for k in range(0, 2 * L + 1, block):
+        at, width = float(size * k), 2 if k % L == 0 else 0.8
+        drawing.line([(left + at, top), (left + at, top + end)], width=width)
+        drawing.line([(left, top + at), (left + end, top + at)], width=width)
     words = ("own noisy block:", "what is to be filled in", "", "clean blocks before:", "what is there by then")
     for k, word in enumerate(words):
         drawing.text(left + 2 * size * L + 16, top + 40 + 18 * k, word, size=12, anchor="start", bold=k in (0, 3))

@@ -9,11 +9,12 @@ from torch import Tensor
 
 from diffkit.processes.base import Denoise
 from diffkit.processes.d3pm import D3PM
+from diffkit.processes.transitions import TransitionProcess
 
 Answers = dict[int, Tensor]  # by time t in 1..T, (N, L, V): the denoiser's f at every state
 
 
-def matrix(process: D3PM, s: float, t: float) -> Tensor:
+def matrix(process: TransitionProcess, s: float, t: float) -> Tensor:
     """Q(s, t), (V, V) float64: row a says what token a at time s is at time t."""
     return process.transitions.marginal(torch.eye(process.vocab_size, dtype=torch.float64)[None], s, t)[0]
 
@@ -30,7 +31,7 @@ def all_answers(process: D3PM, denoise: Denoise, states: Tensor) -> Answers:
     return {t: process.log_probs(denoise(states, when)).exp() for t, when in times.items()}
 
 
-def forward_probs(process: D3PM, text: Tensor, states: Tensor, t: float) -> Tensor:
+def forward_probs(process: TransitionProcess, text: Tensor, states: Tensor, t: float) -> Tensor:
     """q(z_t | x_0) of every state, for one text (L,): (N,)."""
     row = matrix(process, 0, t)[text]  # (L, V)
     return torch.stack([row[i, states[:, i]] for i in range(len(text))]).prod(0)

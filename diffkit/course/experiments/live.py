@@ -46,7 +46,7 @@ def descend(
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / warmup) * (1 - step / steps)
         nats = loss()
         optimizer.zero_grad()
-        nats.backward()  # type: ignore[no-untyped-call]
+        nats.backward()
         nn.utils.clip_grad_norm_(network.parameters(), 10.0)
         optimizer.step()
         yield nats.item()
