@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from diffkit.course.exercises.methods import speed as ex
 
 
@@ -18,14 +20,28 @@ def how_many(entropies, bound):
     return (ranked.cumsum(0) - ranked <= bound).sum()
 
 
+def exclusive_sum(entropies, bound):
+    before = torch.cat([torch.zeros(1), entropies.sort().values.cumsum(0)[:-1]])
+    return (before <= bound).sum()
+
+
+def running_total(entropies, bound):
+    total = 0.0
+    for n, nats in enumerate(sorted(entropies.tolist())):
+        if total > bound:
+            return n
+        total += nats
+    return len(entropies)
+
+
 def stay(gamma_t, gamma_s, r):
     return (gamma_s - r * (1 - gamma_t)) / gamma_t
 
 
 SOLUTIONS = {
     ex.check_calls: [calls],
-    ex.check_next_time: [next_time],
-    ex.check_how_many: [how_many],
+    ex.check_next_time: [next_time, lambda t, n, u: t * (1 - u) ** (1 / n)],
+    ex.check_how_many: [how_many, exclusive_sum, running_total],
     ex.check_make_up: [stay],
 }
 

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from diffkit.course.exercises.methods import capstone
@@ -51,7 +52,7 @@ def across_the_batch(probs, rng):
 SOLUTIONS = {
     ex.check_exponent: [exponent],
     ex.check_compute: [compute],
-    ex.check_frontier: [records, frontier],
+    ex.check_frontier: [records, frontier, lambda c, g: np.array(records(c, g))],
     capstone.check_unmasking_order: [one_open_question, lambda probs, rng: one_open_question(probs, rng) / 2 + 3],
 }
 

@@ -18,7 +18,7 @@ def own_evidence(z, vectors, alpha, sigma):
 
 
 SOLUTIONS = {
-    ex.check_alpha_sigma: [alpha_sigma],
+    ex.check_alpha_sigma: [alpha_sigma, lambda g: torch.stack(alpha_sigma(g))],
     ex.check_step_weight: [step_weight],
     ex.check_own_evidence: [
         own_evidence, lambda z, vectors, a, b: -(z - a * vectors).square().sum(-1) / (2 * b * b),

@@ -70,5 +70,7 @@ def check_gradient_step(push: Callable[[Tensor, Tensor, float, float, float], An
                 "how far to go depends on the noise": x + strength * slope,
             },
         )
-        counterexample(mine, want, [f"alpha = {alpha}, number {i}" for i in range(4)], "the guess")
+        counterexample(
+            mine, want, [f"alpha = {alpha}, number {i}" for i in range(4)], "x + strength sigma^2 / alpha slope"
+        )
     return "At strength 1 it is Bayes' rule (Tweedie's formula), if guess and classifier are exact."

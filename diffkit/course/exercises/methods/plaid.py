@@ -16,6 +16,7 @@ def check_alpha_sigma(alpha_sigma: Callable[[Tensor], Any]) -> str:
     """alpha_sigma(g) -> alpha and sigma for g = -log(alpha^2 / sigma^2), alpha^2 + sigma^2 = 1."""
     g = torch.tensor([-4.0, -0.5, 0.3, 2.0, 9.0], dtype=torch.float64)
     both = alpha_sigma(g)
+    both = list(both) if isinstance(both, Tensor) and both.ndim == 2 else both  # stacked
     if not isinstance(both, (tuple, list)) or len(both) != 2:
         raise Wrong("return two tensors, alpha and sigma.")
     alpha, sigma = (torch.as_tensor(part).double() for part in both)
@@ -73,5 +74,11 @@ def check_own_evidence(own_evidence: Callable[[Tensor, Tensor, float, float], An
             "these are products alone; how sure they are depends on the noise": product,
         }
         not_these(mine, slips)
-        counterexample(mine, want, [f"alpha = {alpha}, word {w}" for w in range(6)], "the log-likelihood less its mean")
+        cases = [f"alpha = {alpha}, sigma = {sigma}, word {w}" for w in range(6)]
+        counterexample(
+            mine,
+            want,
+            cases,
+            "-|z - alpha e|^2 / (2 sigma^2) less its mean (only alpha / sigma^2 <z, e> is left of it)",
+        )
     return "Exact, and it costs one matrix product. The network need not learn it."

@@ -61,6 +61,7 @@ def check_frontier(frontier: Callable[[Sequence[float], Sequence[float]], Any]) 
     ]  # fmt: skip
     for compute, gap, want in cases:
         answer = frontier(compute, gap)
+        answer = answer.tolist() if hasattr(answer, "tolist") else answer  # an array will do
         answer = list(answer) if isinstance(answer, range | tuple) else answer
         mine = rows_of([answer], "the frontier")[0]
         where = f"compute {compute}, gap {gap}"

@@ -42,6 +42,8 @@ def check_next_time(next_time: Callable[[Tensor, Tensor, Tensor], Any]) -> str:
     n = torch.tensor([1, 2, 3, 5, 9, 48])
     mine = tensor_of(next_time, t, n, u, shape=(6,), called="the times").double()
     want = t * u ** (1 / n)
+    if torch.allclose(mine, t * (1 - u) ** (1 / n), atol=1e-3):  # 1 - u is as uniform as u
+        mine = want
     slips = {
         "that is right for a single hidden token; the latest of n reveals comes sooner (later in t)": t * u,
         "that is the last of the n reveals; time runs back, so the next one has the largest t": t * u**n,
@@ -62,7 +64,7 @@ def check_how_many(how_many: Callable[[Tensor, float], Any]) -> str:
     """how_many(entropies, bound) -> how many of the most certain positions to reveal at once; (n,) nats, unsorted."""
     cases = (
         ([0.5, 0.4], 0.0), ([0.2, 0.2, 0.2, 0.2], 0.25), ([0.3, 0.0, 0.1, 0.9, 0.2], 0.25), ([0.2, 0.0, 0.0], 0.0),
-        ([0.1, 0.1, 0.1, 2.0], 0.3), ([1.5], 0.2), ([0.6, 0.7, 0.8], 0.5), ([0.05, 0.3, 0.4, 0.45, 3.0], 1.0),
+        ([0.1, 0.1, 0.1, 2.0], 0.35), ([1.5], 0.2), ([0.6, 0.7, 0.8], 0.5), ([0.05, 0.3, 0.4, 0.45, 3.0], 1.0),
     )  # fmt: skip
     for values, bound in cases:
         entropies = torch.tensor(values, dtype=torch.float64)
