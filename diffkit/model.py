@@ -154,8 +154,8 @@ def load_pretrained(
     made = process(len(tokenizer), tokenizer.mask_token_id)
     if made.network != Network(made.vocab_size):
         raise ValueError(
-            f"load_pretrained: {type(made).__name__} needs a network of its own; a pretrained one suits MaskedDiffusion "
-            "and others that read one text of tokens."
+            f"load_pretrained: {type(made).__name__} needs a network of its own; a pretrained one suits "
+            "MaskedDiffusion and others that read one text of tokens."
         )
     with quiet():
         denoiser = borrow(str(name_or_folder), tokenizer, max_length=length, lora=lora, anneal=anneal)

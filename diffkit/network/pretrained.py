@@ -21,7 +21,13 @@ from transformers import (
 
 from diffkit.processes.base import without_mask
 
-AFTER_PAD = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm"}  # positions: PAD's id + 1..
+AFTER_PAD = {
+    "roberta",
+    "xlm-roberta",
+    "xlm-roberta-xl",
+    "camembert",
+    "roberta-prelayernorm",
+}  # positions: PAD's id + 1..
 NEVER_KEPT = {"auto_map", "quantization_config", "architectures", "dtype", "torch_dtype"}  # code, and what is not ours
 
 
@@ -118,7 +124,7 @@ def add_lora(network: PreTrainedModel, rank: int) -> None:
 def borrow(
     name_or_folder: str | Path, tokenizer: PreTrainedTokenizerBase, *, max_length: int, lora: int = 0, anneal: int = 0
 ) -> PretrainedDenoiser:
-    """The denoiser made of a language model on the Hub or in a folder; its tables grow where the tokenizer has more ids.
+    """The denoiser made of a language model on the Hub or in a folder; tables grow if the tokenizer has more ids.
 
     Raises: ValueError for a model of another kind, one without room for the text, or one that still sees no future.
     """
