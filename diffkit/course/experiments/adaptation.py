@@ -110,10 +110,14 @@ def stories_gap(process: Process, language: StoryLanguage, n: int, seed: int) ->
 
 
 def adaptation() -> tuple[dict[str, Any], list[int], dict[str, Tensor]]:
-    """The settings; the steps at which the runs were judged; each start's gaps, (seeds, steps) nats a token."""
+    """The settings; the steps at which all runs were judged; each start's gaps, (its seeds, steps) nats a token."""
     stored = json.loads(STORED.read_text(encoding="utf-8"))
-    gaps = {(row["start"], row["seed"], row["step"]): row["gap"] for row in stored["rows"]}
-    starts, seeds, steps = ([*dict.fromkeys(key[i] for key in gaps)] for i in range(3))
-    whole = [s for s in sorted(steps) if all((start, seed, s) in gaps for start in starts for seed in seeds)]
-    table = {start: torch.tensor([[gaps[start, seed, s] for s in whole] for seed in seeds]) for start in starts}
-    return stored["setting"], whole, table
+    runs: dict[str, dict[int, dict[int, float]]] = {}
+    for row in stored["rows"]:
+        runs.setdefault(row["start"], {}).setdefault(row["seed"], {})[row["step"]] = row["gap"]
+    judged = [set(gaps) for seeds in runs.values() for gaps in seeds.values()]
+    steps = sorted(set.intersection(*judged))
+    table = {
+        start: torch.tensor([[gaps[s] for s in steps] for gaps in seeds.values()]) for start, seeds in runs.items()
+    }
+    return stored["setting"], steps, table
