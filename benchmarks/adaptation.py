@@ -7,7 +7,8 @@
 Masked diffusion from fresh weights, from a left-to-right model at its own position, shifted, and shifted with an
 annealed attention mask; block diffusion from fresh weights and from that model. Within a process all runs see the same
 stories and masks of their seed, minimise the same loss at the same rates, and are judged by their averaged weights
-against the exact denoiser, on the same stories with the same masks. The file is written after each run; a run that is there is skipped.
+against the exact denoiser, on the same stories with the same masks. The file is written after each run; a run that is
+there is skipped.
 """
 
 from __future__ import annotations

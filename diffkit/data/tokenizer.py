@@ -160,8 +160,8 @@ def load_tokenizer(name_or_folder: str | Path, *, add_mask: bool = True) -> PreT
     if tokenizer.mask_token is None and not add_mask:
         raise ValueError(
             f"load_tokenizer: {str(name_or_folder)!r} has no MASK, as it was made for left-to-right models. Add one "
-            "with add_mask=True (--model.add_mask true): the token [MASK], with a new row in the model's tables that starts "
-            "at the mean of the others; or set tokenizer.mask_token to a token that no text uses, and save it."
+            "with add_mask=True (--model.add_mask true): the token [MASK], with a new row in the model's tables that "
+            "starts at the mean of the others; or set tokenizer.mask_token to a token that no text uses, and save it."
         )
     if tokenizer.eos_token is None and tokenizer.sep_token is not None:
         tokenizer.eos_token = tokenizer.sep_token
