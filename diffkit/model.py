@@ -96,7 +96,7 @@ class DiffusionModel(PreTrainedModel):
         return self.process.call_network(network, xt, cast(Tensor, t), where, self.training)
 
 
-def network_from(settings: dict[str, Any]) -> Denoiser | PretrainedDenoiser:
+def network_from(settings: dict[str, Any]) -> Any:
     """A network without trained weights: ours, or one of transformers where the settings hold a `backbone`."""
     if "backbone" in settings:
         return PretrainedDenoiser(PretrainedSettings(**settings))

@@ -4,7 +4,16 @@ from __future__ import annotations
 
 from diffkit.course.diagrams.drawing import BLUE, GREEN, ORANGE, Drawing
 
-SEEN = {(0, 2), (1, 3), (2, 4), (0, 4), (3, 4)}  # of the future, half way through annealing
+PANELS: list[tuple[int, str, list[str | None], list[str]]] = [
+    (10, "left-to-right: looks left", ["START", "Mia", "ran", "Tom"], ["Mia", "ran", "Tom", "hid"]),
+    (400, "denoiser: looks both ways", ["START", "Mia", None, "Tom", None], ["", "ran", "", "hid"]),
+]
+FUTURE = {(i, j) for i in range(5) for j in range(i + 1, 5)}
+MASKS: list[tuple[int, str, set[tuple[int, int]]]] = [
+    (60, "causal, share 0", set()),
+    (310, "annealed, share 1/2", {(0, 2), (1, 3), (2, 4), (0, 4), (3, 4)}),
+    (560, "full, share 1", FUTURE),
+]
 
 
 def shift_and_lift() -> Drawing:
@@ -16,10 +25,7 @@ def shift_and_lift() -> Drawing:
         "a mask. The row that stands on Mia still predicts the next token, ran, now hidden, and also looks right, at "
         "Tom. Below: three attention masks of five rows: causal, with half of the future in view, and full.",
     )  # fmt: skip
-    for left, title, words, targets in (
-        (10, "left-to-right: looks left", ["START", "Mia", "ran", "Tom"], ["Mia", "ran", "Tom", "hid"]),
-        (400, "denoiser: looks both ways", ["START", "Mia", None, "Tom", None], ["", "ran", "", "hid"]),
-    ):
+    for left, title, words, targets in PANELS:
         picture.text(left + 140, 12, title, bold=True)
         for i, word in enumerate(words):
             picture.token(left + 70 * i, 112, word, width=60, tint=BLUE if word else "")
@@ -32,11 +38,7 @@ def shift_and_lift() -> Drawing:
     picture.arrow(400 + 240, 110, 400 + 106, 64, colour=GREEN)
     picture.text(390 + 250, 84, "new: the future", size=12, anchor="start", colour=GREEN)
     picture.text(10, 156, "row i - 1 predicts token i, before and after: that is the shift", size=12, anchor="start")
-    for left, title, seen in (
-        (60, "causal, share 0", set()),
-        (310, "annealed, share 1/2", SEEN),
-        (560, "full, share 1", {(i, j) for i in range(5) for j in range(i + 1, 5)}),
-    ):
+    for left, title, seen in MASKS:
         picture.text(left + 60, 188, title, bold=True)
         for i in range(5):
             for j in range(5):
