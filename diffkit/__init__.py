@@ -15,7 +15,7 @@ _DEFINED_IN = {
     "processes.gaussian.plaid": ["Plaid"],
     "processes.autoregressive": ["Autoregressive"],
     "processes.block": ["BlockDiffusion"],
-    "model": ["DiffusionModel", "build_model", "load_model"],
+    "model": ["DiffusionModel", "build_model", "load_model", "load_pretrained"],
     "training.config": ["TrainConfig"],
     "training.trainer": ["fit"],
     "sampling.sampler": ["denoise_frames", "infill", "sample"],

@@ -5,8 +5,9 @@ from __future__ import annotations
 import hashlib
 import inspect
 import json
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
+from dataclasses import asdict
 from pathlib import Path
 from typing import Any, cast
 
@@ -16,11 +17,14 @@ from torch import Tensor, nn
 from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedModel, PreTrainedTokenizerBase
 from transformers import logging as transformers_logging
 
+from diffkit.data.tokenizer import load_tokenizer
 from diffkit.network.cache import KeyValueCache
+from diffkit.network.pretrained import PretrainedDenoiser, PretrainedSettings, borrow
 from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig
 from diffkit.paths import PRETRAINED
 from diffkit.processes import process_from
-from diffkit.processes.base import Process
+from diffkit.processes.base import Network, Process
+from diffkit.processes.masked import MaskedDiffusion
 
 UNREADABLE = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
 WRAPPED = r"^(_orig_mod\.|module\.)+"  # what torch.compile and DDP put before the names of weights
@@ -65,9 +69,8 @@ class DiffusionModel(PreTrainedModel):
 
     def __init__(self, config: DiffusionConfig):
         super().__init__(config)
-        check_network_settings(config.denoiser)
         self.process = process_from(config.process)
-        self.denoiser = Denoiser(DenoiserConfig(**config.denoiser))
+        self.denoiser = network_from(config.denoiser)
         self.post_init()
 
     def _init_weights(self, module: nn.Module) -> None:
@@ -91,6 +94,14 @@ class DiffusionModel(PreTrainedModel):
             return self.denoiser(zt, t, where, cache, None if label is None else label[: len(zt)])
 
         return self.process.call_network(network, xt, cast(Tensor, t), where, self.training)
+
+
+def network_from(settings: dict[str, Any]) -> Any:
+    """A network without trained weights: ours, or one of transformers where the settings hold a `backbone`."""
+    if "backbone" in settings:
+        return PretrainedDenoiser(PretrainedSettings(**settings))
+    check_network_settings(settings)
+    return Denoiser(DenoiserConfig(**settings))
 
 
 def check_network_settings(settings: dict[str, Any]) -> None:
@@ -120,6 +131,39 @@ def build_model(
     network = DenoiserConfig(**given | shape | settings)
     whole = {name: getattr(network, name) for name in NETWORK}  # defaults too: a saved model must not change with them
     return DiffusionModel(DiffusionConfig(process=process.settings(), denoiser=whole, language=language))
+
+
+def load_pretrained(
+    name_or_folder: str | Path, process: Callable[[int, int], Process] = MaskedDiffusion, *, length: int = 128,
+    add_mask: bool = False, lora: int = 0, anneal: int = 0,
+) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:  # fmt: skip
+    """A language model of transformers (BERT, RoBERTa, ModernBERT; GPT-2, Llama, Qwen) as a diffusion model.
+
+    It samples at once, as badly as it was trained for it; train it on with `fit` or `diffkit train --model.pretrained`.
+
+    Args:    name_or_folder: a name on the Hub, or a folder with model and tokenizer; only safetensors are read.
+             process: its class, of those that mask or change tokens: (vocab_size, mask_id) -> Process.
+             length: longest text in tokens; add_mask: give a tokenizer without MASK one, and the tables a row for it;
+             lora: train matrices of this rank beside the frozen ones, 0: train all; anneal: training passes until a
+             left-to-right model sees all of the future, 0: at once (see PretrainedDenoiser).
+    Returns: the model in evaluation mode, on the CPU, and its tokenizer.
+    Raises:  OSError if there is none; ValueError for a tokenizer without MASK, another kind of model or process, or a
+             text that is too long for it.
+    """
+    tokenizer = load_tokenizer(name_or_folder, add_mask=add_mask)
+    made = process(len(tokenizer), tokenizer.mask_token_id)
+    if made.network != Network(made.vocab_size):
+        raise ValueError(
+            f"load_pretrained: {type(made).__name__} needs a network of its own; a pretrained one suits "
+            "MaskedDiffusion and others that read one text of tokens."
+        )
+    with quiet():
+        denoiser = borrow(str(name_or_folder), tokenizer, max_length=length, lora=lora, anneal=anneal)
+    config = DiffusionConfig(process=made.settings(), denoiser=asdict(denoiser.config))
+    with torch.device("meta"):  # the frame alone, without memory and random weights
+        model = DiffusionModel(config)
+    model.process, model.denoiser = made, denoiser
+    return model.eval(), tokenizer
 
 
 def model_folder(name_or_folder: str | Path) -> Path:

@@ -22,7 +22,7 @@ from diffkit.evaluation.bounds import nelbo
 from diffkit.io import atomic_folder
 from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.languages.tales import GRAMMARS
-from diffkit.model import DiffusionModel, build_model, start_from
+from diffkit.model import DiffusionModel, build_model, check_tokenizer, load_pretrained, start_from
 from diffkit.network.transformer import SIZES, TIMES
 from diffkit.processes import PROCESSES
 from diffkit.processes.base import Process
@@ -76,6 +76,10 @@ class ModelSettings:
     dropout: float = 0.0  # share of activations dropped in training
     conditional: bool = False  # also learn to end a story as its label says; for a built-in language with labels
     init: str = ""  # train on from the weights of this model, a folder or the name of a shipped one
+    pretrained: str = ""  # instead of size: a masked or left-to-right model of transformers, on the Hub or a folder
+    add_mask: bool = False  # give the tokenizer of a pretrained model a MASK, where it has none
+    lora: int = 0  # of a pretrained model train only matrices of this rank beside the others (0: train all)
+    anneal: int = 0  # steps until a pretrained left-to-right model sees all of the future (0: at once)
 
     def __post_init__(self) -> None:
         refuse_null(self)
@@ -85,6 +89,14 @@ class ModelSettings:
             raise ValueError(f"ModelSettings: time must be one of {[*TIMES]}, got {self.time!r}.")
         if not 0 <= self.dropout < 1:
             raise ValueError(f"ModelSettings: dropout must lie in [0, 1), got {self.dropout}.")
+        if min(self.lora, self.anneal) < 0 or max(self.lora, self.anneal) > MOST:
+            raise ValueError(f"ModelSettings: lora and anneal are 0 or more, got {self.lora} and {self.anneal}.")
+        if not self.pretrained and (self.lora or self.anneal or self.add_mask):
+            raise ValueError(
+                "ModelSettings: lora, anneal and add_mask need a pretrained model; name one, or leave them."
+            )
+        if self.pretrained and (self.conditional or self.time != "none"):
+            raise ValueError("ModelSettings: a pretrained model has no labels and no time; leave both settings out.")
         self._trial()
 
     def plain(self) -> dict[str, Any]:
@@ -160,19 +172,36 @@ def build(data: DataSettings, model: ModelSettings, seed: int, tell: Callable[[s
             f"build: a conditional model needs labels, which {data.corpus!r} does not have; choose the corpus "
             f"{' or '.join(sorted(GRAMMARS))}, or leave `conditional` out."
         )
+    if model.pretrained and data.corpus not in GRAMMARS:
+        data = replace(data, tokenizer=model.pretrained)
+        load_tokenizer(data.tokenizer, add_mask=model.add_mask)  # says now what is missing, not when the text is read
     texts = read(data, seed, tell)
-    process = model.process(len(texts.tokenizer), special_ids(texts.tokenizer).mask)
     torch.manual_seed(seed)
     label_of = partial(endings, texts.language) if texts.language and model.conditional else None
-    network: dict[str, Any] = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout}
-    network |= {"labels": len(texts.language.labels) if texts.language and label_of else 0, "max_length": texts.length}
-    built = build_model(process, model.size, language=data.corpus if texts.language else None, **network)
+    built = _pretrained_model(model, texts) if model.pretrained else _fresh_model(model, texts)
+    built.config.language = data.corpus if texts.language else None
     if not texts.language:
         built.config.split = {"fraction": data.validation_fraction, "seed": seed}
     if model.init:
         start_from(built, model.init)
     validate = partial(validation_bound, x0=texts.validation)
     return Setup(built, texts.tokenizer, texts.batches, validate, texts.language, label_of)
+
+
+def _fresh_model(model: ModelSettings, texts: Texts) -> DiffusionModel:
+    process = model.process(len(texts.tokenizer), special_ids(texts.tokenizer).mask)
+    network: dict[str, Any] = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout}
+    labels = len(texts.language.labels) if texts.language and model.conditional else 0
+    network |= {"labels": labels, "max_length": texts.length}
+    return build_model(process, model.size, **network)
+
+
+def _pretrained_model(model: ModelSettings, texts: Texts) -> DiffusionModel:
+    """A model of transformers. Raises ValueError if it has another vocabulary than the text."""
+    how: dict[str, Any] = {"add_mask": model.add_mask, "lora": model.lora, "anneal": model.anneal}
+    built, _ = load_pretrained(model.pretrained, model.process, length=texts.length, **how)
+    check_tokenizer(built, texts.tokenizer)
+    return built
 
 
 def validation_bound(model: DiffusionModel, x0: Tensor) -> float:
@@ -254,5 +283,5 @@ def _split(data: DataSettings, seed: int) -> tuple[Dataset | IterableDataset, Da
 
 def default_output(data: DataSettings, model: ModelSettings) -> Path:
     """The folder of a run by default: runs/CORPUS-PROCESS-SIZE."""
-    size = model.size if isinstance(model.size, str) else "custom"
+    size = Path(model.pretrained).name or (model.size if isinstance(model.size, str) else "custom")
     return Path("runs") / f"{Path(data.corpus).stem}-{model.plain()['process']}-{size}"

@@ -139,7 +139,7 @@ def special_ids(tokenizer: PreTrainedTokenizerBase) -> SpecialIds:
     return SpecialIds(**ids)
 
 
-def load_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
+def load_tokenizer(name_or_folder: str | Path, *, add_mask: bool = True) -> PreTrainedTokenizerBase:
     """Load any pretrained tokenizer and make sure that it has MASK, PAD and EOS.
 
     Where EOS is missing and there is a separator, the separator serves as EOS (BERT: [SEP]). Whatever is still missing
@@ -147,6 +147,7 @@ def load_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
     so take V = len(tokenizer) afterwards. The cache on disk is asked first, the network only if that fails.
 
     Args:    name_or_folder: a name on the Hugging Face Hub, or a folder written by save_pretrained.
+             add_mask: where there is no MASK, add one; otherwise that is an error.
     Raises:  OSError if there is no such tokenizer, or no network; ValueError if what is there is not usable.
     """
     tokenizer = _pretrained(os.path.expanduser(name_or_folder))
@@ -155,6 +156,12 @@ def load_tokenizer(name_or_folder: str | Path) -> PreTrainedTokenizerBase:
         raise ValueError(
             f"load_tokenizer: {str(name_or_folder)!r} gave {len(tokenizer)} special tokens and no words. "
             "Is tokenizer.json (or the vocabulary file) missing?"
+        )
+    if tokenizer.mask_token is None and not add_mask:
+        raise ValueError(
+            f"load_tokenizer: {str(name_or_folder)!r} has no MASK, as it was made for left-to-right models. Add one "
+            "with add_mask=True (--model.add_mask true): the token [MASK], with a new row in the model's tables that "
+            "starts at the mean of the others; or set tokenizer.mask_token to a token that no text uses, and save it."
         )
     if tokenizer.eos_token is None and tokenizer.sep_token is not None:
         tokenizer.eos_token = tokenizer.sep_token

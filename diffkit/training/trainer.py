@@ -74,7 +74,8 @@ class Trainer:
         network = torch.compile(self.model) if config.compile else self.model
         self.network: Any = network if self.is_split else accelerator.prepare(network)
         self.optimizers = make_optimizers(self.model, config)
-        self.weights = {name: p.detach() for name, p in self.model.named_parameters()}
+        named = self.model.named_parameters(remove_duplicate=False)  # a tied weight under each of its names
+        self.weights = {name: p.detach() for name, p in named}
         self.average = {name: p.clone() for name, p in self.weights.items()} if config.ema else {}
         self.rng = SharedGenerator(accelerator.process_index, accelerator.num_processes)
         self.rng.manual_seed(config.seed)
