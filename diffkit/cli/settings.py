@@ -162,6 +162,11 @@ def build(data: DataSettings, model: ModelSettings, seed: int, tell: Callable[[s
         )
     texts = read(data, seed, tell)
     process = model.process(len(texts.tokenizer), special_ids(texts.tokenizer).mask)
+    if not process.aligned and not texts.language:
+        raise ValueError(
+            f"build: {type(process).__name__} learns where texts end, but {data.corpus!r} is read as documents in one "
+            f"row. Choose the corpus {' or '.join(sorted(GRAMMARS))}, or another process."
+        )
     torch.manual_seed(seed)
     label_of = partial(endings, texts.language) if texts.language and model.conditional else None
     network: dict[str, Any] = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout}

@@ -46,7 +46,7 @@ class ExactInsertion:
             for text, n, p in zip(texts, sizes.tolist(), log_p.exp(), strict=True)
             for fate in fates(n, isinstance(process, FlexMDM))
         ]
-        # [state, tokens that are absent] -> weight, times tokens missing from each gap, times words asked for at each slot
+        # [state, tokens absent] -> weight, and weighted: tokens missing from each gap, words asked for at each slot
         self.weight = torch.zeros(len(rows), L, dtype=torch.float64)
         self.missing = torch.zeros(len(rows), L, L, dtype=torch.float64)
         self.words = torch.zeros(len(rows), L, L, V, dtype=torch.float64)
@@ -71,3 +71,84 @@ class ExactInsertion:
         words = torch.einsum("bk,bkiv->biv", power, self.words[state])
         logits = words.where(known[:, None, None] & words.any(-1, keepdim=True), 1.0).log()
         return torch.cat([logits, y.where(known[:, None], 0.0).log()[..., None]], -1)
+
+
+# ------------------------------------------------------------------------------------------------------------- lengths
+
+
+def length_law(language: StoryLanguage) -> Tensor:
+    """The exact p(length) of a language, tokens before EOS, (L,) float64: the templates' lengths, weighted."""
+    lengths = torch.tensor([len(template.text.split()) for template in language.grammar.templates])
+    return torch.zeros(language.length, dtype=torch.float64).index_add_(0, lengths, language.template_probs)
+
+
+def hole_law(language: StoryLanguage, before: Tensor, after: Tensor) -> Tensor:
+    """The exact p(length of a hole between two pieces), (L - known,) float64: a sum over all that fits, by length.
+
+    Raises: ValueError if no text starts with `before` (n,) and ends with `after` (m,).
+    """
+    room = language.length - 1 - len(before) - len(after)
+    hidden = [before.new_full((k,), language.mask_id) for k in range(room + 1)]
+    canvases = torch.stack([whole_canvas(language, before, hole, after) for hole in hidden])
+    log_p = language.log_prob(canvases)
+    if log_p.max() == -torch.inf:
+        raise ValueError("hole_law: no text of the language starts and ends so. Shorten one of the pieces.")
+    return log_p.softmax(0)
+
+
+def whole_canvas(language: StoryLanguage, *pieces: Tensor) -> Tensor:
+    """Pieces of a text one after the other, EOS and PAD: (L,) ids."""
+    text = torch.cat([*pieces, torch.tensor([language.eos_id])])
+    return torch.nn.functional.pad(text, (0, language.length - len(text)), value=language.pad_id)
+
+
+# -------------------------------------------------------------------------------------------- a hole of unknown length
+
+
+def only_between(process: Insertion, denoise: Denoise, before: int, after: int) -> Denoise:
+    """The denoiser with nothing missing outside one hole, behind the first `before` and in front of the last `after`.
+
+    Not exact: it still counts on texts that continue the pieces elsewhere, and the rates within the hole are theirs.
+    """
+
+    def closed(zt: Tensor, t: Tensor) -> Tensor:
+        place, end = torch.arange(zt.shape[1]), (zt == process.eos_id).int().argmax(1, keepdim=True)
+        is_open = (place >= before) & (place <= end - after)
+        raw = denoise(zt, t)
+        return torch.cat([raw[..., :-1], raw[..., -1:].masked_fill(~is_open[..., None], -torch.inf)], -1)
+
+    return closed
+
+
+class Filled(NamedTuple):
+    """Texts that grew around two pieces."""
+
+    ids: Tensor  # (n, L)
+    intact: Tensor  # (n,) bool: nothing was ever inserted but between the pieces
+
+
+def fill_hole(
+    process: FlexMDM, denoise: Denoise, start: Tensor, before: int, after: int, *, steps: int, rng: Generator
+) -> Filled:
+    """Let texts `start` (n, L) grow, and say in which of them only the hole has: those fill it with its exact law.
+
+    All gaps are open. A MASK that is inserted elsewhere moves a token of a piece, and a frame shows it.
+    """
+    row, intact = start[:, None, :], torch.ones(len(start), dtype=torch.bool)
+    ends = (start == process.eos_id).int().argmax(1, keepdim=True)
+    tail = torch.arange(-after, 0)
+    ids = start
+    for frame in denoise_frames(process, denoise, start=start, steps=steps, rng=rng):
+        ids, end = frame.tokens, (frame.tokens == process.eos_id).int().argmax(1, keepdim=True)
+        intact &= (ids[:, :before] == row[:, 0, :before]).all(1)
+        intact &= (ids.gather(1, (end + tail).clamp(min=0)) == start.gather(1, ends + tail)).all(1)
+    return Filled(ids, intact)
+
+
+def played(process: Insertion, x0: Tensor, rates: list[float], rng: Generator) -> Iterator[Tensor]:
+    """One text (L,) losing its tokens: the states (L,) at rising rates gamma, each made from the one before."""
+    zt, s = x0[None], 0.0
+    for rate in rates:
+        t = float(process.schedule.time_of(rate))
+        zt, s = process.add_noise(zt, s, t, rng), t
+        yield zt[0]

@@ -1,4 +1,4 @@
-"""Insertion: noise deletes tokens, the reverse process inserts them, so that nobody fixes a length (FlexMDM, Edit Flows)."""
+"""Insertion (FlexMDM, Edit Flows): noise deletes tokens, the reverse process inserts them; nobody fixes a length."""
 
 from __future__ import annotations
 
@@ -140,7 +140,7 @@ class Insertion(Process):
     # -------------------------------------------------------------------------------------------------- reverse process
 
     def returning(self, t: Time, s: Time) -> Tensor:
-        """Probability that what is absent at t is back at s < t, 1 - gamma(s) / gamma(t); the same for MASK and word."""
+        """Probability that what is absent at t is back at s < t, or MASK revealed: 1 - gamma(s) / gamma(t), (B,)."""
         return 1 - self.schedule.rate(s) / self.schedule.rate(t)
 
     def insert(self, raw: Tensor, zt: Tensor, share: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
