@@ -2,16 +2,18 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
+import numpy
 import torch
 from torch import Generator, Tensor
 
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.processes.base import Denoise
-from diffkit.processes.insertion import EditFlow, FlexMDM, Insertion
+from diffkit.processes.insertion import FlexMDM, Insertion, Shortened
 from diffkit.sampling.sampler import denoise_frames
 
 WHOLE, HIDDEN, ABSENT = 0, 1, 2  # what noise makes of a token
@@ -28,6 +30,39 @@ def fates(n: int, with_mask: bool) -> Tensor:
     return torch.tensor([*product(kinds, repeat=n)]).view(-1, n)
 
 
+def outcomes(process: Insertion, text: Tensor) -> Shortened:
+    """All that noise can make of a text (L,), one row each; what it is made of tells `chances` how likely it is."""
+    n = int((text == process.eos_id).int().argmax())
+    ways = torch.nn.functional.pad(fates(n, isinstance(process, FlexMDM)), (0, len(text) - n), value=WHOLE)
+    return process.cut(text.expand(len(ways), -1), ways == ABSENT, ways == HIDDEN)
+
+
+def chances(process: Insertion, text: Tensor, short: Shortened, gamma: float) -> Tensor:
+    """Probabilities of these outcomes at the rate gamma, (n,) float64."""
+    n, absent, masked = int((text == process.eos_id).int().argmax()), short.absent.sum(1), short.masked.sum(1)
+    hidden = -gamma * math.log(gamma) if isinstance(process, FlexMDM) else 0.0
+    return gamma**absent * hidden**masked * (1 - gamma - hidden) ** (n - absent - masked)
+
+
+@torch.no_grad()
+def expected_terms(process: Insertion, denoise: Denoise, text: Tensor, gamma: float) -> Tensor:
+    """What a text (L,) costs at the rate gamma without the weight, added up over all outcomes: (L,) nats."""
+    short = outcomes(process, text)
+    raw = denoise(short.zt, process.schedule.time(torch.tensor(gamma).double()).expand(len(short.zt)))
+    nats = process.terms(raw, text.expand(len(short.zt), -1), short)
+    return (chances(process, text, short, gamma)[:, None] * nats).sum(0)
+
+
+def enumerated_bound(process: Insertion, denoise: Denoise, text: Tensor, nodes: int = 40) -> float:
+    """The bound of a text (L,), to about six digits: the integral of `expected_terms` / gamma, by quadrature."""
+    v, weight = (torch.from_numpy(part) for part in numpy.polynomial.legendre.leggauss(nodes))
+    v, weight = (v + 1) / 2, weight / 2
+    root = v**2 * (3 - 2 * v)  # gamma = root^2: nodes close to both ends, where the integrand has logarithms
+    shares = weight * 6 * v * (1 - v) * 2 / root
+    each = [expected_terms(process, denoise, text, float(r) ** 2).sum() for r in root]
+    return float(shares @ torch.stack(each).double())
+
+
 class ExactInsertion:
     """The best denoiser of an insertion process: every text, and everything that noise can make of it, enumerated.
 
@@ -38,33 +73,24 @@ class ExactInsertion:
     """
 
     def __init__(self, process: Insertion, texts: Tensor, log_p: Tensor):
-        self.process, self.states = process, {}
-        L, V = texts.shape[1], process.vocab_size
-        sizes = (texts == process.eos_id).int().argmax(1)
-        rows = [
-            (text, fate, p)
-            for text, n, p in zip(texts, sizes.tolist(), log_p.exp(), strict=True)
-            for fate in fates(n, isinstance(process, FlexMDM))
-        ]
-        # [state, tokens absent] -> weight, and weighted: tokens missing from each gap, words asked for at each slot
-        self.weight = torch.zeros(len(rows), L, dtype=torch.float64)
-        self.missing = torch.zeros(len(rows), L, L, dtype=torch.float64)
-        self.words = torch.zeros(len(rows), L, L, V, dtype=torch.float64)
-        for text, fate, p in rows:
-            kept = text[: len(fate)][fate != ABSENT].where(fate[fate != ABSENT] == WHOLE, process.mask_id).tolist()
-            state = self.states.setdefault(tuple(kept), len(self.states))
-            k = int((fate == ABSENT).sum())
-            slot = (fate != ABSENT).cumsum(0) - (fate != ABSENT).long()
-            self.weight[state, k] += p
-            self.missing[state, k].index_add_(0, slot[fate == ABSENT], p.expand(k))
-            asked = fate == (ABSENT if isinstance(process, EditFlow) else HIDDEN)
-            for i in asked.nonzero().flatten():
-                self.words[state, k, slot[i], text[i]] += p
+        self.process, L, V = process, texts.shape[1], process.vocab_size
+        cuts = [outcomes(process, text) for text in texts]
+        every, size = Shortened(*map(torch.cat, zip(*cuts, strict=True))), torch.tensor([len(each.zt) for each in cuts])
+        source, p = texts.repeat_interleave(size, 0), log_p.exp().repeat_interleave(size)
+        states, state = every.zt.unique(dim=0, return_inverse=True)
+        self.index = {tuple(row): i for i, row in enumerate(states.tolist())}
+        key = (state, every.absent.sum(1))  # z_t, and how many tokens it lacks
+        self.weight = torch.zeros(len(states), L, dtype=torch.float64).index_put_(key, p, accumulate=True)
+        missing, words = torch.zeros(len(states), L, L).double(), torch.zeros(len(states), L, L, V).double()
+        row, i = every.absent.nonzero().unbind(1)
+        self.missing = missing.index_put_((key[0][row], key[1][row], every.slot[row, i]), p[row], accumulate=True)
+        row, i = process.asked(every).nonzero().unbind(1)
+        where = (key[0][row], key[1][row], every.slot[row, i], source[row, i])
+        self.words = words.index_put_(where, p[row], accumulate=True)
 
     def __call__(self, zt: Tensor, t: Tensor) -> Tensor:
-        ends = (zt == self.process.eos_id).int().argmax(1).tolist()
-        found = [self.states.get(tuple(row[:end]), -1) for row, end in zip(zt.tolist(), ends, strict=True)]
-        state, known = torch.tensor(found), torch.tensor(found) >= 0
+        state = torch.tensor([self.index.get(tuple(row), -1) for row in zt.tolist()])
+        known = state >= 0
         power = self.process.schedule.rate(t).expand(len(zt))[:, None] ** torch.arange(zt.shape[1])  # gamma^k
         total = (power * self.weight[state]).sum(1).where(known, 1.0)
         y = torch.einsum("bk,bki->bi", power, self.missing[state]) / total[:, None]

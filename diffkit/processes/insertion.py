@@ -70,9 +70,13 @@ class Insertion(Process):
         is_word = (zs == self.eos_id).cumsum(1) == 0
         is_word = is_word if frozen is None else is_word & ~frozen
         absent, masked = is_word & (u < absent_p), is_word & (u >= absent_p) & (u < absent_p + masked_p)
+        return self.cut(zs, absent, masked)
+
+    def cut(self, zs: Tensor, absent: Tensor, masked: Tensor) -> Shortened:
+        """Take the absent tokens out, (B, L) bool, and close up."""
         slot = (~absent).cumsum(1) - (~absent).long()
         target = slot.masked_fill(absent, zs.shape[1])  # absent ones go to a column that is cut off
-        canvas = torch.full_like(torch.cat([zs, zs[:, :1]], 1), self.pad_id)
+        canvas = zs.new_full((len(zs), zs.shape[1] + 1), self.pad_id)
         zt = canvas.scatter(1, target, zs.masked_fill(masked, self.mask_id))[:, :-1]
         return Shortened(zt, slot, absent, masked)
 
@@ -91,10 +95,16 @@ class Insertion(Process):
         raise NotImplementedError
 
     def nats(self, denoise: Denoise, x0: Tensor, t: Time, rng: Generator, frozen: Tensor | None = None) -> Tensor:
-        """The words' cross-entropy, and y - n - n log y of each gap that lacks n tokens: (B, L), weight left out."""
+        """`terms` at a draw of z_t."""
         x0, t = as_rows(x0, t)
         short = self.shorten(x0, 0.0, t, rng, frozen)
-        raw = self.columns(denoise(short.zt, t))
+        return self.terms(self.columns(denoise(short.zt, t)), x0, short)
+
+    def terms(self, raw: Tensor, x0: Tensor, short: Shortened) -> Tensor:
+        """The words' cross-entropy, and y - n - n log y of each gap that lacks n tokens: (B, L), weight left out.
+
+        Each absent token comes back at the rate w = d log gamma / dt; the model inserts into a gap at the rate w y.
+        """
         raw = raw.to(torch.promote_types(raw.dtype, torch.float32))
         log_p, row = self.token_logits(raw, short.zt).log_softmax(-1), torch.arange(len(x0), device=x0.device)[:, None]
         words = torch.where(self.asked(short), -log_p[row, short.slot, x0], 0.0)

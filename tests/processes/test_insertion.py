@@ -3,14 +3,13 @@
 import json
 import math
 
-import numpy
 import pytest
 import torch
 from scipy.stats import chisquare
 from toys import ENTROPY, MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, micro_counts
 
 from diffkit.cli.settings import DataSettings, ModelSettings, build
-from diffkit.course.insertion import ABSENT, HIDDEN, WHOLE, ExactInsertion, fates
+from diffkit.course.insertion import ABSENT, HIDDEN, WHOLE, ExactInsertion, enumerated_bound, fates, outcomes
 from diffkit.evaluation.bounds import gap_to_entropy, sequence_bounds
 from diffkit.model import load_model, quiet
 from diffkit.processes import process_from
@@ -65,22 +64,6 @@ def everything(kind, text, gamma):
     return short, torch.tensor([math.prod(p[f] for f in fate) for fate in ways.tolist()], dtype=torch.float64)
 
 
-def enumerated_bound(model, denoise, text, nodes=40):
-    """The bound of a text (L,) by its definition: an integral over gamma = q^2 of a sum over all that noise can do."""
-    q, weight = (
-        (part + 1) / 2 if i == 0 else part / 2 for i, part in enumerate(numpy.polynomial.legendre.leggauss(nodes))
-    )
-    total = 0.0
-    for root, share in zip(q**2 * (3 - 2 * q), weight * 6 * q * (1 - q), strict=True):  # nodes close to both ends
-        short, p = everything(type(model), text, root**2)
-        model.shorten = lambda *given, short=short: short
-        t = model.schedule.time_of(root**2).expand(len(p))
-        nats = model.nats(denoise, text.expand(len(p), L), t, generator()).sum(1)
-        total += share * 2 / root * (p * nats).sum().item()
-    del model.shorten
-    return total
-
-
 # -------------------------------------------------------------------------------------------------------------- noise
 
 
@@ -95,6 +78,7 @@ def test_noise_leaves_what_the_definition_says(kind):
     known, counts = codes(want), torch.bincount(codes(short), minlength=3**L)
     assert counts[known].sum() == n
     assert chisquare(counts[known].numpy(), (p * n).numpy()).pvalue > 1e-7
+    assert all(torch.equal(*pair) for pair in zip(outcomes(model, text), want, strict=True))
     order = known.argsort()
     row = order[torch.searchsorted(known[order], codes(short))]
     assert torch.equal(short.zt, want.zt[row]) and torch.equal(short.slot, want.slot[row])
@@ -182,12 +166,12 @@ def test_frozen_tokens_stay_and_cost_nothing():
 def test_with_many_steps_the_exact_denoiser_writes_the_language(kind, exact):
     """Chi-square over the 16 texts among those of the language: p below 1e-7 in one of ten million seeds.
 
-    A step of two events at once can leave the language; with 400 steps few do.
+    A step of two events at once can leave the language; with 200 steps few do.
     """
-    n = 3000
-    counts = micro_counts(sample(process(kind), exact[kind], shape=(n, L), steps=400, rng=generator(3)))
+    n = 1500
+    counts = micro_counts(sample(process(kind), exact[kind], shape=(n, L), steps=200, rng=generator(3)))
     valid = n - int(counts[-1])
-    assert valid > 0.95 * n
+    assert valid > 0.9 * n
     assert chisquare(counts[:-1].numpy(), (PROBS * valid / PROBS.sum()).numpy()).pvalue > 1e-7
 
 
