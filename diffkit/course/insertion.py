@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 from itertools import product
 from typing import NamedTuple
 
@@ -160,21 +159,12 @@ def fill_hole(
 
     All gaps are open. A MASK that is inserted elsewhere moves a token of a piece, and a frame shows it.
     """
-    row, intact = start[:, None, :], torch.ones(len(start), dtype=torch.bool)
-    ends = (start == process.eos_id).int().argmax(1, keepdim=True)
-    tail = torch.arange(-after, 0)
-    ids = start
+
+    def pieces(ids: Tensor) -> Tensor:
+        end = (ids == process.eos_id).int().argmax(1, keepdim=True)
+        return torch.cat([ids[:, :before], ids.gather(1, end + torch.arange(-after, 0))], 1)
+
+    ids, intact = start, torch.ones(len(start), dtype=torch.bool)
     for frame in denoise_frames(process, denoise, start=start, steps=steps, rng=rng):
-        ids, end = frame.tokens, (frame.tokens == process.eos_id).int().argmax(1, keepdim=True)
-        intact &= (ids[:, :before] == row[:, 0, :before]).all(1)
-        intact &= (ids.gather(1, (end + tail).clamp(min=0)) == start.gather(1, ends + tail)).all(1)
+        ids, intact = frame.tokens, intact & (pieces(frame.tokens) == pieces(start)).all(1)
     return Filled(ids, intact)
-
-
-def played(process: Insertion, x0: Tensor, rates: list[float], rng: Generator) -> Iterator[Tensor]:
-    """One text (L,) losing its tokens: the states (L,) at rising rates gamma, each made from the one before."""
-    zt, s = x0[None], 0.0
-    for rate in rates:
-        t = float(process.schedule.time_of(rate))
-        zt, s = process.add_noise(zt, s, t, rng), t
-        yield zt[0]

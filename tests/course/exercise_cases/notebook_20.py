@@ -116,7 +116,8 @@ def behind(state, y, words, share, u, w, mask):
 
 
 def overwrites(state, y, words, share, u, w, mask):
-    return step([mask] * len(state), y, words, share, u, w, mask)
+    shown = [words[i] if u[i] < share else token for i, token in enumerate(state)]
+    return step(shown, y, shown, share, [9.0] * len(u), w, mask)
 
 
 def without_last_gap(state, y, words, share, u, w, mask):
