@@ -233,7 +233,7 @@ def test_mistakes_are_named(tmp_path):
         EditFlow(V, MASK, schedule="loglinear")
     with pytest.raises(ValueError, match="no evidence about single positions"):
         TALES.denoiser(FlexMDM(TALES.vocab_size, TALES.mask_id))(TALES.sample(1, generator()), 5.0)
-    (tmp_path / "a.txt").write_text("One day.\n" * 300, encoding="utf-8")
+    (tmp_path / "a.txt").write_text("".join(f"Day {i}.\n" for i in range(300)), encoding="utf-8")
     TALES.tokenizer.save_pretrained(tmp_path / "words")
     with pytest.raises(ValueError, match="build: EditFlow learns where texts end"):
         build(
