@@ -237,5 +237,7 @@ def test_mistakes_are_named(tmp_path):
     TALES.tokenizer.save_pretrained(tmp_path / "words")
     with pytest.raises(ValueError, match="build: EditFlow learns where texts end"):
         build(
-            DataSettings(str(tmp_path / "a.txt"), str(tmp_path / "words"), length=8), ModelSettings("pico", EditFlow), 0
+            DataSettings(str(tmp_path / "a.txt"), str(tmp_path / "words"), length=8, validation_fraction=0.5),
+            ModelSettings("pico", EditFlow),
+            0,
         )
