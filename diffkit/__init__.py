@@ -15,6 +15,7 @@ _DEFINED_IN = {
     "processes.gaussian.plaid": ["Plaid"],
     "processes.autoregressive": ["Autoregressive"],
     "processes.block": ["BlockDiffusion"],
+    "processes.insertion": ["EditFlow", "FlexMDM"],
     "model": ["DiffusionModel", "build_model", "load_model", "load_pretrained"],
     "training.config": ["TrainConfig"],
     "training.trainer": ["fit"],

@@ -156,7 +156,7 @@ def gap_lines(found: Figures) -> list[str]:
     gap = Estimate(found["gap_nats_per_token"], found["gap_se"])
     return [
         f"{'exact entropy':20} {found['entropy_nats_per_token']:.4f} nats per token",
-        f"{'gap to the entropy':20} {gap} nats per token (paired with the exact denoiser, on the same masks)",
+        f"{'gap to the entropy':20} {gap} nats per token (paired, on the same stories)",
     ]
 
 

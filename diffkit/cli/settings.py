@@ -189,7 +189,13 @@ def build(data: DataSettings, model: ModelSettings, seed: int, tell: Callable[[s
 
 
 def _fresh_model(model: ModelSettings, texts: Texts) -> DiffusionModel:
+    """A new network. Raises ValueError if the process learns where texts end and the text does not say."""
     process = model.process(len(texts.tokenizer), special_ids(texts.tokenizer).mask)
+    if not process.aligned and not texts.language:
+        raise ValueError(
+            f"build: {type(process).__name__} learns where texts end, but this corpus is read as documents in one "
+            f"row. Choose the corpus {' or '.join(sorted(GRAMMARS))}, or another process."
+        )
     network: dict[str, Any] = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout}
     labels = len(texts.language.labels) if texts.language and model.conditional else 0
     network |= {"labels": labels, "max_length": texts.length}

@@ -97,9 +97,11 @@ def gap_to_entropy(
     """How far a model's bound lies above the exact one, nats per sequence: the mean over n fresh stories.
 
     Paired: the exact denoiser gets the same stories and masks, so that their variance, which dwarfs the gap, cancels.
-    At zero the model is the language.
+    At zero the model is the language. A process without an exact denoiser is paired with -log p of the same stories.
     """
     x0 = language.sample(n, rng)
+    if not process.aligned:
+        return mean_of(sequence_bounds(process, denoise, x0, rng=rng, draws=draws) + language.log_prob(x0))
     seed = int(torch.randint(2**31, (), generator=rng))
     return paired_gap(
         lambda who, masks: sequence_bounds(process, who, x0, rng=masks, draws=draws),

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from diffkit.course import one_page, plots
-from diffkit.course.diagrams import data, noise
+from diffkit.course.diagrams import data, insertion, noise
 from diffkit.course.widgets.source import coloured, core_of, show_source
 from diffkit.processes import masked
 from diffkit.processes.schedules import get_schedule
@@ -57,7 +57,9 @@ def test_colours_change_no_letter():
     assert Text(coloured(code)).text == code and "<q>" in coloured(code) and "<i>" in coloured(code)
 
 
-@pytest.mark.parametrize("picture", [noise.there_and_back, noise.hit_times, data.documents_to_batch])
+@pytest.mark.parametrize(
+    "picture", [noise.there_and_back, noise.hit_times, data.documents_to_batch, insertion.deleted_and_inserted]
+)
 def test_a_drawing_has_a_text_alternative_and_stays_inside(picture):
     drawing = picture()
     svg = ET.fromstring(drawing._repr_html_())
