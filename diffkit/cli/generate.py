@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import secrets
 import sys
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterator
+from contextlib import nullcontext
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -102,21 +103,23 @@ def infill(
     shown.check(n)
     if bool(text) == bool(input):
         raise ValueError("give either one text with blanks, or --input with a file that has one on each line.")
+    if input not in ("", "-") and not user_path(input).is_file():
+        raise ValueError(f"--input: there is no file {input}. Check the path, or give - for what is piped in.")
     trained, tokenizer = load(model)
     denoise, seed = _conditioned(trained, label, guidance), _seed(seed)
     run = Run(trained, tokenizer, denoise, n, steps, order, seed, {"temperature": temperature})
     for about, line in lines_of(input) if input else [({}, text)]:
-        _write(run, _with_blanks(line, trained, tokenizer, complete, about), shown, about)
+        _write(run, _with_blanks(line.strip() if input else line, trained, tokenizer, complete, about), shown, about)
 
 
 def lines_of(source: str) -> Iterator[tuple[dict[str, Any], str]]:
     """The lines of a file, or of what is piped in for -, as they come; each with its number. Blank ones are skipped."""
-    if source == "-":
-        lines: Iterable[str] = sys.stdin or ()
-        yield from (({"line": i}, line.strip()) for i, line in enumerate(lines, 1) if line.strip())
-        return
-    with user_path(source).open(encoding="utf-8-sig", errors="surrogateescape") as file:
-        yield from (({"line": i}, line.strip()) for i, line in enumerate(file, 1) if line.strip())
+    with (
+        nullcontext(sys.stdin or ())
+        if source == "-"
+        else user_path(source).open(encoding="utf-8-sig", errors="surrogateescape")
+    ) as lines:
+        yield from (({"line": i, "input": line.strip()}, line) for i, line in enumerate(lines, 1) if line.strip())
 
 
 def _with_blanks(

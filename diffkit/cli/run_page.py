@@ -20,7 +20,7 @@ ROWS = 24  # of a table; more are thinned out
 STYLE = (
     "table{border-collapse:collapse;margin:.5em 0}caption{text-align:left;font-weight:600}"
     "th,td{padding:.15em 1em .15em 0;text-align:left;vertical-align:top;border-bottom:1px solid #8888}"
-    "td{font-variant-numeric:tabular-nums}figure{margin:1em 0}.dk-chart{max-width:46em!important}"
+    "td{font-variant-numeric:tabular-nums}figure{margin:1em 0}.dk-chart{max-width:44rem!important}"
     ".text{white-space:pre-wrap;font:15px/1.6 ui-monospace,Menlo,Consolas,monospace}"
 )
 Lines = list[dict[str, Any]]
@@ -106,9 +106,10 @@ def _curves(records: Lines, bounds: Lines, level: tuple[str, float] | None) -> s
     alt = f"From {curves['training loss, smoothed'][0][1]:.3f} to {curves['training loss, smoothed'][-1][1]:.3f}"
     alt += f", held-out bound {bounds[-1]['validation']:.3f}" if bounds else ""
     pictures = [_figure(curves, "Loss", "nats per token", f"{alt}.", level)]
-    rates = [(one["step"], one["lr"]) for one in records]
-    alt = f"At most {max(rate for _, rate in rates):.3g}, at the end {rates[-1][1]:.3g}."
-    pictures.append(_figure({"learning rate": rates}, "Learning rate", "learning rate", alt, None))
+    most = max(one["lr"] for one in records)
+    rates = [(one["step"], one["lr"] / (most or 1)) for one in records]
+    alt = f"At most {most:.3g}, at the end {records[-1]['lr']:.3g}."
+    pictures.append(_figure({"learning rate": rates}, "Learning rate", f"of {most:.3g}", alt, None))
     return "<h2>Curves</h2>" + "".join(f"<figure>{one}</figure>" for one in pictures)
 
 

@@ -89,13 +89,12 @@ def train(
         )
     if track:
         accelerator.init_trackers("diffkit")
-    settings = Run(data, model, train).plain()
     records: Iterator[Record] = fit(
         setup.model, setup.batches, train, folder=checkpoints, resume=resume, validate=setup.validate,
         accelerator=accelerator, label_of=setup.label_of,
     )  # fmt: skip
     step = train.steps  # if nothing is left to do
-    records = _logged(records, folder, settings, accelerator)
+    records = _logged(records, folder, Run(data, model, train).plain(), accelerator)
     if train.sample_every:
         records = _sampled(records, setup, train.sample_every, folder / "samples.jsonl", accelerator)
     for record in with_progress(records, train) if accelerator.is_main_process else records:

@@ -57,4 +57,5 @@ def player_page(frames: Sequence[Frame], tokenizer: PreTrainedTokenizerBase, *, 
     script += '\nmount(document.querySelector("#player"), JSON.parse(document.querySelector("#film").textContent));\n'
     body = f'<div id="player"></div>{NO_SCRIPT.format("".join(stills))}'
     body += f'<script type="application/json" id="film">{data}</script>'
-    return whole_page(title, body, style=(folder / "player.css").read_text(encoding="utf-8"), script=script)
+    style = (folder / "player.css").read_text(encoding="utf-8") + ".dk-player>.dk-title{display:none}"  # it is above
+    return whole_page(title, body, style=style, script=script)
