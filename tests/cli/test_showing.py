@@ -140,6 +140,8 @@ def test_what_is_saved_is_new_and_whole(here, capsys, monkeypatch):
 
 @in_chromium
 def test_the_page_starts_by_its_button_only(chromium, here, capsys):
+    from playwright.sync_api import expect
+
     told(capsys, "sample", MODEL, "--seed=1", "--steps=6", "--save=run.html", "--n=2")
     page = chromium.new_page()
     errors = []
@@ -150,7 +152,7 @@ def test_the_page_starts_by_its_button_only(chromium, here, capsys):
     assert caption.inner_text().startswith("Step 0 of 6") and not serious_problems(page)
     page.keyboard.press("Tab")
     page.keyboard.press("Enter")
-    page.wait_for_function("document.querySelector('.dk-caption').textContent.startsWith('Step 6')")
+    expect(caption).to_contain_text("Step 6 of 6")
     assert not errors and page.locator(".dk-board").count() == 2
     page.close()
 
