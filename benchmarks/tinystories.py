@@ -24,9 +24,9 @@ from training import machine
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.cli.settings import DataSettings, read_held_out
-from diffkit.course.ngram import NGram, seen_windows
 from diffkit.data.tokenizer import load_tokenizer, special_ids
 from diffkit.evaluation.bounds import sequence_bounds
+from diffkit.evaluation.ngram import NGram, seen_windows
 from diffkit.evaluation.samples import distinct_n, token_entropy
 from diffkit.evaluation.statistics import mean_of
 from diffkit.io import write_atomic, write_json

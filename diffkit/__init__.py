@@ -26,6 +26,7 @@ _DEFINED_IN = {
     "evaluation.bounds": ["gap_to_entropy", "nelbo"],
     "evaluation.by_count": ["error_by_count"],
     "evaluation.statistics": ["Estimate"],
+    "evaluation.text": ["bound_on_text"],
 }
 _MODULES = {name: module for module, names in _DEFINED_IN.items() for name in names}
 __all__ = sorted(_MODULES)

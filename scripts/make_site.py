@@ -178,7 +178,7 @@ def sources() -> dict[str, bytes]:
         files[f"notebooks/{path.name}"] = nbformat.writes(notebook).encode()
     files["api.md"] = api_index(modules()).encode()
     files |= {f"api/{name}.rst": module_page(path).encode() for name, path in modules().items()}
-    return files | player_files(ROOT / "diffkit" / "course" / "widgets")
+    return files | player_files(ROOT / "diffkit" / "cli" / "show")
 
 
 def to_api(page: bytes) -> bytes:

@@ -21,9 +21,10 @@ COMMANDS = {  # name: (its module in diffkit.cli, imported when the command is r
     "train": ("train", "train a model; Ctrl-C saves, --resume goes on"),
     "sample": ("generate", "generate texts"),
     "infill": ("generate", "fill the blanks of a text"),
+    "report": ("run_page", "make a page of a run: curves, samples along training, settings"),
     "evaluate": ("evaluate", "bound the likelihood of a text, and compare with the exact one where it is known"),
 }
-FLAGS = ("--all", "--animate", "--complete", "--resume")
+FLAGS = ("--all", "--animate", "--complete", "--frames", "--json", "--resume", "--stream")
 LONGEST_LINE = 1200  # characters of an error message
 MISTAKES = (ValueError, OSError, FloatingPointError)  # shown without a traceback; the last is a run that diverged
 
@@ -55,6 +56,8 @@ def normalised(arguments: list[str]) -> list[str]:
     asked = any(word.split("=")[0] in ("--config", "-h", "--help") for word in words)
     if words[:1] in (["data"], ["train"]) and not asked:
         words[1:1] = ["--config", str(CONFIGS / "default.yaml")]
+    if words[:1] == ["infill"] and any(word.split("=")[0] == "--input" for word in words):
+        words.insert(1, "")  # the texts are in the file
     return words or ["--help"]
 
 

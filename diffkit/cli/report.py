@@ -13,11 +13,11 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.data.batches import StoryBatches
-from diffkit.data.chunks import texts_of
 from diffkit.evaluation import samples as judge
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo
 from diffkit.evaluation.by_count import error_by_count
 from diffkit.evaluation.statistics import Estimate
+from diffkit.evaluation.text import TextBound
 from diffkit.io import atomic_files, write_json
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
@@ -29,40 +29,67 @@ Figures = dict[str, Any]  # plain numbers, texts and dictionaries of them: JSON 
 SHOWN_COUNTS = (1, 4, 8, 16, 24, 32, 40, 44, 47, 48)  # masked tokens
 PAIRS = (("hero", "park"), ("weather", "time"))  # slots of `tales` whose joint distribution is compared
 PADDED = "EOS and PAD are predicted and counted like any token"
-PACKED = "documents joined by EOS and cut to one length; no padding"
 
 
-def measure_bound(
-    model: DiffusionModel, tokenizer: PreTrainedTokenizerBase, x0: Tensor, rng: Generator, *, padded: bool
-) -> Figures:
-    """The bound on sequences (N, L) in every unit: nats are summed, divided by the units, and exponentiated last."""
-    bound, N = nelbo(model.process, model, x0, rng=rng), len(x0)
-    texts = tokenizer.batch_decode(x0, skip_special_tokens=True) if padded else texts_of(x0, tokenizer)
-    if padded:
-        counts = {"canvas token": x0.numel(), "token up to EOS": int((x0 != tokenizer.pad_token_id).sum())}
-    else:
-        counts = {"token": x0.numel()}
+def measure_bound(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase, x0: Tensor, rng: Generator) -> Figures:
+    """The bound on stories (N, L) in every unit: nats are summed, divided by the units, and exponentiated last."""
+    bound, texts = nelbo(model.process, model, x0, rng=rng), tokenizer.batch_decode(x0, skip_special_tokens=True)
+    counts = {"canvas token": x0.numel(), "token up to EOS": int((x0 != tokenizer.pad_token_id).sum())}
     counts |= {"word": sum(len(text.split()) for text in texts), "character": sum(map(len, texts))}
-    if not all(counts.values()):
-        raise ValueError("measure_bound: no word of this text is in the model's vocabulary. Choose another text.")
-    nats, unk = bound.mean * N, tokenizer.unk_token_id
-    return {
-        "process": model.process.settings()["name"], "parameters": parameter_count(model),
-        "exact": not model.process.bound_varies,
-        "told_share": model.process.any_order and model.denoiser.config.time != "none",
-        "policy": PADDED if padded else PACKED, "sequences": N,
+    unk = tokenizer.unk_token_id
+    return _of_model(model) | {
+        "policy": PADDED, "sequences": len(x0),
         "length": x0.shape[1], "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
         "nats_per_token": bound.mean / x0.shape[1], "nats_per_token_se": bound.standard_error / x0.shape[1],
         "perplexity": _exp(bound.mean / x0.shape[1]),
         "unknown": 0.0 if unk is None else (x0 == unk).double().mean().item(),
-        "units": {
-            unit: {
-                "count": count, "nats": nats / count, "bits": nats / count / math.log(2),
-                "perplexity": _exp(nats / count),
-            }
-            for unit, count in counts.items()
-        },
+        "units": _units(bound.mean * len(x0), counts),
     }  # fmt: skip
+
+
+def text_figures(model: DiffusionModel, bound: TextBound) -> Figures:
+    """The bound on a text in every unit, and those beside it."""
+    read, L = bound.read, bound.read.tokens / bound.read.windows
+    counts = {"token": read.tokens, "word": read.words, "character": read.characters}
+    return _of_model(model) | {
+        "policy": f"{read.bounded}; documents are joined by EOS", "sequences": read.windows,
+        "length": read.length, "stride": read.stride, "nats_per_sequence": bound.per_token.mean * L,
+        "nats_per_sequence_se": bound.per_token.standard_error * L, **_row(bound),
+        "unknown": read.unknown / read.tokens, "units": _units(bound.per_token.mean * read.tokens, counts),
+        "beside": beside(bound),
+    }  # fmt: skip
+
+
+def _of_model(model: DiffusionModel) -> Figures:
+    told = model.process.any_order and model.denoiser.config.time != "none"
+    return {
+        "process": model.process.settings()["name"], "parameters": parameter_count(model),
+        "exact": not model.process.bound_varies, "told_share": told,
+    }  # fmt: skip
+
+
+def _units(nats: float, counts: dict[str, int]) -> Figures:
+    return {
+        unit: {
+            "count": count, "nats": nats / count, "bits": nats / count / math.log(2), "perplexity": _exp(nats / count),
+        }
+        for unit, count in counts.items()
+    }  # fmt: skip
+
+
+def beside(bound: TextBound) -> list[Figures]:
+    """The figures of whoever stands beside a model."""
+    return [{"name": one.name} | _row(one) for one in bound.beside]
+
+
+def _row(bound: TextBound) -> Figures:
+    """The figures of one judge of a text."""
+    found: Figures = {"exact": bound.exact, "perplexity": bound.perplexity}
+    pairs = {"nats_per_token": bound.per_token, "bits_per_character": bound.bits_per_character}
+    pairs |= {"above_the_first": bound.difference} if bound.difference else {}
+    for name, one in pairs.items():
+        found |= {name: one.mean, f"{name}_se": one.standard_error}
+    return found
 
 
 def _exp(nats: float) -> float:
@@ -107,6 +134,11 @@ def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor) -> F
     return found
 
 
+def training_stories(language: StoryLanguage) -> Tensor:
+    """The first 6,400 stories (N, L) that a run with seed 0 learns from."""
+    return torch.cat([*islice(StoryBatches(language, 64, 0), 100)])
+
+
 def measure(
     model: DiffusionModel, language: StoryLanguage, *, n: int, samples: int, steps: tuple[int, ...], rng: Generator
 ) -> Figures:
@@ -115,8 +147,8 @@ def measure(
     The same figures of true stories come along: no measure of samples means anything without them.
     """
     process, L = model.process, language.length
-    x0, training = language.sample(n, rng), torch.cat([*islice(StoryBatches(language, 64, 0), 100)])
-    found = measure_bound(model, language.tokenizer, x0, rng, padded=True) | measure_gap(model, language, n, rng)
+    x0, training = language.sample(n, rng), training_stories(language)
+    found = measure_bound(model, language.tokenizer, x0, rng) | measure_gap(model, language, n, rng)
     found["by_count"] = []
     if "count_bound" in process.objectives:
         counts = sorted({min(count, L) for count in SHOWN_COUNTS})
@@ -129,25 +161,68 @@ def measure(
     return found
 
 
+TOLD = "The network sees as its time the share of masked tokens; of the chain that is sampled: nelbo(steps=...)"
+
+
 def bound_lines(found: Figures) -> list[str]:
     """A bound as lines of text, in every unit."""
-    name = "-log p, exact" if found["exact"] else "bound on -log p"
     bound = Estimate(found["nats_per_sequence"], found["nats_per_sequence_se"])
     lines = [
-        f"{name:20} {bound} nats per sequence ({found['sequences']} sequences of {found['length']} tokens)",
+        f"{_name(found):20} {bound} nats per sequence ({found['sequences']} sequences of {found['length']} tokens)",
         f"{'':20} {found['policy']}",
         f"{'':20} {bound / found['length']} nats per token",
-        f"{'perplexity':20} {'' if found['exact'] else 'at most '}{found['perplexity']:.5g}",
+        _perplexity(found),
     ]
     if found.get("told_share"):
-        told = "The network sees as its time the share of masked tokens; of the chain that is sampled: nelbo(steps=...)"
-        lines.insert(1, f"{'':20} {told}")
-    lines += [
+        lines.insert(1, f"{'':20} {TOLD}")
+    return lines + _unit_lines(found)
+
+
+def text_lines(found: Figures) -> list[str]:
+    """The bound on a text as lines of text: what is asked for most first, then of what it is a bound."""
+    nats, bits = (Estimate(found[of], found[f"{of}_se"]) for of in ("nats_per_token", "bits_per_character"))
+    counts = {"window": found["sequences"]} | {unit: one["count"] for unit, one in found["units"].items()}
+    lines = [
+        f"{_name(found):20} {nats} nats per token", f"{'':20} {bits} bits per character", _perplexity(found),
+        f"{'of':20} {found['policy']}",
+        f"{'read':20} {', '.join(f'{count:,} {unit}' + 's' * (count != 1) for unit, count in counts.items())}",
+    ]  # fmt: skip
+    lines += [f"{'':20} {TOLD}"] * found["told_share"]
+    lines += [f"{'':20} (a standard error needs at least two windows)"] * (found["sequences"] == 1)
+    lines += _unit_lines(found)
+    if found["beside"]:
+        lines += ["", *beside_lines(found["beside"])]
+    return lines
+
+
+def beside_lines(rows: list[Figures]) -> list[str]:
+    """Whoever stands beside the model, on the same windows."""
+    lines = []
+    for row in rows:
+        nats, bits, above = (
+            Estimate(row[of], row[f"{of}_se"]) for of in ("nats_per_token", "bits_per_character", "above_the_first")
+        )
+        what = "exact" if row["exact"] else "a bound"
+        lines += [f"{row['name']:20} {nats} nats per token, {bits} bits per character ({what}), {above} above"]
+    return [*lines, "Above: nats per token more than the model, the same windows paired; negative is better."]
+
+
+def _name(found: Figures) -> str:
+    return "-log p, exact" if found["exact"] else "bound on -log p"
+
+
+def _perplexity(found: Figures) -> str:
+    return f"{'perplexity':20} {'' if found['exact'] else 'at most '}{found['perplexity']:.5g}"
+
+
+def _unit_lines(found: Figures) -> list[str]:
+    lines = [
         f"{'per ' + unit:20} {one['nats']:.4f} nats, {one['bits']:.4f} bits, perplexity {one['perplexity']:.5g}"
         for unit, one in found["units"].items()
     ]
     if found["unknown"] > 0:
-        lines += [f"{'unknown tokens':20} {found['unknown']:.1%}, all read as one token"]
+        told = f"{found['unknown']:.1%}, all read as one token: what is bounded is the text with these words replaced"
+        lines += [f"{'unknown tokens':20} {told}"]
     return lines
 
 

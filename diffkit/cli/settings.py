@@ -278,13 +278,18 @@ def _sequences(
 
 
 def _split(data: DataSettings, seed: int) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset]:
+    return split_corpus(data.corpus, data.validation_fraction, seed, limit=data.limit or None)
+
+
+def split_corpus(
+    name: str, fraction: float, seed: int, *, limit: int | None = None, streaming: bool | None = None
+) -> tuple[Dataset | IterableDataset, Dataset | IterableDataset]:
     """The corpus's own validation split where it has one, else a share of its documents."""
-    limit = data.limit or None
-    corpus = CORPORA.get(data.corpus)
-    train = load_corpus(data.corpus, "train", limit=limit)
+    corpus = CORPORA.get(name)
+    train = load_corpus(name, "train", limit=limit, streaming=streaming)
     if corpus is not None and "validation" in corpus.splits:
-        return train, load_corpus(data.corpus, "validation", limit=limit)
-    return split_documents(train, validation_fraction=data.validation_fraction, seed=seed)
+        return train, load_corpus(name, "validation", limit=limit, streaming=streaming)
+    return split_documents(train, validation_fraction=fraction, seed=seed)
 
 
 def default_output(data: DataSettings, model: ModelSettings) -> Path:

@@ -121,3 +121,23 @@ def play(frames: Iterable[Frame], tokenizer: PreTrainedTokenizerBase, *, steps: 
         drawn = len(seen)
         time.sleep(seconds)
     return frame
+
+
+def stream(frames: Iterable[Frame], tokenizer: PreTrainedTokenizerBase) -> Frame:
+    """Print the first text of the frames as far as it is known from its start, while it is revealed.
+
+    Where words change until the end (no token is hidden at the start), all of it comes at the end. Returns: the last
+    frame.
+    """
+    said, keeps = "", False
+    for frame in frames:
+        is_hidden = frame.tokens[0] == tokenizer.mask_token_id
+        keeps |= frame.step == 0 and bool(is_hidden.any())
+        if keeps and is_hidden.any():
+            known = paragraph(frame.tokens[0, : int(is_hidden.int().argmax())], tokenizer).rstrip("\ufffd\n")
+            if known.startswith(said):
+                print(known[len(said) :], end="", flush=True)
+                said = known
+    whole = paragraph(frame.tokens[0], tokenizer)
+    print(whole[len(said) :] if whole.startswith(said) else f"\n{whole}", flush=True)
+    return frame

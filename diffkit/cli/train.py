@@ -9,23 +9,25 @@ import time
 from collections.abc import Iterator
 from itertools import chain
 from pathlib import Path
-from typing import Literal
+from typing import Any, Literal, TextIO
 
 import torch
 from accelerate import Accelerator
 from torch import Generator
 from tqdm.auto import tqdm
 
-from diffkit.cli.settings import DataSettings, ModelSettings, Setup, build, default_output, learn_tokenizer
+from diffkit.cli.settings import DataSettings, ModelSettings, Run, Setup, build, default_output, learn_tokenizer
 from diffkit.cli.terminal import columns, paragraph
-from diffkit.io import atomic_files, check_writable, json_text, write_atomic
+from diffkit.io import atomic_files, check_writable, json_text, write_atomic, write_json
 from diffkit.model import quiet
 from diffkit.network.transformer import parameter_count
+from diffkit.sampling.sampler import sample
 from diffkit.training.checkpoint import latest_checkpoint
 from diffkit.training.config import TrainConfig
 from diffkit.training.parallel import make_accelerator
 from diffkit.training.trainer import Record, fit
 
+SAMPLES, SAMPLE_SEED = 2, 0  # texts shown while training, and the seed of all of them
 Tracker = Literal["", "wandb", "tensorboard", "trackio"]
 
 
@@ -74,7 +76,7 @@ def train(
         track: also log to one of these (installed with the extra `track`).
     """
     folder = Path(out) if out else default_output(data, model)
-    _check_output(folder, resume, track)
+    _check_output(folder, resume, track, train)
     accelerator = make_accelerator(mixed_precision=train.precision, log_with=track or None, project_dir=str(folder))
     with accelerator.main_process_first():  # the others find the text prepared
         setup = build(data, model, train.seed, accelerator.print)
@@ -92,7 +94,9 @@ def train(
         accelerator=accelerator, label_of=setup.label_of,
     )  # fmt: skip
     step = train.steps  # if nothing is left to do
-    records = _logged(records, folder / "training.jsonl", accelerator)
+    records = _logged(records, folder, Run(data, model, train).plain(), accelerator)
+    if train.sample_every:
+        records = _sampled(records, setup, train.sample_every, folder / "samples.jsonl", accelerator)
     for record in with_progress(records, train) if accelerator.is_main_process else records:
         step = record.step
         if record.validation is not None and accelerator.is_main_process:
@@ -105,7 +109,7 @@ def train(
     accelerator.print(f"The model is in {folder}: diffkit sample --model {folder}")
 
 
-def _check_output(folder: Path, resume: bool, track: str) -> None:
+def _check_output(folder: Path, resume: bool, track: str, train: TrainConfig) -> None:
     """Find out before the work, and without leaving anything behind, whether results can be kept."""
     check_writable(folder)
     if (folder / "config.json").exists() and not latest_checkpoint(folder / "checkpoints"):
@@ -115,6 +119,8 @@ def _check_output(folder: Path, resume: bool, track: str) -> None:
         )
     if (folder / "config.json").exists() and not resume:
         raise ValueError(f"{folder} already holds a model. Go on with --resume, or choose another folder with --out.")
+    if train.shard and train.sample_every:
+        raise ValueError("--train.sample_every needs the whole model on one device; leave it out with --train.shard.")
     if track and importlib.util.find_spec(track) is None:
         raise ValueError(f"{track} is not installed. Run pip install 'diffkit[track]', or leave --track out.")
 
@@ -131,18 +137,55 @@ def _announce(setup: Setup, checkpoints: Path, resume: bool, accelerator: Accele
         accelerator.print(f"The exact entropy is {entropy:.4f} nats per token.")
 
 
-def _logged(records: Iterator[Record], path: Path, accelerator: Accelerator) -> Iterator[Record]:
-    """The same records, one line of JSON each in a file; steps that a resumed run repeats are logged once."""
+def _logged(
+    records: Iterator[Record], folder: Path, settings: dict[str, Any], accelerator: Accelerator
+) -> Iterator[Record]:
+    """The same records, one line of JSON each in a file beside the settings of the run."""
     with contextlib.ExitStack() as files:
         log = None
         for record in records:
             accelerator.log({"loss": record.loss, "grad_norm": record.grad_norm, "lr": record.lr}, step=record.step)
             if log is None and accelerator.is_main_process:
-                write_atomic(path, _lines_before(record.step, path))
-                log = files.enter_context(path.open("a", buffering=1, encoding="utf-8"))
+                write_json(folder / "settings.json", settings)
+                log = files.enter_context(_continued(folder / "training.jsonl", record.step))
             if log:
                 log.write(json_text(record._asdict()) + "\n")
             yield record
+
+
+def _sampled(
+    records: Iterator[Record], setup: Setup, every: int, path: Path, accelerator: Accelerator
+) -> Iterator[Record]:
+    """The same records; every so many steps the model writes, to the terminal, a file and the trackers.
+
+    Always from the same seed, with a generator of its own, by the weights of that step, which are not averaged.
+    """
+    with contextlib.ExitStack() as files:
+        log = None
+        for record in records:
+            if accelerator.is_main_process:
+                log = log or files.enter_context(_continued(path, record.step))
+            if log and record.step % every == 0:
+                texts = written(setup)
+                log.write(json_text({"step": record.step, "seed": SAMPLE_SEED, "texts": texts}) + "\n")
+                accelerator.log({"samples": "\n\n".join(texts)}, step=record.step)
+                tqdm.write("\n".join(f"step {record.step}, sample {i}: {text}" for i, text in enumerate(texts, 1)))
+            yield record
+
+
+def written(setup: Setup) -> list[str]:
+    """A few texts by the model as it is."""
+    process, rng = setup.model.process, Generator().manual_seed(SAMPLE_SEED)
+    shape = (SAMPLES, setup.model.denoiser.config.max_length)
+    steps = min(shape[1], process.T)
+    ids = sample(process, setup.model, shape=shape, steps=steps, rng=rng, order=process.default_order)
+    return [paragraph(row, setup.tokenizer) for row in ids.cpu()]
+
+
+def _continued(path: Path, step: int) -> TextIO:
+    """A log open for its next lines; what it has about this step or later ones a resumed run writes again."""
+    write_atomic(path, _lines_before(step, path))
+    return path.open("a", buffering=1, encoding="utf-8")
 
 
 def _lines_before(step: int, path: Path) -> str:

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from diffkit.cli.show.chart import smoothed
 from diffkit.evaluation.by_count import CountError
 from diffkit.processes.schedules import Schedule
 from diffkit.training.trainer import Record
@@ -277,15 +278,6 @@ def categories(values: Tensor, names: Sequence[str], *, title: str, x_label: str
     patches = [Patch(facecolor=colours(i), edgecolor="0.5", label=name) for i, name in enumerate(names)]
     ax.legend(handles=patches, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return Picture(figure, alt)
-
-
-def smoothed(values: Sequence[float], keep: float = 0.95) -> list[float]:
-    """Running mean with exponential forgetting, started without bias."""
-    mean, weight, result = 0.0, 0.0, []
-    for value in values:
-        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
-        result.append(mean / weight)
-    return result
 
 
 def training_curve(records: Sequence[Record], *, entropy: float | None = None, title: str = "Training") -> Picture:

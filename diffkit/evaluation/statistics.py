@@ -19,13 +19,31 @@ class Estimate(NamedTuple):
         return Estimate(self.mean / scale, self.standard_error / abs(scale))
 
     def __str__(self) -> str:
-        return f"{self.mean:.4f} ± {self.standard_error:.4f}"
+        return f"{self.mean:.4f}" + ("" if math.isnan(self.standard_error) else f" ± {self.standard_error:.4f}")
 
 
 def mean_of(values: Tensor) -> Estimate:
     """Mean of independent values (n,), at least one, and its standard error (NaN for a single value)."""
     spread = values.double().std().item() if len(values) > 1 else math.nan
     return Estimate(values.double().mean().item(), spread / math.sqrt(len(values)))
+
+
+class Sums:
+    """Sums over windows of which each has some nats x and k tokens: sum(x) / sum(k) and its standard error."""
+
+    def __init__(self) -> None:
+        self.n, self.sums = 0, torch.zeros(5, dtype=torch.float64)
+
+    def add(self, x: Tensor, k: Tensor) -> None:
+        """Windows' nats (B,) and tokens (B,)."""
+        self.n += len(x)
+        self.sums += torch.stack([each.double().sum() for each in (x, k, x * x, x * k, k * k)])
+
+    def ratio(self) -> Estimate:
+        """The error is that of a ratio: of the residuals x - mean k."""
+        x, k, xx, xk, kk = self.sums.tolist()
+        squares = max(0.0, xx - 2 * x / k * xk + (x / k) ** 2 * kk)
+        return Estimate(x / k, math.sqrt(squares * self.n / (self.n - 1)) / k if self.n > 1 else math.nan)
 
 
 def wilson(hits: int, n: int) -> tuple[float, float]:

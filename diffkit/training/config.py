@@ -68,6 +68,7 @@ class TrainConfig:
     drop_label: float = 0.1  # share of the labels hidden from a conditional model, so that it can do without
     save_every: int = 500  # steps between checkpoints
     validate_every: int = 500  # steps between bounds on held-out text
+    sample_every: int = 0  # steps between texts that the command line shows while it trains (0: none)
     seed: int = 0  # of weights, order, times and masks
 
     def __post_init__(self) -> None:
@@ -81,7 +82,12 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig: {name} must be one of {names}, got {getattr(self, name)!r}.")
         counts, rates = ("steps", "accumulate", "save_every", "validate_every"), ("lr", "muon_lr", "clip")
         limits = dict.fromkeys(counts, (1, MOST)) | dict.fromkeys(rates, (math.ulp(0.0), math.inf))
-        limits |= {"warmup": (0, MOST), "weight_decay": (0, math.inf), "ema": (0, math.nextafter(1.0, 0.0))}
+        limits |= {
+            "warmup": (0, MOST),
+            "sample_every": (0, MOST),
+            "weight_decay": (0, math.inf),
+            "ema": (0, math.nextafter(1.0, 0.0)),
+        }
         for name, (least, most) in (limits | {"decay": (0, 1), "drop_label": (0, 1)}).items():
             value = getattr(self, name)
             if not least <= value <= most or (math.isinf(value) and name != "clip"):

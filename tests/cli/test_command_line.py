@@ -14,7 +14,7 @@ import pytest
 import torch
 from safetensors.torch import load_file
 
-from diffkit.cli import generate, main, train
+from diffkit.cli import generate, main, showing, train
 from diffkit.data.tokenizer import load_tokenizer, word_level_tokenizer
 from diffkit.languages.story_language import load_language
 from diffkit.model import load_model
@@ -203,7 +203,7 @@ def test_a_tokenizer_is_learned_from_ones_own_text(here, letters, capsys):
     assert capsys.readouterr().out.startswith("a b")
     assert main.main(["evaluate", "--model=own", f"--corpus={letters[0]}", "--fraction=1", "--n=8"]) == 0
     printed = capsys.readouterr().out
-    assert "8 sequences of 16 tokens" in printed and "gap" not in printed
+    assert "windows of 16 tokens" in printed and "8 windows" in printed and "gap" not in printed
     assert "character" in printed and "unknown" not in printed  # bytes know every word
     assert "at least 259" in mistake(capsys, *learn[:-2], "--train-tokenizer=few", "--vocab-size=10")
     assert "no documents" in mistake(capsys, "data", "--train-tokenizer=tales")
@@ -281,7 +281,7 @@ def test_stopping_is_no_crash(micro, monkeypatch, capsys):
     def interrupted(frames):
         raise KeyboardInterrupt
 
-    monkeypatch.setattr(generate, "last_frame", interrupted)
+    monkeypatch.setattr(showing, "last_frame", interrupted)
     assert main.main(["sample", "--model", str(micro)]) == 130
     assert capsys.readouterr().err == "diffkit sample: stopped.\n"
 

@@ -32,7 +32,7 @@ def test_all_units_hold_the_same_nats(found):
 
 def test_units_are_counted_in_the_text_itself():
     model, x0 = load_model("tales-ar"), TALES.sample(3, generator())
-    counted = report.measure_bound(model, TALES.tokenizer, x0, generator(), padded=True)["units"]
+    counted = report.measure_bound(model, TALES.tokenizer, x0, generator())["units"]
     texts = TALES.decode(x0)
     assert counted["canvas token"]["count"] == x0.numel()
     assert counted["token up to EOS"]["count"] == int((x0 != TALES.pad_id).sum())
@@ -42,7 +42,7 @@ def test_units_are_counted_in_the_text_itself():
 
 def test_the_twin_is_exact_and_a_masked_model_bounds(found):
     model = load_model("tales-ar")
-    exact = report.measure_bound(model, TALES.tokenizer, TALES.sample(3, generator()), generator(), padded=True)
+    exact = report.measure_bound(model, TALES.tokenizer, TALES.sample(3, generator()), generator())
     assert not any("at most" in line or "bound" in line for line in report.bound_lines(exact))
     assert any("at most" in line for line in report.bound_lines(found))
     assert all(any(policy in line for line in report.bound_lines(found)) for policy in (report.PADDED,))

@@ -12,8 +12,8 @@ from browsers import PATIENCE, in_chromium, serious_problems
 from nbformat.v4 import new_code_cell, new_notebook, new_output
 from toys import MASK, MICRO, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
+from diffkit.cli.show.text import HIDDEN
 from diffkit.course.widgets.player import Player, PlayerView, SideBySide
-from diffkit.course.widgets.text import HIDDEN
 from diffkit.data.tokenizer import load_tokenizer
 from diffkit.paths import PRETRAINED
 from diffkit.processes.d3pm import D3PM

@@ -12,9 +12,9 @@ import pytest
 import torch
 from toys import MICRO, TEXTS, V
 
+from diffkit.cli.show.text import HIDDEN, frame_html, token_html, words_of
 from diffkit.course import plots
 from diffkit.course.widgets.source import show_source
-from diffkit.course.widgets.text import HIDDEN, frame_html, token_html, words_of
 from diffkit.data.tokenizer import load_tokenizer
 from diffkit.evaluation.by_count import CountError
 from diffkit.evaluation.statistics import Estimate

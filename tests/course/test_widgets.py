@@ -15,14 +15,14 @@ import torch
 from ipywidgets.widgets.widget import _instances
 from toys import MASK, MICRO, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
+from diffkit.cli.show.chart import BOTTOM, HEIGHT, LEFT, MAX_POINTS, RIGHT, TOP, WIDTH, Window, chart
+from diffkit.cli.show.text import HIDDEN
 from diffkit.course import plots
 from diffkit.course.widgets.board import InfillingBoard, _Panel
-from diffkit.course.widgets.chart import BOTTOM, HEIGHT, LEFT, MAX_POINTS, RIGHT, TOP, WIDTH, Window, chart
 from diffkit.course.widgets.dashboard import TrainingDashboard
 from diffkit.course.widgets.explorer import NoiseExplorer
 from diffkit.course.widgets.panel import OPEN_AT_ONCE, deliver_while_busy, guarded, parts_of
 from diffkit.course.widgets.sampler_lab import THREAD, SamplerLab, Settings
-from diffkit.course.widgets.text import HIDDEN
 from diffkit.data.batches import StoryBatches
 from diffkit.evaluation.samples import marginals, quality
 from diffkit.model import build_model

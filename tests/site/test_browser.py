@@ -18,7 +18,7 @@ from nbformat.v4 import new_code_cell, new_notebook
 from playwright.sync_api import Error, expect
 from test_player import texts_in
 
-from diffkit.course.widgets.text import HIDDEN
+from diffkit.cli.show.text import HIDDEN
 
 ROOT = Path(__file__).resolve().parents[2]
 TOKEN = "browser-test"

@@ -13,8 +13,8 @@ import ipywidgets as ipw
 import torch
 from torch import Generator, Tensor
 
+from diffkit.cli.show.text import HIDDEN, STYLE, token_html, words_of
 from diffkit.course.widgets.panel import Display, guarded, panel_html
-from diffkit.course.widgets.text import HIDDEN, STYLE, token_html, words_of
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion

@@ -12,7 +12,7 @@ from typing import Any
 
 import ipywidgets as ipw
 
-from diffkit.course.widgets.chart import Window, chart
+from diffkit.cli.show.chart import Window, chart
 from diffkit.course.widgets.panel import LOOK, OPEN_AT_ONCE, Display, alert_html, deliver_while_busy, panel_html
 from diffkit.training.trainer import Record
 

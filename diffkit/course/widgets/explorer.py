@@ -10,9 +10,9 @@ import torch
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.course.widgets.chart import Window, chart
+from diffkit.cli.show.chart import Window, chart
+from diffkit.cli.show.text import STYLE, token_html, words_of
 from diffkit.course.widgets.panel import Display
-from diffkit.course.widgets.text import STYLE, token_html, words_of
 from diffkit.processes.masked import corrupt
 from diffkit.processes.schedules import Schedule
 

@@ -13,9 +13,10 @@ import traitlets
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.course.widgets.film import film
+from diffkit.cli import show
+from diffkit.cli.show.film import captions_of, film
+from diffkit.cli.show.text import frame_html, strip
 from diffkit.course.widgets.panel import Display
-from diffkit.course.widgets.text import STYLE, frame_html
 from diffkit.processes.base import Denoise, Process
 from diffkit.sampling.sampler import Frame
 
@@ -27,7 +28,7 @@ class PlayerView(anywidget.AnyWidget):
     """
 
     # as text: of files, anywidget 0.11 keeps a list of everyone who shows them, for ever
-    _esm, _css = (Path(__file__).with_name(name).read_text(encoding="utf-8") for name in ("player.js", "player.css"))
+    _esm, _css = (Path(show.__path__[0], name).read_text(encoding="utf-8") for name in ("player.js", "player.css"))
     data = traitlets.Dict().tag(sync=True)
 
 
@@ -79,23 +80,16 @@ class Player(_Playable):
         L = self.frames[0].tokens.shape[1]
         self.fixed = torch.zeros(L, dtype=torch.bool) if fixed is None else fixed
         content = film(self.frames, tokenizer, fixed=self.fixed, row=row, process=process, exact=exact)
-        shown = [frame.tokens[row] for frame in self.frames]
-        self.changed = [int((now != shown[max(0, i - 1)]).sum()) for i, now in enumerate(shown)]
-        self.hidden = [int((now == tokenizer.mask_token_id).sum()) for now in shown]
-        self.captions = captions
-        lines = [self.caption(i) for i in range(len(self.frames))]
-        self.data: dict[str, Any] = {"title": title, "interval": interval_ms, "captions": lines} | content
+        self.hidden = [int((frame.tokens[row] == tokenizer.mask_token_id).sum()) for frame in self.frames]
+        self.captions = captions_of(self.frames, tokenizer, row) if captions is None else [*captions]
+        self.data: dict[str, Any] = {"title": title, "interval": interval_ms, "captions": self.captions} | content
         self._pages = [self._page(i) for i in range(len(self.frames))]
         # A notebook remembers every output, and predictions are most of it: (B, L, V) a frame.
         self.frames = [frame._replace(probs=None) for frame in self.frames]
 
     def caption(self, i: int) -> str:
         """The line below the text, read out by screen readers."""
-        if self.captions is not None:
-            return self.captions[i]
-        count, what = (self.hidden[i], "hidden") if any(self.hidden) else (self.changed[i], "changed")
-        counted = f"{count} token{'' if count == 1 else 's'} {what}"
-        return f"Step {i} of {len(self.frames) - 1}, t = {self.frames[i].t:.0f}, {counted}"
+        return self.captions[i]
 
     def page(self, i: int) -> str:
         """Frame i as HTML, its caption above."""
@@ -108,10 +102,7 @@ class Player(_Playable):
 
     def still(self, pictures: int = 4) -> str:
         """A few frames one below the other: what a printed page or a viewer without scripts shows."""
-        last = len(self.frames) - 1
-        picked = sorted({round(last * j / (pictures - 1)) for j in range(pictures)})
-        pages = "".join(map(self.page, picked))
-        return f'{STYLE}<div class="dk"><p><strong>{html.escape(self.title)}</strong></p>{pages}</div>'
+        return strip(self.title, self._pages, pictures)
 
     def __repr__(self) -> str:
         return f"Player: {self.title}, {len(self.frames)} frames"

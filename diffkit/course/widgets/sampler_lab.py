@@ -13,7 +13,7 @@ import ipywidgets as ipw
 import torch
 from torch import Generator, Tensor
 
-from diffkit.course.widgets.chart import Window, chart
+from diffkit.cli.show.chart import Window, chart
 from diffkit.course.widgets.panel import Display, guarded, panel_html
 from diffkit.evaluation.samples import plots_of
 from diffkit.evaluation.statistics import Estimate, kl_floor, kl_of_counts, mean_of, wilson

@@ -100,3 +100,12 @@ def _legend(names: list[str], looks: list[tuple[str, str, float]]) -> str:
         inner += f'<text x="{x + 28}" y="14">{html.escape(name)}</text>'
         x += 46 + 6 * len(name)
     return inner
+
+
+def smoothed(values: Sequence[float], keep: float = 0.95) -> list[float]:
+    """Running mean with exponential forgetting, started without bias."""
+    mean, weight, result = 0.0, 0.0, []
+    for value in values:
+        mean, weight = keep * mean + (1 - keep) * value, keep * weight + (1 - keep)
+        result.append(mean / weight)
+    return result

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import html
+from collections.abc import Sequence
 
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
@@ -50,3 +51,11 @@ def frame_html(
             shown = "·" if token == pad_id else word.strip() or "␣"
             spans.append(("" if is_glued else " ") + token_html(shown, kind, chance))
     return f"<p>{''.join(spans).strip()}</p>"
+
+
+def strip(title: str, pages: Sequence[str], pictures: int = 4) -> str:
+    """A few frames one below the other: what a printed page or a viewer without scripts shows."""
+    last = len(pages) - 1
+    picked = sorted({round(last * j / (pictures - 1)) for j in range(pictures)})
+    shown = "".join(pages[i] for i in picked)
+    return f'{STYLE}<div class="dk"><p><strong>{html.escape(title)}</strong></p>{shown}</div>'

@@ -18,7 +18,7 @@ import torch
 from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.course.widgets.text import words_of
+from diffkit.cli.show.text import words_of
 from diffkit.processes.base import Denoise, Process
 from diffkit.sampling.sampler import Frame
 
@@ -72,6 +72,18 @@ def film(
     if process is not None and frames[0].z.is_floating_point():  # points
         data["far"] = rows(distances(frames, row, process).mul(10).round().int().tolist())
     return data
+
+
+def captions_of(frames: Sequence[Frame], tokenizer: PreTrainedTokenizerBase, row: int = 0) -> list[str]:
+    """A line below each frame: its step, its time, and how many tokens are hidden or, where none ever is, changed."""
+    shown = [frame.tokens[row] for frame in frames]
+    counts, what = [int((now == tokenizer.mask_token_id).sum()) for now in shown], "hidden"
+    if not any(counts):
+        counts, what = [int((now != shown[max(0, i - 1)]).sum()) for i, now in enumerate(shown)], "changed"
+    return [
+        f"Step {i} of {len(frames) - 1}, t = {frame.t:.0f}, {n} token{'' if n == 1 else 's'} {what}"
+        for i, (frame, n) in enumerate(zip(frames, counts, strict=True))
+    ]
 
 
 def check(frames: Sequence[Frame], fixed: Tensor, row: int, process: Process | None, exact: Denoise | None) -> None:

@@ -9,8 +9,8 @@ from hypothesis import given
 from hypothesis import strategies as st
 from toys import MASK, MICRO, TALES, L, V, generator
 
-from diffkit.course.ngram import NGram, seen_windows
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo
+from diffkit.evaluation.ngram import NGram, seen_windows
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.sampling.sampler import sample
 
