@@ -69,7 +69,11 @@ def card(model: DiffusionModel, repo_id: str, evaluation: Mapping[str, float] | 
     Args: evaluation: figures by name, such as {"bound, nats a token": 2.98};
           metadata: further fields, such as license="mit" or datasets="roneneldan/TinyStories".
     """
-    about = {"library_name": "diffkit", "pipeline_tag": "text-generation", "tags": ["diffusion", model.process.name]}
+    about: dict[str, Any] = {
+        "library_name": "diffkit",
+        "pipeline_tag": "text-generation",
+        "tags": ["diffusion", model.process.name],
+    }
     rows = "".join(f"| {name} | {value:.4g} |\n" for name, value in (evaluation or {}).items())
     table = f"\n## Evaluation\n\n| | |\n|---|---|\n{rows}" if rows else ""
     return CARD.format(
@@ -110,8 +114,9 @@ def load_mdlm(name_or_folder: str | Path, revision: str | None = None) -> Diffus
     folder = model_folder(name_or_folder)
     folder = folder if (folder / "config.json").is_file() else fetch(str(name_or_folder), revision)
     found = json.loads((folder / "config.json").read_text(encoding="utf-8"))
-    if missing := sorted({*SHAPE} - {*found}) or not any(folder.glob("*.safetensors")):
-        raise ValueError(f"load_mdlm: {folder} is no model of MDLM in safetensors: it lacks {missing or 'weights'}.")
+    lacking = sorted({*SHAPE} - {*found}) + ([] if any(folder.glob("*.safetensors")) else ["weights"])
+    if lacking:
+        raise ValueError(f"load_mdlm: {folder} is no model of MDLM in safetensors: it lacks {', '.join(lacking)}.")
     shape = {ours: found[theirs] for theirs, ours in SHAPE.items()}
     shape |= {"mask_token_id": shape["vocab_size"] - 1, "time": "sigma" if found.get("time_conditioning") else "none"}
     process = MaskedDiffusion(shape["vocab_size"], shape["mask_token_id"], "linear", weight="continuous")

@@ -79,7 +79,7 @@ class DiffusionModel(PreTrainedModel):
         check_network_settings(shape, kind)
         self.process = process_from(config.process)
         network_config, network = NETWORKS[kind]
-        self.denoiser = network(network_config(**shape))  # type: ignore[arg-type]
+        self.denoiser = network(network_config(**shape))
         self.post_init()
 
     @classmethod

@@ -143,8 +143,10 @@ def test_no_pickle_is_asked_for(hub, model):
     push_to_hub(model, MICRO.tokenizer, "me/tiny")
     held = hub.repositories["me/tiny"]["main"]
     held["pytorch_model.bin"] = b"pickle"
-    fetch("me/tiny")
-    del held["model.safetensors"]
+    hub.repositories["me/tiny"]["old"] = {name: held[name] for name in ("config.json", "pytorch_model.bin")}
+    assert sorted(path.suffix for path in fetch("me/tiny").iterdir()).count(".safetensors") == 1
     with pytest.raises(OSError):
-        DiffusionModel.from_pretrained("me/tiny", force_download=True)
+        DiffusionModel.from_pretrained("me/tiny", revision="old")
+    with pytest.raises(ValueError, match="no .safetensors"):
+        load_model(fetch("me/tiny", "old"))
     assert not [path for path in hub.asked if ".bin" in path]

@@ -1,6 +1,6 @@
-"""Models of diffkit in the Language Model Evaluation Harness (lm-eval), as its model "diffkit".
+"""Models of diffkit in the Language Model Evaluation Harness, as its model "diffkit"; pip install 'diffkit[eval]'.
 
-python -m diffkit.evaluation.harness --model diffkit --model_args pretrained=tales-mdlm,draws=64 --tasks TASK
+`python -m diffkit.evaluation.harness` is the command line of lm-eval with that model in it; see docs/models.md.
 """
 
 from __future__ import annotations
@@ -19,6 +19,7 @@ from torch import Generator, Tensor
 from diffkit.checks import check_whole
 from diffkit.data.tokenizer import load_tokenizer, text_ids
 from diffkit.evaluation.chain import in_batches
+from diffkit.hub import fetch
 from diffkit.model import check_tokenizer, load_model, model_folder
 from diffkit.processes.base import Denoise, Process, on_device_of
 from diffkit.random import uniform_numbers
@@ -54,26 +55,29 @@ class HarnessModel(LM):
     Each request has its own random numbers, from the seed and its context: the choices of one question see the same
     draws, and no result depends on batches, or on what else was asked.
 
-    Args:   pretrained, revision: as for `load_model`; draws: maskings for each bound; seed: of all random numbers;
-            batch_size: texts that the network reads at a time. For generated text, steps (default: one for each token)
-            and order, as in `denoise_frames`.
-    Raises: ValueError for a process whose noise does not mask; as `load_model`.
+    Args:   pretrained: a folder, the name of a shipped model, or of one on the Hub, with revision;
+            draws: maskings for each bound; seed: of all random numbers; batch_size: texts read at a time.
+            For generated text, steps (default: one for each token) and order, as in `denoise_frames`.
+    Raises: ValueError for a process whose noise does not mask; as `load_model` and `fetch`.
     """
 
     def __init__(
-        self, pretrained: str = "tales-mdlm", *, draws: int = 32, seed: int = 0, steps: int | None = None,
-        order: str | None = None, batch_size: int = 64, device: str | None = None, max_batch_size: int | None = None,
+        self, pretrained: str = "tales-mdlm", *, revision: str | None = None, draws: int = 32, seed: int = 0,
+        steps: int | None = None, order: str | None = None, batch_size: int = 64, device: str | None = None,
+        max_batch_size: int | None = None,
     ):  # fmt: skip
         super().__init__()
         check_whole(draws, "draws", "HarnessModel")
-        model, self.tokenizer = load_model(pretrained), load_tokenizer(model_folder(pretrained))
+        folder = model_folder(pretrained)
+        folder = folder if folder.is_dir() else fetch(pretrained, revision)
+        model, self.tokenizer = load_model(folder), load_tokenizer(folder)
         check_tokenizer(model, self.tokenizer)
         if model.process.name not in JUDGED:
             raise ValueError(
                 f"HarnessModel: the processes are {JUDGED}, got {model.process.name!r}. Choose another model."
             )
         self.process, self.length = model.process, model.denoiser.config.max_length
-        self.denoise: Denoise = model.to(device or "cpu")  # type: ignore[arg-type]
+        self.denoise: Denoise = model.to(device or "cpu")
         self.seed, self.steps = seed, steps
         self.how = {"draws": draws, "batch_size": int(batch_size)}
         self.ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
@@ -152,7 +156,7 @@ class HarnessModel(LM):
         ends = (i for i, token in enumerate(made) if token in self.ends)
         text = self.tokenizer.decode(made[: min(next(ends, L), most)])
         stops = how.get("until") or []
-        for stop in [stops] if isinstance(stops, str) else stops:
+        for stop in filter(None, [stops] if isinstance(stops, str) else stops):
             text = text.partition(stop)[0]
         return text
 
