@@ -77,7 +77,8 @@ class HarnessModel(LM):
                 f"HarnessModel: the processes are {JUDGED}, got {model.process.name!r}. Choose another model."
             )
         self.process, self.length = model.process, model.denoiser.config.max_length
-        self.denoise: Denoise = model.to(device or "cpu")
+        here = device and (torch.cuda.is_available() or not device.startswith("cuda"))  # lm-eval asks for cuda:0
+        self.denoise: Denoise = model.to(device if here else "cpu")
         self.seed, self.steps = seed, steps
         self.how = {"draws": draws, "batch_size": int(batch_size)}
         self.ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
