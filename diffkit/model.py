@@ -19,6 +19,7 @@ from transformers import logging as transformers_logging
 
 from diffkit.data.tokenizer import load_tokenizer
 from diffkit.network.cache import KeyValueCache
+from diffkit.network.dit import DiT, DiTConfig
 from diffkit.network.pretrained import PretrainedDenoiser, PretrainedSettings, borrow
 from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig
 from diffkit.paths import PRETRAINED
@@ -28,11 +29,19 @@ from diffkit.processes.masked import MaskedDiffusion
 
 UNREADABLE = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
 WRAPPED = r"^(_orig_mod\.|module\.)+"  # what torch.compile and DDP put before the names of weights
-NETWORK = [n for n in inspect.signature(DenoiserConfig.__init__).parameters if n not in ("self", "kwargs")]
+NETWORKS: dict[str, tuple[type[PretrainedConfig], type[Denoiser | DiT]]] = {
+    "transformer": (DenoiserConfig, Denoiser), "dit": (DiTConfig, DiT),
+}  # fmt: skip
+SETTINGS = {
+    name: [n for n in inspect.signature(config.__init__).parameters if n not in ("self", "kwargs")]
+    for name, (config, _) in NETWORKS.items()
+}
 
 
 class DiffusionConfig(PretrainedConfig):
     """A process and a network: `process` holds the settings of a Process, `denoiser` those of a DenoiserConfig.
+
+    With "network": "dit" among the latter they are those of a DiTConfig.
 
     `language` names the story language that the model was trained on, None for real text. `split` says which documents
     of a text were held out: {"fraction", "seed"}, see `data.corpus.split_documents`.
@@ -73,6 +82,16 @@ class DiffusionModel(PreTrainedModel):
         self.denoiser = network_from(config.denoiser)
         self.post_init()
 
+    @classmethod
+    def from_pretrained(cls, name: str | Path, *args: Any, **settings: Any) -> Any:
+        """As in transformers, a folder or a name on the Hub with `revision`; only from safetensors.
+
+        The prefixes of torch.compile and DDP are taken off the names of weights.
+        """
+        return super().from_pretrained(
+            name, *args, **{"use_safetensors": True, "key_mapping": {WRAPPED: ""}} | settings
+        )
+
     def _init_weights(self, module: nn.Module) -> None:
         self.denoiser._init_weights(module)
 
@@ -97,17 +116,22 @@ class DiffusionModel(PreTrainedModel):
 
 
 def network_from(settings: dict[str, Any]) -> Any:
-    """A network without trained weights: ours, or one of transformers where the settings hold a `backbone`."""
+    """A network without trained weights, of the kind that is named; one of transformers where there is a `backbone`."""
     if "backbone" in settings:
         return PretrainedDenoiser(PretrainedSettings(**settings))
-    check_network_settings(settings)
-    return Denoiser(DenoiserConfig(**settings))
+    shape = dict(settings)
+    kind = shape.pop("network", "transformer")
+    check_network_settings(shape, kind)
+    config, network = NETWORKS[kind]
+    return network(config(**shape))
 
 
-def check_network_settings(settings: dict[str, Any]) -> None:
-    """Raise ValueError for a setting that DenoiserConfig does not have."""
-    if unknown := sorted({*settings} - {*NETWORK}):
-        raise ValueError(f"DenoiserConfig: the settings are {NETWORK}, got {unknown}.")
+def check_network_settings(settings: dict[str, Any], kind: str = "transformer") -> None:
+    """Raise ValueError for a kind of network that is not there, and a setting that it does not have."""
+    if kind not in NETWORKS:
+        raise ValueError(f"DiffusionModel: the networks are {sorted(NETWORKS)}, got {kind!r}.")
+    if unknown := sorted({*settings} - {*SETTINGS[kind]}):
+        raise ValueError(f"{NETWORKS[kind][0].__name__}: the settings are {SETTINGS[kind]}, got {unknown}.")
 
 
 def build_model(
@@ -129,7 +153,9 @@ def build_model(
     }  # fmt: skip
     check_network_settings(shape | settings)
     network = DenoiserConfig(**given | shape | settings)
-    whole = {name: getattr(network, name) for name in NETWORK}  # defaults too: a saved model must not change with them
+    whole = {
+        name: getattr(network, name) for name in SETTINGS["transformer"]
+    }  # defaults too: a saved model must not change with them
     return DiffusionModel(DiffusionConfig(process=process.settings(), denoiser=whole, language=language))
 
 
@@ -225,9 +251,8 @@ def _read(folder: Path) -> DiffusionModel:
     config = DiffusionConfig(**{name: settings.get(name) for name in ("process", "denoiser", "language", "split")})
     with quiet():
         model, info = DiffusionModel.from_pretrained(
-            folder, config=config, use_safetensors=True, output_loading_info=True, ignore_mismatched_sizes=True,
-            key_mapping={WRAPPED: ""}, dtype=torch.float32,
-        )  # fmt: skip
+            folder, config=config, output_loading_info=True, ignore_mismatched_sizes=True, dtype=torch.float32
+        )
     reshaped = {name for name, *_ in info["mismatched_keys"]}
     if strange := sorted({*info["missing_keys"], *info["unexpected_keys"]} | reshaped):
         raise ValueError(f"{len(strange)} weights do not fit its config.json, the first is {strange[0]}")
@@ -298,6 +323,6 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-for config_class, model_class in ((DenoiserConfig, Denoiser), (DiffusionConfig, DiffusionModel)):
+for config_class, model_class in (*NETWORKS.values(), (DiffusionConfig, DiffusionModel)):
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModel.register(config_class, model_class, exist_ok=True)

@@ -99,11 +99,22 @@ def test_settings_on_a_page_are_settings(tmp_path):
             assert read_config(tmp_path / "block.yaml").train.steps > 0
 
 
-@pytest.mark.parametrize("name", ["README.md", "docs/coming-from.md"])
+@pytest.mark.parametrize("name", ["README.md", "docs/coming-from.md", "docs/questions.md"])
 def test_python_on_a_page_runs(name, capsys):
-    (block,) = blocks(ROOT / name, "python")
-    exec(compile(block, name, "exec"), {})
+    """Block after block, as someone would who reads it from the top."""
+    names = {}
+    for block in blocks(ROOT / name, "python"):
+        exec(compile(block, name, "exec"), names)
     assert "nats" in capsys.readouterr().out
+
+
+def test_a_question_has_a_short_answer_and_a_snippet():
+    page = ROOT / "docs" / "questions.md"
+    answers = page.read_text(encoding="utf-8").split("\n## ")[1:]
+    for answer in answers:
+        lines = answer.partition("```")[0].strip().splitlines()[1:]
+        assert len([line for line in lines if line]) <= 5 and answer.count("```python") == 1, answer[:60]
+    assert len(answers) == 20 == len(blocks(page, "python")) - 1, "the first block is for all of them"
 
 
 def test_the_front_door_is_named_where_stability_is_promised():

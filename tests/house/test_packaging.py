@@ -25,7 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 LOCKED_GROUPS = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["site"], *EXTRAS["test"]]
-EVERYTHING = [*LOCKED_GROUPS, *EXTRAS["track"]]
+EVERYTHING = [*LOCKED_GROUPS, *EXTRAS["track"], *EXTRAS["eval"]]
+WITH_PACKAGE = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["eval"]]
 MAX_BYTES = 1_000_000
 
 
@@ -76,7 +77,7 @@ def test_conda_environment_equals_pyproject():
 
 
 def test_package_imports_only_what_it_declares():
-    declared = {canonicalize_name(Requirement(line).name) for line in [*PROJECT["dependencies"], *EXTRAS["notebooks"]]}
+    declared = {canonicalize_name(Requirement(line).name) for line in WITH_PACKAGE}
     declared |= {"ipython", "traitlets", "diffkit"}  # the first two come with ipykernel and ipywidgets
     owners = packages_distributions()
     for path in (ROOT / "diffkit").rglob("*.py"):
