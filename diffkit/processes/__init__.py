@@ -11,13 +11,16 @@ from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.gaussian.plaid import Plaid
+from diffkit.processes.hybrid import HybridDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
 
 PROCESSES: dict[str, type[Process]] = {
     process.name: process
-    for process in (MaskedDiffusion, D3PM, SEDD, UDLM, DiffusionLM, Plaid, Autoregressive, BlockDiffusion)
+    for process in (
+        MaskedDiffusion, D3PM, SEDD, UDLM, HybridDiffusion, DiffusionLM, Plaid, Autoregressive, BlockDiffusion
+    )
 }
 
 
