@@ -34,17 +34,23 @@ def time_agnostic(language: StoryLanguage, process: TransitionProcess, nodes: in
 # ---------------------------------------------------------------------------------------------------------------- blocks
 
 
-def block_denoiser(language: StoryLanguage, process: Process, first: int, size: int) -> Denoise:
-    """The exact denoiser of a block: the text before `first` is clean, the block is noisy, what follows is not seen."""
+class BlockEvidence:
+    """What is known of a text in a block: the text before `first` is clean, the block noisy, what follows not seen.
 
-    def denoise(zt: Tensor, t: Tensor) -> Tensor:
-        evidence = process.log_likelihood(zt, t)
-        evidence[:, :first] = language.seen(zt)[:, :first]
-        evidence[:, first + size :] = 0.0
-        probs = language.posterior(evidence)[1]
-        return process.ideal_output(probs.log(), zt, t)
+    `language.denoiser` of it is the exact denoiser of the block.
+    """
 
-    return denoise
+    def __init__(self, language: StoryLanguage, process: Process, first: int, size: int):
+        self.language, self.process, self.first, self.after = language, process, first, first + size
+
+    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
+        evidence = self.process.log_likelihood(zt, t)
+        evidence[:, : self.first] = self.language.seen(zt)[:, : self.first]
+        evidence[:, self.after :] = 0.0
+        return evidence
+
+    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor:
+        return self.process.ideal_output(log_posterior, zt, t)
 
 
 @torch.no_grad()
@@ -52,7 +58,7 @@ def sample_in_blocks(language: StoryLanguage, sampler: Sampler, n: int, size: in
     """n texts, block by block: each starts as noise and is finished by the sampler, with the text before it clean."""
     z = sampler.process.prior(n, language.length, rng)
     for first in range(0, language.length, size):
-        denoise = block_denoiser(language, sampler.process, first, size)
+        denoise = language.denoiser(BlockEvidence(language, sampler.process, first, size))
         inside = (torch.arange(language.length) >= first) & (torch.arange(language.length) < first + size)
         for _, moved in sampler.states(denoise, z, rng):
             z = torch.where(inside, moved, z)
