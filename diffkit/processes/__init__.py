@@ -19,7 +19,15 @@ from diffkit.processes.sedd import SEDD, UDLM
 PROCESSES: dict[str, type[Process]] = {
     process.name: process
     for process in (
-        MaskedDiffusion, D3PM, SEDD, UDLM, HybridDiffusion, DiffusionLM, Plaid, Autoregressive, BlockDiffusion
+        MaskedDiffusion,
+        D3PM,
+        SEDD,
+        UDLM,
+        HybridDiffusion,
+        DiffusionLM,
+        Plaid,
+        Autoregressive,
+        BlockDiffusion,
     )
 }
 

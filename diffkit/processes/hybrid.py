@@ -1,4 +1,4 @@
-"""Hybrid noise: a token turns into MASK or into any other token; and the two predictions of a token under such noise."""
+"""Hybrid noise: a token turns into MASK or into any token; and the two predictions of a token under such noise."""
 
 from __future__ import annotations
 
@@ -33,9 +33,9 @@ class HybridDiffusion(UDLM):
     """Diffusion between MASK and uniform noise: `share` 0 is masked diffusion, 1 is UDLM.
 
     Like UDLM it predicts a token from the other positions, and its bound is the score entropy of ratios made from that
-    prediction: with a = q(z_t | x_0) and m its prediction, rate(z) / a(z) times KL(a || m) + a(z)/m(z) - log(a(z)/m(z))
-    - 1, which is how the paper on generalised interpolating diffusion writes it. In the reverse process a wrong word may
-    go back to MASK, or straight to another word.
+    prediction: with a = q(z_t | x_0), m what is predicted for it, and x = a(z) / m(z), it is rate(z) / a(z) times
+    KL(a || m) + x - log x - 1, as GIDD writes it. In the reverse process a wrong word may go back to MASK, or turn
+    into another word.
 
     Share 1 equals UDLM bit for bit, in its draws too, and share 0 UDLM with absorbing noise, which equals the
     continuous bound and the reverse steps of MaskedDiffusion to the rounding of float64 (its draws are other ones).
@@ -81,7 +81,7 @@ class HasTransitions(Protocol):
 def own_evidence(process: HasTransitions, zt: Tensor, t: Time) -> Tensor:
     """log(1 + alpha / b(z_t)), (B, L, 1) nats: how much likelier z_t is if it is the clean token than if it is not.
 
-    b(z) is the probability that noise puts z there. Infinite where it never does, at a visible token of masked diffusion.
+    b(z) is the probability that noise puts z there. Infinite where it never does: a visible token of masked diffusion.
     """
     limit = process.transitions.limit(zt.device)
     alpha, redrawn = process.transitions.keep(0, process.before_end(t), limit)  # (1 or B, 1, 1)

@@ -1,4 +1,4 @@
-"""Samplers of uniform and hybrid noise: a Gibbs corrector, and acceptance bounded by entropy with fresh noise elsewhere."""
+"""Samplers of uniform and hybrid noise: a Gibbs corrector; acceptance by entropy, with fresh noise elsewhere."""
 
 from __future__ import annotations
 

@@ -133,7 +133,9 @@ def test_a_rate_too_small_for_a_float_has_the_weight_of_its_limit():
     assert MaskedDiffusion(V, MASK, schedule).stay_masked(t, t - 1).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("process", [UDLM(V, MASK), HybridDiffusion(V, MASK), SEDD(V, MASK), SEDD(V, MASK, "uniform", "linear")])
+@pytest.mark.parametrize(
+    "process", [UDLM(V, MASK), HybridDiffusion(V, MASK), SEDD(V, MASK), SEDD(V, MASK, "uniform", "linear")]
+)
 def test_estimates_at_little_noise_have_a_finite_variance(process):
     """Chance of one token hit, times its loss squared, as u falls to 0: it must fall, too, not grow as 1 / u."""
     zt, moments = TEXTS[:1].clone(), []

@@ -64,7 +64,9 @@ def test_the_ends_are_udlm_bit_for_bit(share, noise, schedule):
         zt, _ = process.corrupt(TEXTS, t, generator(1))
         terms = process.loss(denoise, TEXTS, t, generator(3))
         step = process.step(denoise, zt, t, t - 200, generator(4))
-        runs.append([zt, *terms, process.bound(denoise, TEXTS, u, generator(3)), *step, process.prior(50, L, generator(5))])
+        runs.append(
+            [zt, *terms, process.bound(denoise, TEXTS, u, generator(3)), *step, process.prior(50, L, generator(5))]
+        )
     assert all(torch.equal(a, b) for a, b in zip(*runs, strict=True))
 
 
@@ -84,7 +86,7 @@ def test_without_words_it_is_masked_diffusion_to_rounding(schedule):
     torch.testing.assert_close(law[SUBSETS], want[SUBSETS], atol=1e-12, rtol=0)
 
 
-# -------------------------------------------------------------------------------------------- the process by enumeration
+# ------------------------------------------------------------------------------------------- the process by enumeration
 
 
 @each_share
@@ -95,7 +97,9 @@ def test_noise_is_the_matrix_written_out(share):
         alpha = (1 - t / 1000) / (1 - s / 1000)
         found = process.transitions.marginal(eye, s, t)[0]
         torch.testing.assert_close(found, matrix(share, alpha), atol=1e-15, rtol=0)
-        torch.testing.assert_close(process.transitions.likelihood(eye, s, t)[0], matrix(share, alpha).T, atol=1e-15, rtol=0)
+        torch.testing.assert_close(
+            process.transitions.likelihood(eye, s, t)[0], matrix(share, alpha).T, atol=1e-15, rtol=0
+        )
     n, x = 20_000, TWO[0, 0]
     for zt in (
         process.corrupt(torch.full((n, 1), x), 600.0, generator(1))[0],
@@ -142,7 +146,9 @@ def table_denoiser_of(language, seed=0):
 @each_share
 def test_the_exact_denoiser_reaches_the_probability_of_every_text(share):
     """Quadrature over noise levels, sums over all states."""
-    bounds = score_bounds(duo(share), DUO.denoiser(duo(share)), TWO, EVERY if share < 1 else EVERY[(EVERY != DUO.mask_id).all(1)])
+    bounds = score_bounds(
+        duo(share), DUO.denoiser(duo(share)), TWO, EVERY if share < 1 else EVERY[(EVERY != DUO.mask_id).all(1)]
+    )
     torch.testing.assert_close(bounds, -CHANCE.log(), atol=5e-4, rtol=0)
 
 

@@ -376,7 +376,13 @@ def test_calls_that_make_no_sense_raise(how, message):
 
 
 ABSORBING = [PROCESS, D3PM(V, MASK), SEDD(V, MASK), Autoregressive(V, MASK), BlockDiffusion(V, MASK, 2)]
-TOKEN_PROCESSES = [*ABSORBING, D3PM(V, MASK, "uniform"), SEDD(V, MASK, "uniform"), UDLM(V, MASK), HybridDiffusion(V, MASK)]
+TOKEN_PROCESSES = [
+    *ABSORBING,
+    D3PM(V, MASK, "uniform"),
+    SEDD(V, MASK, "uniform"),
+    UDLM(V, MASK),
+    HybridDiffusion(V, MASK),
+]
 
 
 @pytest.mark.parametrize("order", EVERY_RULE)

@@ -59,5 +59,11 @@ def canvas_loop() -> Drawing:
     picture.text(120, 92, "cache", size=12)
     picture.arrow(436, 124, 436, 56, dashed=True)
     picture.text(446, 82, "self-conditioning: f goes into the next call", anchor="start", size=12)
-    picture.text(190, 244, "N calls from top to bottom; then the likeliest words join the text: next canvas", anchor="start", size=12)
+    picture.text(
+        190,
+        244,
+        "N calls from top to bottom; then the likeliest words join the text: next canvas",
+        anchor="start",
+        size=12,
+    )
     return picture

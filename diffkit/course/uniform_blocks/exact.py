@@ -26,12 +26,13 @@ def time_agnostic(language: StoryLanguage, process: TransitionProcess, nodes: in
     def denoise(zt: Tensor, t: Tensor) -> Tensor:
         answers = [language.posterior(process.log_likelihood(zt, time.expand(len(zt)))) for time in times]
         level = (torch.stack([log_p for log_p, _ in answers]) + weights.log()[:, None]).softmax(0)  # (nodes, B)
-        return sum(share[:, None, None] * probs for share, (_, probs) in zip(level, answers, strict=True)).log()
+        parts = [share[:, None, None] * probs for share, (_, probs) in zip(level, answers, strict=True)]
+        return torch.stack(parts).sum(0).log()
 
     return denoise
 
 
-# ---------------------------------------------------------------------------------------------------------------- blocks
+# --------------------------------------------------------------------------------------------------------------- blocks
 
 
 class BlockEvidence:
@@ -65,7 +66,7 @@ def sample_in_blocks(language: StoryLanguage, sampler: Sampler, n: int, size: in
     return z
 
 
-# ------------------------------------------------------------------------------------------------------ laws by enumeration
+# -------------------------------------------------------------------------------------------------- laws by enumeration
 
 
 def word_states(language: StoryLanguage) -> Tensor:
@@ -106,7 +107,7 @@ class Tabulated:
 def next_law(law: Tensor, tokens: Tensor) -> Tensor:
     """The law of the canvas after a step that draws all positions independently given the canvas.
 
-    Args: law: (S,) of the canvas now; tokens: (S, L, K) probabilities of the next tokens, in the order of `word_states`.
+    Args: law: (S,) of the canvas now; tokens: (S, L, K) probabilities of the next tokens; both as in `word_states`.
     """
     S, L, K = tokens.shape
     left, right = torch.ones(S, 1, dtype=torch.float64), torch.ones(S, 1, dtype=torch.float64)

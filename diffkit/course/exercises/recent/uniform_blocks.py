@@ -24,7 +24,7 @@ def noise_law(share: float, vocab_size: int, mask_id: int) -> Tensor:
     return law
 
 
-# ------------------------------------------------------------------------------------------------------------ exercise 1
+# ----------------------------------------------------------------------------------------------------------- exercise 1
 
 
 def hybrid_corrupt(x0: Tensor, alpha: float, share: float, vocab_size: int, mask_id: int, rng: Generator) -> Tensor:
@@ -72,7 +72,14 @@ def _check_fates(zt: Tensor, x0: Tensor, alpha: float, share: float, called: str
             raise Wrong(f"in {called} the tokens of a row are hit together: each needs a draw of its own.")
 
 
-# ------------------------------------------------------------------------------------------------------------ exercise 2
+# ----------------------------------------------------------------------------------------------------------- exercise 2
+
+
+def leave_one_out(log_f: Tensor, zt: Tensor, alpha: float, noise: Tensor) -> Tensor:
+    """Take the evidence of each position's own token out of the posterior."""
+    d = torch.log1p(alpha / noise[zt])[..., None]
+    own = torch.nn.functional.one_hot(zt, log_f.shape[-1])
+    return (log_f - d * own).log_softmax(-1)
 
 
 @exercise
@@ -107,7 +114,7 @@ def check_leave_one_out(leave_one_out: Callable[..., Any]) -> str:
     return "One logit moves, by log(1 + alpha / noise): that is all the difference between the two predictions."
 
 
-# ------------------------------------------------------------------------------------------------------------ exercise 3
+# ----------------------------------------------------------------------------------------------------------- exercise 3
 
 
 def accept_by_entropy(entropies: Tensor, bound: float) -> Tensor:
@@ -139,7 +146,9 @@ def check_accept(accept: Callable[..., Any]) -> str:
         cases = [f"entropies {row.tolist()} and bound {bound:g}" for row in entropies]
         counterexample(mine.sum(1), want.sum(1), cases, "the number accepted")
         counterexample(mine.flatten(), want.flatten(), [case for case in cases for _ in range(5)], "an entry")
-    return "The sum bounds what is lost by drawing them at once; whether it still does amid fresh noise is another matter."
+    return (
+        "The sum bounds what is lost by drawing them at once; whether it still does amid fresh noise is another matter."
+    )
 
 
 def accepted(probs: Tensor, bound: float) -> Tensor:
@@ -147,7 +156,7 @@ def accepted(probs: Tensor, bound: float) -> Tensor:
     return within_entropy(bound)(probs.flatten(0, 1), torch.ones(probs.shape[:2], dtype=torch.bool))
 
 
-# ------------------------------------------------------------------------------------------------------------ exercise 4
+# ----------------------------------------------------------------------------------------------------------- exercise 4
 
 
 def gidd(p_u: float, power: float, vocab_size: int = 5, mask_id: int = 0) -> tuple[Curve, Curve]:
