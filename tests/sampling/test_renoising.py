@@ -44,7 +44,7 @@ def p_value(counts, law):
 def noisy_law(process, states, t):
     """The law of z_t: every text's chance times that of its tokens."""
     one_hot = torch.nn.functional.one_hot(states, SIZE).double()
-    texts = DUO.log_prob(states).exp()
+    texts = DUO.log_prob(states).exp() * (states != HIDDEN).all(1)
     tokens = process.transitions.marginal(one_hot, 0, t)  # (S, L, V)
     chances = torch.stack([tokens[:, i][:, states[:, i]] for i in range(DUO.length)]).prod(0)
     return texts @ chances
@@ -52,10 +52,10 @@ def noisy_law(process, states, t):
 
 @pytest.mark.parametrize("share", [0.3, 1.0])
 def test_gibbs_sweeps_keep_the_law(share):
-    """From 20,000 canvases with the law of z_t, after 6 sweeps: chi-square, p above 1e-7."""
+    """From 8,000 canvases with the law of z_t, after 4 sweeps: chi-square, p above 1e-7."""
     process, t = HybridDiffusion(SIZE, HIDDEN, share), 300.0
-    z, _ = process.corrupt(DUO.sample(20_000, generator(1)), t, generator(2))
-    for seed in range(6):
+    z, _ = process.corrupt(DUO.sample(8000, generator(1)), t, generator(2))
+    for seed in range(4):
         z = gibbs_sweep(process, DUO.denoiser(process), z, torch.full((len(z),), t).double(), generator(10 + seed))
     states = states_of(DUO, with_mask=share < 1)
     assert p_value(duo_counts(z, states), noisy_law(process, states, t)) > 1e-7
