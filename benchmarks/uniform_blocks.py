@@ -22,9 +22,9 @@ from torch import Generator, Tensor
 from diffkit import D3PM, UDLM, HybridDiffusion, MaskedDiffusion, denoise_frames, entropy_bounded, load_language, sample
 from diffkit.course.uniform_blocks.exact import Tabulated, next_law, sample_in_blocks, time_agnostic, words_of
 from diffkit.course.uniform_blocks.judges import AsScheduler, entropy_bounded_law, judge, markov_law, run_scheduler
+from diffkit.course.uniform_blocks.renoising import Corrected, EntropyBounded
 from diffkit.evaluation.statistics import wilson
 from diffkit.io import write_json
-from diffkit.sampling.renoising import Corrected, EntropyBounded
 from diffkit.sampling.sampler import Ancestral
 from diffkit.sampling.skipping import even_times
 

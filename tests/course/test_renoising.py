@@ -14,10 +14,10 @@ from diffkit.course.uniform_blocks.exact import (
     words_of,
 )
 from diffkit.course.uniform_blocks.judges import entropy_bounded_law
+from diffkit.course.uniform_blocks.renoising import Corrected, EntropyBounded, gibbs_sweep
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.hybrid import HybridDiffusion
 from diffkit.processes.sedd import UDLM
-from diffkit.sampling.renoising import Corrected, EntropyBounded, gibbs_sweep
 from diffkit.sampling.sampler import Ancestral, sample
 from diffkit.sampling.skipping import even_times
 
