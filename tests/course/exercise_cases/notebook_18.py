@@ -113,7 +113,7 @@ WRONG = [
     (ex.check_corrupt, "never MASK", with_mask_among_words),
     (ex.check_corrupt, "draw of its own", one_fate_a_row),
     (ex.check_corrupt, "is MASK", lambda x0, alpha, share, *rest: corrupt(x0, alpha, 1 - share, *rest)),
-    (ex.check_corrupt, "outside the vocabulary", lambda x0, *rest: corrupt(x0, *rest) + 1),
+    (ex.check_corrupt, "still the clean token", lambda x0, *rest: corrupt(x0, *rest) + 1),
     (ex.check_leave_one_out, "not normalised", shifted(lambda a, b: -torch.log1p(a / b), normalise=False)),
     (ex.check_leave_one_out, "wrong way", shifted(lambda a, b: torch.log1p(a / b))),
     (ex.check_leave_one_out, "changes nothing", lambda log_f, zt, a, b: log_f.log_softmax(-1)),
