@@ -11,6 +11,7 @@ _DEFINED_IN = {
     "processes.masked": ["MaskedDiffusion", "corrupt"],
     "processes.d3pm": ["D3PM"],
     "processes.sedd": ["SEDD", "UDLM"],
+    "processes.hybrid": ["HybridDiffusion"],
     "processes.gaussian.diffusion_lm": ["DiffusionLM"],
     "processes.gaussian.plaid": ["Plaid"],
     "processes.autoregressive": ["Autoregressive"],

@@ -238,8 +238,8 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
 def _read(folder: Path) -> DiffusionModel:
     """The model in a folder.
 
-    Of the settings only our own are kept: some that transformers knows fetch code (kernels, quantisation). Weights stored
-    in 16 bits compute in 32.
+    Of the settings only our own are kept: some that transformers knows fetch code (kernels, quantisation). Weights that
+    are stored in 16 bits compute in 32.
     """
     settings = DiffusionConfig.get_config_dict(folder)[0]
     if settings.get("model_type") != DiffusionConfig.model_type:

@@ -29,6 +29,7 @@ KINDS = {
     "d3pm": "A model of D3PM, discrete diffusion with transition matrices,",
     "sedd": "A model of SEDD, score entropy discrete diffusion,",
     "udlm": "A model of UDLM, uniform diffusion in continuous time,",
+    "hybrid": "A model of hybrid noise, between MASK and uniform,",
     "diffusion_lm": "A model of Diffusion-LM, Gaussian diffusion of learned word vectors,",
     "plaid": "A model of Plaid, Gaussian diffusion of word vectors trained by its likelihood,",
     "autoregressive": "An autoregressive model, the twin of tales-mdlm that writes from left to right,",

@@ -32,7 +32,8 @@ PROCESSES = {
     "mdlm": masked_diffusion(), "continuous": masked_diffusion(weight="continuous"),
     "d3pm": diffkit.D3PM(V, MASK, "uniform"),
     "d3pm-gaussian": diffkit.D3PM(V, MASK, "gaussian", diffkit.get_schedule("linear", 20)),
-    "sedd": diffkit.SEDD(V, MASK), "udlm": diffkit.UDLM(V, MASK), "diffusion_lm": diffkit.DiffusionLM(V, MASK, width=4),
+    "sedd": diffkit.SEDD(V, MASK), "udlm": diffkit.UDLM(V, MASK), "hybrid": diffkit.HybridDiffusion(V, MASK),
+    "diffusion_lm": diffkit.DiffusionLM(V, MASK, width=4),
     "plaid": diffkit.Plaid(V, MASK, width=4),
 }  # fmt: skip
 MDLM, UNIFORM, PLAID = (PROCESSES[name] for name in ("mdlm", "d3pm", "plaid"))

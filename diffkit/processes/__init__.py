@@ -11,6 +11,7 @@ from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.gaussian.plaid import Plaid
+from diffkit.processes.hybrid import HybridDiffusion
 from diffkit.processes.insertion import EditFlow, FlexMDM
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import get_schedule
@@ -23,6 +24,7 @@ PROCESSES: dict[str, type[Process]] = {
         D3PM,
         SEDD,
         UDLM,
+        HybridDiffusion,
         DiffusionLM,
         Plaid,
         Autoregressive,

@@ -345,6 +345,12 @@ def test_the_checkpoint_of_another_run_is_refused(refused):
 
 @pytest.mark.parametrize("process", PROCESSES.values(), ids=PROCESSES)
 def test_an_objective_of_another_process_is_refused(refused, process):
-    other = "hybrid" if process.name == "sedd" else "score_entropy" if process.name != "udlm" else "likelihood"
+    other = (
+        "hybrid"
+        if process.name == "sedd"
+        else "score_entropy"
+        if process.name not in ("udlm", "hybrid")
+        else "likelihood"
+    )
     block = ["--model.process.block=2"] * (process.name == "block")
     refused(*TRAIN, f"--model.process={process.__name__}", *block, f"--train.objective={other}", said=other)

@@ -20,6 +20,7 @@ from diffkit.model import load_model
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.gaussian.plaid import Plaid
+from diffkit.processes.hybrid import HybridDiffusion
 from diffkit.processes.masked import corrupt
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
@@ -121,7 +122,8 @@ def test_schedules_keep_their_digits_near_both_ends(name):
 PROCESSES = {
     "mdlm": masked_diffusion(), "continuous": masked_diffusion("cosine", weight="continuous"),
     "d3pm": D3PM(V, MASK, "uniform"), "sedd": SEDD(V, MASK), "sedd-uniform": SEDD(V, MASK, "uniform", "geometric"),
-    "udlm": UDLM(V, MASK), "diffusion_lm": DiffusionLM(V, MASK, width=4), "plaid": Plaid(V, MASK, width=4),
+    "udlm": UDLM(V, MASK), "hybrid": HybridDiffusion(V, MASK),
+    "diffusion_lm": DiffusionLM(V, MASK, width=4), "plaid": Plaid(V, MASK, width=4),
 }  # fmt: skip
 
 

@@ -11,6 +11,7 @@ from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.gaussian.plaid import Plaid
+from diffkit.processes.hybrid import HybridDiffusion
 from diffkit.processes.masked import MaskedDiffusion, continuous_weight, discrete_weight
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM, euler, tweedie
@@ -27,6 +28,7 @@ MAKE = {
     "sedd-uniform": lambda V, mask: SEDD(V, mask, "uniform", "geometric"),
     "udlm-absorbing": lambda V, mask: UDLM(V, mask, "absorbing", "linear"),
     "udlm-uniform": lambda V, mask: UDLM(V, mask),
+    "hybrid": HybridDiffusion,
     "autoregressive": Autoregressive,
     "block": lambda V, mask: BlockDiffusion(V, mask, 2),
 }
@@ -131,7 +133,9 @@ def test_a_rate_too_small_for_a_float_has_the_weight_of_its_limit():
     assert MaskedDiffusion(V, MASK, schedule).stay_masked(t, t - 1).tolist() == [0, 0]
 
 
-@pytest.mark.parametrize("process", [UDLM(V, MASK), SEDD(V, MASK), SEDD(V, MASK, "uniform", "linear")])
+@pytest.mark.parametrize(
+    "process", [UDLM(V, MASK), HybridDiffusion(V, MASK), SEDD(V, MASK), SEDD(V, MASK, "uniform", "linear")]
+)
 def test_estimates_at_little_noise_have_a_finite_variance(process):
     """Chance of one token hit, times its loss squared, as u falls to 0: it must fall, too, not grow as 1 / u."""
     zt, moments = TEXTS[:1].clone(), []

@@ -12,6 +12,7 @@ from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.gaussian.plaid import Plaid
+from diffkit.processes.hybrid import HybridDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
@@ -46,6 +47,7 @@ FROM_NOISE = {
     "gaussian": D3PM(V, MASK, "gaussian", get_schedule("linear", 20)),
     "sedd": SEDD(V, MASK, "uniform"),
     "udlm": UDLM(V, MASK),
+    "hybrid": HybridDiffusion(V, MASK),
     "diffusion_lm": DiffusionLM(V, MASK),
     "plaid": Plaid(V, MASK),
 }

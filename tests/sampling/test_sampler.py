@@ -30,6 +30,7 @@ from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
+from diffkit.processes.hybrid import HybridDiffusion
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.sampling.logits import filtered
@@ -375,7 +376,13 @@ def test_calls_that_make_no_sense_raise(how, message):
 
 
 ABSORBING = [PROCESS, D3PM(V, MASK), SEDD(V, MASK), Autoregressive(V, MASK), BlockDiffusion(V, MASK, 2)]
-TOKEN_PROCESSES = [*ABSORBING, D3PM(V, MASK, "uniform"), SEDD(V, MASK, "uniform"), UDLM(V, MASK)]
+TOKEN_PROCESSES = [
+    *ABSORBING,
+    D3PM(V, MASK, "uniform"),
+    SEDD(V, MASK, "uniform"),
+    UDLM(V, MASK),
+    HybridDiffusion(V, MASK),
+]
 
 
 @pytest.mark.parametrize("order", EVERY_RULE)

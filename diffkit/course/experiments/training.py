@@ -31,7 +31,7 @@ def time_samplers(language: str) -> tuple[list[dict[str, Any]], list[int], dict[
 
 
 def steps_to(level: float, judged: list[int], gaps: Tensor) -> list[int | None]:
-    """For each seed the first step judged at which its gap was at most `level`; None where none was. gaps: (seeds, n)."""
+    """For each seed the first step judged at which its gap, (seeds, steps), was at most `level`; None if at none."""
     return [next((n for n, gap in zip(judged, own, strict=True) if gap <= level), None) for own in gaps.tolist()]
 
 

@@ -1,0 +1,211 @@
+"""Notebook 18's stored tables: diffusers' schedulers against exact laws on micro, and 24 calls of the exact denoiser of
+tales under masks, uniform and hybrid noise.
+
+    python benchmarks/uniform_blocks.py judges
+    python benchmarks/uniform_blocks.py tales [words in the name of a row]
+
+Rows replace those of the same name in results/uniform_blocks.json. diffusers is needed for the judges alone.
+"""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable, Iterator
+from importlib.metadata import version
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import Generator, Tensor
+
+from diffkit import D3PM, UDLM, HybridDiffusion, MaskedDiffusion, denoise_frames, entropy_bounded, load_language, sample
+from diffkit.course.uniform_blocks.exact import Tabulated, next_law, sample_in_blocks, time_agnostic, words_of
+from diffkit.course.uniform_blocks.judges import AsScheduler, entropy_bounded_law, judge, markov_law, run_scheduler
+from diffkit.course.uniform_blocks.renoising import Corrected, EntropyBounded
+from diffkit.evaluation.statistics import wilson
+from diffkit.io import write_json
+from diffkit.sampling.sampler import Ancestral
+from diffkit.sampling.skipping import even_times
+
+RESULTS = Path(__file__).parent / "results" / "uniform_blocks.json"
+DRAWS, STORIES, CALLS = 10_000, 64, 24
+micro, tales = load_language("micro"), load_language("tales")
+
+
+def seeded(seed: int) -> Generator:
+    return Generator().manual_seed(seed)
+
+
+# ------------------------------------------------------------------------------------------------------- the schedulers
+
+
+def judges() -> Iterator[dict[str, Any]]:
+    """Rows of a table: scheduler, its settings, calls, chi-square against the law it should have, distance to micro."""
+    from diffusers import BlockRefinementScheduler, DiscreteDDIMScheduler, EntropyBoundScheduler
+
+    process = D3PM(micro.vocab_size, micro.mask_id, "uniform", reverse="mixture")
+    masked = MaskedDiffusion(micro.vocab_size, micro.mask_id, "linear")
+    timed = Tabulated(micro, micro.denoiser(process))
+    timeless = Tabulated(micro, time_agnostic(micro, process, 16), ignores_time=True)
+
+    def row(name: str, settings: str, steps: int, drawn: Tensor, law: Tensor | None) -> dict[str, Any]:
+        found = {
+            "name": ", ".join(filter(None, (name, settings, str(steps)))),
+            "calls": steps,
+            "off_drawn": distance(drawn),
+        }
+        if law is not None:
+            found |= judge(micro, drawn, law, timed.states)._asdict()
+        return found
+
+    for steps in (1, 4, 8):
+        law = markov_law(timed, process, steps)
+        for name, scheduler, how in (
+            ("DiscreteDDIM", DiscreteDDIMScheduler(), {"temperature": 1.0}),
+            ("DiscreteDDIM", DiscreteDDIMScheduler(), {}),
+            ("diffkit's D3PM", AsScheduler(process), {}),
+        ):
+            drawn = run_scheduler(scheduler, micro, timed, n=DRAWS, steps=steps, rng=seeded(steps), **how)
+            settings = "temperature 1" if how else "temperature 0 (default)" if "DDIM" in name else ""
+            yield row(name, settings, steps, drawn, law)
+    for temperatures in ((0.8, 0.4), (1.0, 1.0)):
+        scheduler = EntropyBoundScheduler(t_max=temperatures[0], t_min=temperatures[1])
+        law = entropy_bounded_law(timeless, 16, temperatures=temperatures)
+        drawn = run_scheduler(scheduler, micro, timeless, n=DRAWS, steps=16, rng=seeded(1))
+        yield row("EntropyBound", f"temperature {temperatures[0]:g} to {temperatures[1]:g}", 16, drawn, law)
+    for name, denoise, how in (
+        ("uniform noise", timeless, {}),
+        ("masks", micro.denoiser(masked), {"mask_token_id": micro.mask_id}),
+    ):
+        scheduler = BlockRefinementScheduler(block_length=micro.length)
+        drawn = run_scheduler(
+            scheduler, micro, denoise, n=4000, steps=micro.length, rng=seeded(2), temperature=1.0, **how
+        )
+        yield row("BlockRefinement", f"{name}, temperature 1", micro.length, drawn, None)
+    yield from correctors(process, timed)
+
+
+def correctors(process: D3PM, timed: Tabulated) -> Iterator[dict[str, Any]]:
+    """`step_correct` eight times, from canvases at alpha = 0.9: does their law stay?"""
+    from diffusers import DiscreteDDIMScheduler
+
+    start, _ = process.corrupt(micro.sample(DRAWS, seeded(3)), 100.0, seeded(4))
+    law = noisy_law(process, timed, 100.0)
+    words = words_of(micro)
+    for selection, k in (("random", 1), ("lowest_log_margin", 1), ("random", 2)):
+        scheduler, z, rng = DiscreteDDIMScheduler(10, corrector_k=k, corrector_selection=selection), start, seeded(5)
+        for _ in range(8):
+            columns = torch.searchsorted(words, z)
+            logits = timed(z, torch.tensor([100.0]))[..., words]
+            z = words[scheduler.step_correct(logits, 8, columns, generator=rng).prev_sample]
+        found = judge(micro, z, law, timed.states)._asdict() | {"off": None}
+        settings = f"{selection}, {k} at once" + (" (default)" if "margin" in selection else "")
+        yield {"name": f"DiscreteDDIM.step_correct, {settings}", "calls": 8, "off_drawn": None} | found
+
+
+def noisy_law(process: D3PM, timed: Tabulated, t: float) -> Tensor:
+    """(K^L,) the law of z_t."""
+    p = micro.log_prob(timed.states).exp()
+    one_hot = torch.nn.functional.one_hot(timed.states, micro.vocab_size).double()
+    tokens = process.transitions.marginal(one_hot, 0, t)
+    return next_law(p, tokens[..., words_of(micro)])
+
+
+def distance(drawn: Tensor) -> float:
+    """Total variation of the shares of the 16 texts, and of all else, to micro; draws alone leave about 0.01."""
+    texts, which = drawn.unique(dim=0, return_inverse=True)
+    found = torch.bincount(which, minlength=len(texts)).double() / len(drawn)
+    truth = micro.log_prob(texts).exp()
+    return float((found - truth).clamp(min=0).sum())
+
+
+# ------------------------------------------------------------------------------------------------------------- 24 calls
+
+
+def ways() -> dict[str, Callable[[Generator], Tensor]]:
+    """How to draw the stories, by name."""
+    V, mask, L = tales.vocab_size, tales.mask_id, tales.length
+    mdlm, shape = MaskedDiffusion(V, mask, "linear"), (STORIES, tales.length)
+    hybrids = {share: HybridDiffusion(V, mask, share) for share in (0.03, 0.1)}
+    udlm, gemma = UDLM(V, mask), D3PM(V, mask, "uniform", reverse="mixture")
+
+    def plain(process: Any, **how: Any) -> Callable[[Generator], Tensor]:
+        how = {"steps": CALLS} | how
+        if how["steps"] is None:
+            del how["steps"]
+        denoise = tales.denoiser(getattr(process, "process", process))
+        return lambda rng: sample(process, denoise, shape=shape, rng=rng, **how)
+
+    def blocks(process: Any, size: int) -> Callable[[Generator], Tensor]:
+        times = even_times(process.T, CALLS * size // L)
+        return lambda rng: sample_in_blocks(tales, Ancestral(process, times), STORIES, size, rng)
+
+    return {
+        "masked, random order": plain(mdlm, order="random"),
+        "masked, reverse steps": plain(mdlm),
+        "masked, least entropy first": plain(mdlm, order="entropy"),
+        "masked, entropy bound 0.1": plain(entropy_bounded(mdlm, 0.1), steps=None),
+        **{f"hybrid, share {share:g}": plain(process) for share, process in hybrids.items()},
+        "uniform": plain(udlm),
+        "uniform, corrected": plain(Corrected(udlm, CALLS), steps=None),
+        "hybrid 0.1, corrected": plain(Corrected(hybrids[0.1], CALLS), steps=None),
+        **{f"{name}, blocks of {size}": blocks(process, size) for size in (8, 16)
+           for name, process in (("masked", mdlm), ("hybrid 0.1", hybrids[0.1]), ("uniform", udlm))},
+        "uniform, time-agnostic": lambda rng: sample(
+            gemma, time_agnostic(tales, gemma, 8), shape=(32, L), steps=CALLS, rng=rng
+        ),
+        "DiffusionGemma's sampler, time-agnostic": lambda rng: sample(
+            EntropyBounded(gemma, CALLS), time_agnostic(tales, gemma, 8), shape=(32, L), rng=rng
+        ),
+    }  # fmt: skip
+
+
+def calls_to_the_bound() -> float:
+    """How many calls a story takes on average with masks and an entropy bound of 0.1."""
+    process = MaskedDiffusion(tales.vocab_size, tales.mask_id, "linear")
+    frames = denoise_frames(
+        entropy_bounded(process, 0.1), tales.denoiser(process), shape=(STORIES, tales.length), rng=seeded(18)
+    )
+    return float(torch.stack([(frame.z == tales.mask_id).any(1) for frame in frames]).sum(0).double().mean())
+
+
+def stories(only: str) -> Iterator[dict[str, Any]]:
+    """Valid stories of the exact denoiser, with 95 % intervals; one seed."""
+    for name, draw in ways().items():
+        if only not in name:
+            continue
+        drawn = draw(seeded(18))
+        calls = calls_to_the_bound() if "entropy bound" in name else CALLS
+        log_p = tales.log_prob(drawn)
+        valid = log_p[log_p > -torch.inf]
+        low, high = wilson(len(valid), len(drawn))
+        nats = float(-valid.mean()) if len(valid) else None
+        yield {
+            "name": name, "stories": len(drawn), "valid": len(valid) / len(drawn), "low": low, "high": high,
+            "nats_of_valid": nats, "calls": calls,
+        }  # fmt: skip
+
+
+def main() -> None:
+    """Make the rows, store each as it is done."""
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("part", choices=["judges", "tales"])
+    parser.add_argument("only", nargs="?", default="", help="only rows whose name holds this")
+    options = parser.parse_args()
+    found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
+    settings: dict[str, Any] = {"torch": torch.__version__.split("+")[0]}
+    if options.part == "judges":
+        settings |= {"diffusers": version("diffusers"), "draws": DRAWS}
+    else:
+        settings |= {"calls": CALLS, "seed": 18, "entropy_nats": tales.entropy()}
+    rows = {row["name"]: row for row in found.get(options.part, {}).get("rows", [])}
+    for row in judges() if options.part == "judges" else stories(options.only):
+        print(row, flush=True)
+        rows[row["name"]] = row
+        found[options.part] = {"settings": settings, "rows": list(rows.values())}
+        write_json(RESULTS, found)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,1 @@
+"""Exact references and judges of notebook 18_uniform_blocks."""
