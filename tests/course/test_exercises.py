@@ -11,7 +11,7 @@ import pytest
 import torch
 from exercise_cases import CASES
 
-from diffkit.course.exercises import foundations, methods
+from diffkit.course.exercises import foundations, methods, recent
 from diffkit.course.exercises.foundations import sampling
 from diffkit.course.exercises.methods import capstone, plaid
 
@@ -19,7 +19,7 @@ FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
 MODULES = [
     importlib.import_module(f"{folder.__name__}.{module.name}")
-    for folder in (foundations, methods)
+    for folder in (foundations, methods, recent)
     for module in pkgutil.iter_modules(folder.__path__)
 ]
 NAME_OF = {check: name for module in MODULES for name, check in vars(module).items() if name.startswith("check_")}

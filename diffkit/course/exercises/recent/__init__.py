@@ -1,0 +1,1 @@
+"""Exercises of notebooks 18 to 22."""
