@@ -12,7 +12,10 @@ from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training.pooling import pooled
 
-NEVER = -12.0  # nats: the least log-probability that counts, about what a trained network gives a token that never comes
+NEVER = (
+    -12.0
+)  # nats: the least log-probability that counts, about what a trained network gives a token that never comes
+
 
 @torch.no_grad()
 def teacher_targets(
@@ -25,12 +28,13 @@ def teacher_targets(
     Args:   xt: (B, L) ids with masks; times: (B,) each, falling: at the first the teacher finds xt.
     Source: arXiv:2410.21035 (SDTT).
     """
-    target = torch.zeros(())
+    target = None
     for a, b in pairwise(times):
         raw, is_masked = teacher(xt, a), (xt == process.mask_id)[..., None]
-        target = torch.where(is_masked, process.log_probs(raw.double(), xt), target)  # whoever is revealed keeps it
+        log_probs = process.log_probs(raw.double(), xt)
+        target = log_probs if target is None else torch.where(is_masked, log_probs, target)
         xt = process.reverse_step(raw, xt, a, b, rng)
-    return target
+    return target  # type: ignore[return-value]
 
 
 def divergence(target: Tensor, log_probs: Tensor, backward: bool = False) -> Tensor:

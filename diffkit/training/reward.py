@@ -53,9 +53,7 @@ def reward_weights(rewards: Tensor, beta: float) -> Tensor:
     return (rewards.double() / beta).softmax(0)
 
 
-def weighted_bound(
-    process: MaskedDiffusion, denoise: Denoise, x0: Tensor, weights: Tensor, rng: Generator
-) -> Tensor:
+def weighted_bound(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, weights: Tensor, rng: Generator) -> Tensor:
     """The bound of the optimum, nats per text: samples x0 (n, L) of the reference, weighted by `reward_weights`.
 
     Its minimum over all denoisers is the entropy of the optimum, whose exact denoiser attains it.

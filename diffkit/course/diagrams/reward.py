@@ -21,7 +21,7 @@ def tilt(beta: float = 0.5) -> Drawing:
         760, 226,
         "Five texts, three short and two long, under three laws; short texts earn 1. The reference earns 0.40. The "
         "optimum multiplies every short text by the same factor and earns 0.83 at a distance of 0.39 nats. A law that "
-        "writes one short text only earns 1.00 and lies far away: the reward alone does not show that it forgot the rest.",
+        "writes one short text only earns 1.00 and lies far away: the reward does not show that it forgot the rest.",
     )  # fmt: skip
     for column, (name, law) in enumerate(laws.items()):
         left = 90 + 235 * column

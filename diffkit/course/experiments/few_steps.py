@@ -114,7 +114,9 @@ def best_counts(h: Sequence[float], steps: int) -> list[int]:
     best: dict[int, tuple[float, list[int]]] = {L: (0.0, [])}  # by how many are known: the cost from there on
     for _ in range(steps):
         best = {
-            k: min((n * float(h[k]) + best[k + n][0], [n, *best[k + n][1]]) for n in range(1, L - k + 1) if k + n in best)
+            k: min(
+                (n * float(h[k]) + best[k + n][0], [n, *best[k + n][1]]) for n in range(1, L - k + 1) if k + n in best
+            )
             for k in range(L)
             if any(k + n in best for n in range(1, L - k + 1))
         }
@@ -122,7 +124,7 @@ def best_counts(h: Sequence[float], steps: int) -> list[int]:
 
 
 def best_price(texts: Tensor, probs: Tensor, hidden: Sequence[int], steps: int) -> float:
-    """The lowest KL(p || q) of any plan that may choose by what it has seen, nats: the floor of `steps` factorised steps.
+    """The lowest KL(p || q) of any plan that may choose by what it has seen: the floor of factorised steps, nats.
 
     Args: texts: (N, L) ids; probs: (N,), adding up to 1; hidden: the positions that are still to be revealed.
     """
@@ -213,7 +215,7 @@ def mean_target(
     process: MaskedDiffusion, teacher: Callable[[Tensor, Tensor], Tensor], times: tuple[float, float, float],
     L: int, geometric: bool = False,
 ) -> Tensor:  # fmt: skip
-    """What SDTT teaches about the empty canvas, (L, V): the teacher's targets on its two steps through `times`, averaged.
+    """What SDTT teaches about the empty canvas, (L, V): the mean of the teacher's targets on two steps through `times`.
 
     The mean is the optimum of forward KL; the geometric mean, normalised, that of backward KL. All states after the
     first step are listed, so L and the vocabulary must be small.

@@ -57,7 +57,7 @@ def tilted(language: StoryLanguage, rewards: Mapping[str, float], beta: float) -
     return found
 
 
-# ---------------------------------------------------------------- surrogates with every mask, from `pattern_nats` (N, 2^L, L)
+# ---------------------------------------------------- surrogates with every mask, from `pattern_nats` (N, 2^L, L)
 
 
 def exact_log_p(nats: Tensor) -> Tensor:

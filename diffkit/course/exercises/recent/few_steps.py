@@ -15,7 +15,7 @@ from diffkit.languages.story_language import load_language
 
 
 def told_apart(mine: float, want: float, slips: dict[str, float], case: str) -> None:
-    """Raise Wrong, with the explanation of a known slip where the answer is one, unless the answer is the wanted one."""
+    """Raise Wrong unless the answer is the wanted one, with the explanation of a slip where it is a known one."""
     if abs(mine - want) > 1e-6:
         for why, slip in slips.items():
             if abs(mine - slip) < 1e-6:
@@ -58,7 +58,7 @@ def check_total_correlation(total_correlation: Callable[[Tensor], Any]) -> str:
 
 @exercise
 def check_plan_price(price: Callable[[Callable[[Sequence[int]], float], list[list[int]]], Any]) -> str:
-    """price(entropy, plan) -> KL(p || q); entropy(positions) is H of what stands there; plan lists positions by step."""
+    """price(entropy, plan) -> KL(p || q); entropy(positions) is H of what stands there; plan: positions by step."""
     micro = load_language("micro")
     texts = micro.sample(400, Generator().manual_seed(0)).unique(dim=0)
     probs = micro.log_prob(texts).exp()
@@ -98,7 +98,7 @@ def check_targets(targets: Callable[[Tensor, Tensor, int], Any]) -> str:
         mine = tensor_of(targets, states, predictions, mask_id, shape=(L, V), called="the targets").double()
         slips = {
             "that is the first prediction everywhere: the teacher would teach nothing": predictions[0],
-            "that is the last prediction everywhere; of a token that is revealed earlier, take the step that reveals it": (
+            "that is the last prediction everywhere; if a token is revealed earlier, take the step that reveals it": (
                 predictions[-1]
             ),
             "that is the mean over the steps; one prediction counts for each token": predictions.mean(0),
@@ -108,7 +108,9 @@ def check_targets(targets: Callable[[Tensor, Tensor, int], Any]) -> str:
                 if (want - slip).abs().max() > 1e-6 and (mine - slip).abs().max() < 1e-6:
                     raise Wrong(f"{why}.")
             i = int((mine - want).abs().amax(1).argmax())
-            raise Wrong(f"position {i} is revealed by step {int(when[i])} of {n}; its target should be that prediction.")
+            raise Wrong(
+                f"position {i} is revealed by step {int(when[i])} of {n}; its target should be that prediction."
+            )
     return "The student must say at once what the teacher says when it comes to it."
 
 
@@ -162,7 +164,7 @@ def fixed_price(texts: Tensor, probs: Tensor, hidden: Sequence[int], steps: int)
 
 @exercise
 def check_legal_kl(kl: Callable[[Tensor, Tensor], Any]) -> str:
-    """kl(log_q, log_p) -> KL of the legal part of q from p, from samples of q (n,); log p is -inf outside the language."""
+    """kl(log_q, log_p) -> KL of the legal part of q from p, from samples of q (n,); log p is -inf if illegal."""
     for seed, n, share in ((0, 50, 0.8), (1, 200, 0.3), (2, 80, 1.0)):
         rng = Generator().manual_seed(seed)
         log_q = -3 - torch.rand(n, generator=rng, dtype=torch.float64)

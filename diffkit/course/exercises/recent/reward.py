@@ -32,7 +32,8 @@ def check_best_value(best_value: Callable[[Tensor, Tensor, float], Any]) -> str:
             "that is E r at the optimum; the KL to p_ref costs beta for every nat": best @ rewards,
             "that is the largest reward; a law that always earns it is too far from p_ref": rewards.max(),
             "that is what p_ref itself earns": log_ref.exp() @ rewards,
-            "the reward is divided by beta in the exponent, not multiplied": beta * (log_ref + beta * rewards).logsumexp(0),
+            "the reward is divided by beta in the exponent, not multiplied": beta
+            * (log_ref + beta * rewards).logsumexp(0),
         }
         if math.isnan(mine) or math.isinf(mine):
             raise Wrong(f"beta = {beta}: that is {mine}. exp(r / beta) is too large for a float; use logsumexp.")
@@ -44,7 +45,7 @@ def check_best_value(best_value: Callable[[Tensor, Tensor, float], Any]) -> str:
 
 @exercise
 def check_coupled(coupled: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor, float, int], Any]) -> str:
-    """coupled(log_prob, x0, is_masked, rate, mask_id) -> the surrogate of log p(x0) from one mask and its complement."""
+    """coupled(log_prob, x0, is_masked, rate, mask_id) -> the surrogate of log p(x0): a mask and its complement."""
     L, V = 5, 4
     for seed, rate in ((0, 0.3), (1, 0.5), (2, 0.7)):
         rng = Generator().manual_seed(seed)
@@ -63,7 +64,8 @@ def check_coupled(coupled: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor,
         slips = {
             "each mask is divided by its own rate: the complement by 1 - rate": (
                 tables["all"] + (tables["mask"] + tables["rest"]) / rate
-            ) / 2,
+            )
+            / 2,
             "without its rates a mask counts as if all tokens were hidden in it": sum(tables.values()) / 2,
             "divide by 2: two looks at every token are averaged": 2 * want,
             "the empty canvas is missing": (tables["mask"] / rate + tables["rest"] / (1 - rate)) / 2,
@@ -116,7 +118,8 @@ def check_gradient(gradient: Callable[[Tensor, Tensor, Tensor, float], Any]) -> 
         q, log_q = log_q.detach().exp(), log_q.detach()
         worth = rewards - beta * (log_q - log_ref)
         slips = {
-            "that is the gradient with respect to q; theta moves all of q, as its sum stays 1: subtract the mean": q * worth,
+            "that is the gradient with respect to q; theta moves all of q, as its sum stays 1: subtract the mean": q
+            * worth,
             "the penalty is missing": q * (rewards - q @ rewards),
             "the penalty enters with the other sign": q * (2 * rewards - worth - q @ (2 * rewards - worth)),
             "that is the advantage; each text counts as often as q writes it": worth - q @ worth,
