@@ -43,18 +43,27 @@ def mask_patterns(L: int) -> Tensor:
     return (torch.arange(2**L)[:, None] >> torch.arange(L)) % 2 == 1
 
 
-@torch.no_grad()
-def pattern_losses(process: MaskedDiffusion, denoise: Denoise, x0: Tensor) -> Tensor:
-    """Loss of every text under every mask pattern, summed over the masked tokens: (N, L) ids to (N, 2^L) float64 nats.
+def pattern_nats(process: MaskedDiffusion, denoise: Denoise, x0: Tensor) -> Tensor:
+    """-log of the predicted probability of every masked token under every mask pattern, (N, 2^L, L) float64 nats.
 
-    Columns are in the order of `mask_patterns`. A denoiser with time gets the t whose rate is the masked share.
+    0 where the token is visible; patterns are in the order of `mask_patterns`. A denoiser with time gets the t whose
+    rate is the masked share. Gradients flow to the denoiser.
     """
     N, L = x0.shape
     is_masked = on_device_of(denoise, mask_patterns(L).repeat(N, 1))
     clean = on_device_of(denoise, x0).repeat_interleave(2**L, 0)
     xt = torch.where(is_masked, process.mask_id, clean)
     t = process.schedule.time_of(is_masked.double().mean(1))
-    return process.token_loss(denoise, clean, xt, t).double().sum(1).cpu().reshape(N, -1)
+    return process.token_loss(denoise, clean, xt, t).double().cpu().reshape(N, -1, L)
+
+
+@torch.no_grad()
+def pattern_losses(process: MaskedDiffusion, denoise: Denoise, x0: Tensor) -> Tensor:
+    """Loss of every text under every mask pattern, summed over the masked tokens: (N, L) ids to (N, 2^L) float64 nats.
+
+    Columns are in the order of `mask_patterns`.
+    """
+    return pattern_nats(process, denoise, x0).sum(-1)
 
 
 def pattern_chances(schedule: Schedule, t: Tensor, L: int) -> Tensor:

@@ -1,0 +1,137 @@
+"""Reward, exactly: the known optimum, tilted languages, and where policy gradients with surrogates end."""
+
+from __future__ import annotations
+
+import copy
+import math
+from collections.abc import Callable, Iterator, Mapping
+from typing import NamedTuple
+
+import torch
+from torch import Tensor, nn
+
+from diffkit.course.experiments.few_steps import by_count, random_nats
+from diffkit.course.orders import mask_patterns
+from diffkit.languages.story_language import StoryLanguage
+from diffkit.processes.masked import MaskedDiffusion
+
+
+class Outcome(NamedTuple):
+    """A policy judged exactly: J = reward - beta kl, and J* - J = beta KL(q || optimum)."""
+
+    reward: float  # E_q r
+    kl: float  # KL(q || p_ref), nats a text
+    value: float  # J
+
+
+def judge(log_q: Tensor, log_ref: Tensor, rewards: Tensor, beta: float) -> Outcome:
+    """Judge a law on listed texts, (N,) each; the mass that q has elsewhere is left out, and q normalised."""
+    log_q = log_q - log_q.logsumexp(0)
+    kl = float((log_q.exp() * (log_q - log_ref)).sum())
+    reward = float(log_q.exp() @ rewards)
+    return Outcome(reward, kl, reward - beta * kl)
+
+
+def optimum(log_ref: Tensor, rewards: Tensor, beta: float) -> Tensor:
+    """log of the law that maximises E r - beta KL(q || p_ref): log p_ref + r / beta - log Z, (N,)."""
+    return (log_ref + rewards / beta).log_softmax(0)
+
+
+def optimum_of_share(v: float, beta: float) -> Outcome:
+    """The optimum for a reward of 0 or 1 that the reference earns with probability v."""
+    boost = math.exp(1 / beta)
+    Z = 1 + v * (boost - 1)
+    reward = v * boost / Z
+    return Outcome(reward, reward / beta - math.log(Z), beta * math.log(Z))
+
+
+def tilted(language: StoryLanguage, rewards: Mapping[str, float], beta: float) -> StoryLanguage:
+    """The optimum for a reward by label, as a language: the same plots, each with its probability times exp(r / beta).
+
+    So its samples, entropy and denoiser are exact. A label that is not named earns 0.
+    """
+    found = copy.copy(language)
+    earned = torch.tensor([rewards.get(label, 0.0) for label in language.labels], dtype=torch.float64)
+    weight = language.template_probs * (earned[language.template_labels] / beta).exp()
+    found.template_probs = weight / weight.sum()
+    return found
+
+
+# ---------------------------------------------------- surrogates with every mask, from `pattern_nats` (N, 2^L, L)
+
+
+def exact_log_p(nats: Tensor) -> Tensor:
+    """log p of the sampler that reveals one random token a step, (N,)."""
+    return -random_nats(nats, by_count([1] * nats.shape[2]))
+
+
+def mean_one_step(nats: Tensor) -> Tensor:
+    """`one_step` of training/reward.py, (N,)."""
+    return -nats[:, -1].sum(1)
+
+
+def mean_exact_count(nats: Tensor) -> Tensor:
+    """`exact_count`, averaged over its masks, (N,): minus the bound."""
+    L, k = nats.shape[2], mask_patterns(nats.shape[2]).sum(1)
+    weight = torch.tensor([1 / (n * math.comb(L, n)) if n else 0.0 for n in k.tolist()], dtype=nats.dtype)
+    return -nats.sum(2) @ weight
+
+
+def mean_coupled(nats: Tensor, points: int = 200) -> Tensor:
+    """`coupled`, averaged over its masks, (N,); the rate by the midpoint rule."""
+    L, k = nats.shape[2], mask_patterns(nats.shape[2]).sum(1)
+    rate = 0.2 + 0.6 * (torch.arange(points, dtype=nats.dtype)[:, None] + 0.5) / points
+    weight = torch.where(k > 0, rate ** (k - 1) * (1 - rate) ** (L - k), 0.0).mean(0)
+    return (mean_one_step(nats) - 2 * nats.sum(2) @ weight) / 2
+
+
+class TablePolicy(nn.Module):
+    """Free logits for every state that a true text can pass: a policy that no network limits.
+
+    It starts as the exact denoiser of the listed texts (N, L) and never leaves their support. A call returns
+    `pattern_nats` of the texts.
+    """
+
+    def __init__(self, process: MaskedDiffusion, denoise: Callable[[Tensor, Tensor], Tensor], texts: Tensor):
+        super().__init__()
+        self.hidden = mask_patterns(texts.shape[1])  # (2^L, L)
+        self.texts = texts[:, None, :, None].expand(-1, len(self.hidden), -1, 1)
+        states = torch.where(self.hidden, process.mask_id, texts[:, None]).flatten(0, 1)
+        states, self.state = states.unique(dim=0, return_inverse=True)
+        with torch.no_grad():
+            start = process.log_probs(denoise(states, torch.full((len(states),), process.T / 2)).double(), states)
+        self.support = start > -torch.inf
+        self.logits = nn.Parameter(start.clamp(min=-100.0))
+
+    def forward(self) -> Tensor:
+        log_probs = self.logits.masked_fill(~self.support, -torch.inf).log_softmax(-1)[self.state]
+        own = log_probs.view(*self.texts.shape[:3], -1).gather(-1, self.texts)[..., 0]
+        return -torch.where(self.hidden, own, 0.0)
+
+
+Mean = Callable[[Tensor], Tensor]  # pattern nats (N, 2^L, L) -> a surrogate of log p, (N,)
+
+
+def ascend(
+    policy: TablePolicy, rewards: Tensor, *, beta: float, surrogate: Mean, divide: bool = False, steps: int = 400,
+    lr: float = 0.05,
+) -> Iterator[Tensor]:  # fmt: skip
+    """The policy gradient without noise, all texts and all masks: yields log q (N,) after every step.
+
+    The surrogate stands for log p in the gradient and in the penalty, as it does in practice.
+
+    Args: divide: advantages by their standard deviation, as GRPO does.
+    """
+    optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
+    reference = surrogate(policy()).detach()
+    for _ in range(steps):
+        nats = policy()
+        q, own = exact_log_p(nats.detach()).exp(), surrogate(nats)
+        value = rewards - q @ rewards
+        value = value / (q @ value**2).sqrt() if divide else value
+        value = value - beta * (own.detach() - reference)
+        loss = -(q * (value - q @ value) * own).sum()
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield exact_log_p(policy().detach())
