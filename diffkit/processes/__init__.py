@@ -12,7 +12,7 @@ from diffkit.processes.d3pm import D3PM
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.processes.hybrid import HybridDiffusion
-XX
+from diffkit.processes.insertion import EditFlow, FlexMDM
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
