@@ -1,7 +1,8 @@
 """Write the playground: a page that runs the shipped model in the browser, without Python, a server or a network.
 
-The page itself lies in docs/playground; this adds `weights.js`, the model's weights, words and grammar as one script
-(a page opened from disk may load scripts, but not fetch files).
+The pages lie in docs/playground; this adds what they load: `weights.js`, the model's weights, words and grammar as one
+script (a page opened from disk may load scripts, but not fetch files), and `training/code.js`, the code of a worker as a
+text (such a page may not start a worker from a file either).
 """
 
 from __future__ import annotations
@@ -14,6 +15,7 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
+import torch
 from transformers import AutoTokenizer, PreTrainedTokenizerBase
 
 from diffkit.io import atomic_files
@@ -27,6 +29,12 @@ PAGE = ROOT / "docs" / "playground"
 SETTINGS = (
     "vocab_size mask_token_id hidden_size num_layers num_heads intermediate_size max_length rotary tied".split()
 )  # of a DenoiserConfig, as far as model.js knows them
+WORKERS = {  # what runs in a thread of its own, by page
+    "training": [
+        "model.js", "sample.js", "training/texts.js", "training/gradients.js", "training/network.js",
+        "training/train.js", "training/worker.js",
+    ],
+}  # fmt: skip
 PLAIN = {"time": "none", "causal": False, "block": 0, "input_size": 0, "labels": 0}  # what model.js takes for granted
 
 
@@ -105,18 +113,52 @@ def contents_of(model_folder: Path) -> dict[str, Any]:
     }
 
 
+def listed(name: str) -> dict[str, Any]:
+    """A small story language as a list of all its texts with their probabilities, for training/texts.js.
+
+    Raises: ValueError if a sample of 4,096 texts does not hold all there are.
+    """
+    language = load_language(name)
+    texts = language.sample(4096, torch.Generator().manual_seed(0)).unique(dim=0)
+    probs = language.log_prob(texts).exp()
+    if abs(probs.sum().item() - 1) > 1e-9:
+        raise ValueError(f"make_playground: {name!r} has too many texts to list them, {len(texts)} are not all.")
+    ids = {"mask_id": language.mask_id, "eos_id": language.eos_id, "pad_id": language.pad_id}
+    words = language.tokenizer.convert_ids_to_tokens(list(range(language.vocab_size)))
+    return {"texts": texts.tolist(), "probs": probs.tolist(), "words": words, **ids}
+
+
+def script(**constants: Any) -> str:
+    """A classic script that defines constants."""
+    lines = [f"const {name} = {json.dumps(value, allow_nan=False)};" for name, value in constants.items()]
+    return "\n".join(['"use strict";', *lines, ""])
+
+
+def worker_code(page: str) -> str:
+    """The files of a worker as one text."""
+    return "\n".join((PAGE / name).read_text(encoding="utf-8") for name in WORKERS[page])
+
+
+def write_page(source: Path, out: Path, scripts: dict[str, str]) -> None:
+    """Write the files of one page into `out`, and the scripts made for it."""
+    with atomic_files(out, last="index.html") as draft:
+        for path in source.iterdir():
+            if path.suffix in (".html", ".css", ".js") and path.name not in scripts:
+                shutil.copyfile(path, draft / path.name)
+        for name, text in scripts.items():
+            (draft / name).write_text(text, encoding="ascii")
+
+
 def write_playground(model_folder: Path, out: Path) -> None:
-    """Write the finished page into `out`: it opens from disk, and from any server, and asks no host for anything.
+    """Write the finished pages into `out`: they open from disk, and from any server, and ask no host for anything.
 
     Args:   model_folder: a masked diffusion model of whole words, such as data/pretrained/tales-mdlm.
     Raises: ValueError for a model that the page cannot run, or no model; OSError if `out` cannot be written.
     """
-    content = json.dumps(contents_of(model_folder), allow_nan=False, separators=(",", ":"))
-    with atomic_files(out, last="index.html") as draft:
-        for path in PAGE.iterdir():
-            if path.suffix in (".html", ".css", ".js") and path.name != "weights.js":
-                shutil.copyfile(path, draft / path.name)
-        (draft / "weights.js").write_text(f'"use strict";\nconst SHIPPED = {content};\n', encoding="ascii")
+    weights = script(SHIPPED=contents_of(model_folder))
+    training = script(WORKER_CODE=worker_code("training"), MICRO=listed("micro"))
+    write_page(PAGE, out, {"weights.js": weights})
+    write_page(PAGE / "training", out / "training", {"code.js": training})
 
 
 def main() -> None:
@@ -126,8 +168,8 @@ def main() -> None:
     parser.add_argument("--model", type=Path, default=PRETRAINED / "tales-mdlm", help="folder of the model")
     arguments = parser.parse_args()
     write_playground(arguments.model, arguments.out)
-    size = sum(path.stat().st_size for path in arguments.out.iterdir() if path.is_file())
-    print(f"{arguments.out / 'index.html'}: open it in a browser ({size / 1e6:.1f} MB in all)")
+    size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())
+    print(f"{arguments.out / 'index.html'}: open it in a browser ({size / 1e6:.1f} MB with all its pages)")
 
 
 if __name__ == "__main__":
