@@ -128,7 +128,7 @@ class Tape {
     return out;
   }
 
-  /** Every position of a text looks at all of the text, head by head: query, key, value (B L, H, K) to the same shape. */
+  /** Every position of a text looks at all of it, head by head: query, key, value (B L, H, K) to the same shape. */
   attend(query, key, value, { L, H, K, scale }) {
     const D = H * K, B = query.data.length / (L * D), shares = [];
     const heads = []; // where the first number of each head of each text lies

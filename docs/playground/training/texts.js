@@ -13,7 +13,7 @@ class ListedLanguage {
     return this.texts[inverseCdf(this.probs, rng.uniform())];
   }
 
-  /** The probability of each text if the visible words are right and the others hidden; not yet divided by their sum. */
+  /** The probability of each text, but 0 for those that differ from what is visible. */
   fitting(canvas) {
     return this.texts.map((text, n) =>
       (canvas.every((id, i) => id === this.maskId || id === text[i]) ? this.probs[n] : 0));

@@ -38,7 +38,7 @@ function lossOf(network, tape, { seen, targets, weights }, language) {
   return tape.crossEntropy(logits, targets, weights, language.maskId);
 }
 
-/** Adam with decoupled weight decay (arXiv:1711.05101): every weight moves about `rate` a step, against its gradient. */
+/** Adam with decoupled weight decay (arXiv:1711.05101): each step moves a weight about `rate` downhill. */
 class AdamW {
   constructor(weights) {
     this.tensors = [...weights.values()];

@@ -68,8 +68,8 @@ class TrainingPage {
 
   finish({ seconds, bound }) {
     this.isPlaying = false;
-    const gap = bound - this.entropy;
-    this.say(`Trained in ${Math.round(seconds)} seconds. The bound is ${gap.toFixed(3)} nats a token above the entropy.`);
+    const gap = (bound - this.entropy).toFixed(3);
+    this.say(`Trained in ${Math.round(seconds)} seconds. The bound is ${gap} nats a token above the entropy.`);
   }
 
   /** Nats a token: below this no network can get. */
