@@ -1,7 +1,7 @@
 """Write the playground: a page that runs the shipped model in the browser, without Python, a server or a network.
 
 The pages lie in docs/playground; this adds what they load: `weights.js`, the model's weights, words and grammar as one
-script (a page opened from disk may load scripts, but not fetch files), and `training/code.js`, the code of a worker as text
+script (a page opened from disk may load scripts, but not fetch files), and `code.js`, the code of a worker as text
 (such a page may not start a worker from a file either).
 """
 

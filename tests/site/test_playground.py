@@ -41,7 +41,7 @@ def save(model, tokenizer, folder):
 
 @pytest.fixture(scope="module")
 def micro(tmp_path_factory):
-    """A random network of another shape: no rotation, a tied head, an odd vocabulary, more positions than the language."""
+    """A random network of another shape: no rotation, a tied head, an odd vocabulary, more positions than the text."""
     language = load_language("micro")
     process = MaskedDiffusion(language.vocab_size, language.mask_id)
     size = {"hidden_size": 24, "num_layers": 3, "num_heads": 2, "intermediate_size": 40}
@@ -280,7 +280,7 @@ def test_words_are_hidden_locked_and_refilled(chromium, site):
 
 @in_chromium
 def test_the_keyboard_is_enough(chromium, site):
-    """Tab reaches everything, arrows move in the canvas, Enter and Space hide, L locks, predictions follow the focus."""
+    """Tab reaches everything, arrows move in the canvas, Enter and Space hide, L locks, predictions follow."""
     with opened(chromium, site) as page:
         press = page.keyboard.press
         page.locator("#steps").focus()
