@@ -3,8 +3,8 @@
  *
  * Why no ONNX: the models have a few million numbers at most, so a loop over arrays is quick enough. onnxruntime-web
  * would add about ten megabytes of WebAssembly, which a browser refuses to load from disk, and the mathematics would be
- * out of sight. Arrays are flat Float32Arrays, row after row; the shapes stand in the comments, with the course's letters:
- * L positions, V words, D width, H heads, K = D / H. tests/site/test_playground.py holds them to PyTorch.
+ * out of sight. Arrays are flat Float32Arrays, row after row; the shapes stand in the comments, with the course's
+ * letters: L positions, V words, D width, H heads, K = D / H. tests/site/test_playground.py holds them to PyTorch.
  */
 
 const NORM_EPSILON = 1e-5; // as torch.nn.LayerNorm

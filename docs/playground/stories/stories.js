@@ -149,7 +149,7 @@ class StoriesPage {
     const [from, to] = isSentence ? this.sentenceAround(position) : [position, position];
     for (let i = from; i <= to; i++) this.canvas[i] = this.model.mask_id;
     if (!this.isPlaying && !this.isBusy) this.run = null;
-    this.say(`${counted(this.hidden, "piece")} hidden. Refill writes what is hidden, with what stands before and after.`);
+    this.say(`${counted(this.hidden, "piece")} hidden. Refill writes what is hidden.`);
     this.render();
   }
 

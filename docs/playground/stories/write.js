@@ -1,5 +1,5 @@
 "use strict";
-/* One step of writing with a large vocabulary: sampling/unmasking.py and logits.py, logits only where they are needed. */
+/* One step of writing with a large vocabulary: logits only where they are needed; sampling/unmasking.py, logits.py. */
 
 /** The least set of tokens whose probability reaches p, as weights; the others get 0. probs: (V), p: in (0, 1]. */
 function nucleus(probs, p) {
