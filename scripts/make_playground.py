@@ -28,7 +28,7 @@ from diffkit.paths import PRETRAINED
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "playground"
-STORIES = PRETRAINED / "tinystories-nano"  # the model of real text: masked, of any size, with a tokenizer of bytes
+STORIES = PRETRAINED / "tinystories-mdlm"  # the model of real text: masked, of any size, with a tokenizer of bytes
 SETTINGS = (
     "vocab_size mask_token_id hidden_size num_layers num_heads intermediate_size max_length rotary tied".split()
 )  # of a DenoiserConfig, as far as model.js knows them

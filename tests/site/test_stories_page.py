@@ -42,7 +42,7 @@ def javascript(request):
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
     """A random model of the shape that is to come, made small: tied, six heads, a tokenizer of bytes."""
-    tokenizer = load_tokenizer(PRETRAINED / "tinystories-nano")
+    tokenizer = load_tokenizer(make_playground.STORIES)
     torch.manual_seed(0)
     process = MaskedDiffusion(len(tokenizer), tokenizer.mask_token_id)
     model = build_model(process, {"hidden_size": 48, "num_layers": 2, "num_heads": 6, "tied": True}, max_length=L)
