@@ -39,13 +39,18 @@ $(READY): $(LOCK) pyproject.toml
 	  echo "'$(PYTHON)' cannot make virtual environments (no venv or ensurepip)."; \
 	  echo "On Debian and Ubuntu:  apt install python3-venv"; exit 1; } >&2
 	@rm -f $(READY)
+	@echo "Setting up, once and in this folder only; it takes a few minutes. If it stops, the same command goes on."
+	@echo "[1 of 3] A Python environment of its own, in $(VENV)"
 	@$(PY) -m pip --version >/dev/null 2>&1 || "$(PYTHON)" -m venv --clear $(VENV)
-	@echo "Installing the locked dependencies into $(VENV) (once; a few minutes)"
-	$(PY) $(PIP_INSTALL) -r $(LOCK)
-	$(PY) $(PIP_INSTALL) --no-deps --no-build-isolation -e .
+	@echo "[2 of 3] $$(grep -c == $(LOCK)) packages in pinned versions; PyTorch is the largest by far"
+	@$(PY) $(PIP_INSTALL) -r $(LOCK)
+	@echo "[3 of 3] diffkit itself"
+	@$(PY) $(PIP_INSTALL) --no-deps --no-build-isolation -e .
 	@pwd > $(READY)
+	@echo "Ready."
 
 lab: $(READY) ## set up once, then open the course in JupyterLab
+	@echo "Opening JupyterLab at notebook 00. If no browser opens, follow the address below; Ctrl+C twice ends it."
 	@root=(); if [ "$$(id -u)" = 0 ]; then root=(--allow-root --no-browser); fi; \
 	JUPYTER_CONFIG_PATH="$$PWD/.jupyter" exec $(PY) -m jupyterlab --ServerApp.ip=$(LAB_IP) --ServerApp.root_dir="$$PWD" \
 	  --LabApp.default_url=/lab/tree/notebooks/00_start_here.ipynb "$${root[@]}" $(LAB_ARGS)

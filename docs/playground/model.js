@@ -1,50 +1,72 @@
 "use strict";
 /* The forward pass of network/transformer.py and network/attention.py in plain JavaScript.
  *
- * Why no ONNX: the model has under a million numbers, so a loop over arrays is quick enough. onnxruntime-web would add
- * about ten megabytes of WebAssembly, which a browser refuses to load from disk, and the mathematics would be out of
- * sight. Arrays are flat Float32Arrays, row after row; the shapes stand in the comments, with the course's letters:
- * L positions, V words, D width, H heads, K = D / H. tests/site/test_playground.py holds them to PyTorch.
+ * Why no ONNX: the models have a few million numbers at most, so a loop over arrays is quick enough. onnxruntime-web
+ * would add about ten megabytes of WebAssembly, which a browser refuses to load from disk, and the mathematics would be
+ * out of sight. Arrays are flat Float32Arrays, row after row; the shapes stand in the comments, with the course's
+ * letters: L positions, V words, D width, H heads, K = D / H. tests/site/test_playground.py holds them to PyTorch.
  */
 
 const NORM_EPSILON = 1e-5; // as torch.nn.LayerNorm
 
-/** What scripts/make_playground.py packed (base64 of little-endian float32, one tensor after the other), by name. */
+/** What scripts/make_playground.py packed (base64, one tensor after the other; 16 or 32 bits a number), by name.
+ *
+ * Numbers are little-endian there, as in every browser's machine.
+ */
 function unpack(packed) {
   const text = atob(packed.base64);
   const bytes = new Uint8Array(text.length);
   for (let i = 0; i < text.length; i++) bytes[i] = text.charCodeAt(i);
-  const tensors = new Map();
-  for (const { name, shape, offset } of packed.tensors) {
-    const size = shape.reduce((a, b) => a * b, 1);
-    tensors.set(name, new Float32Array(bytes.buffer, 4 * offset, size)); // every browser's machine is little-endian
+  const numbers = packed.bits === 16 ? halves(new Uint16Array(bytes.buffer)) : new Float32Array(bytes.buffer);
+  return new Map(packed.tensors.map(({ name, shape, offset }) =>
+    [name, numbers.subarray(offset, offset + shape.reduce((a, b) => a * b, 1))]));
+}
+
+/** The numbers that 16 bits each stand for (IEEE 754): a sign, 5 bits of exponent, 10 of fraction. */
+function halves(words) {
+  const numbers = new Float32Array(words.length);
+  for (let i = 0; i < words.length; i++) {
+    const sign = words[i] >> 15 ? -1 : 1, exponent = (words[i] >> 10) & 31, fraction = (words[i] & 1023) / 1024;
+    numbers[i] = sign * (exponent ? (1 + fraction) * 2 ** (exponent - 15) : fraction * 2 ** -14);
   }
-  return tensors;
+  return numbers;
 }
 
 /** torch.nn.Linear: rows (L, I), weight (O, I), bias (O) or none, to (L, O).
  *
- * Four rows at a time, so that each weight is read once for all of them; at the end the last row may be done again.
+ * Four rows and two outputs at a time, so that each number is read once for several products; at the ends the last row
+ * or output may be done again.
  */
 function linear(rows, weight, bias, I) {
   const L = rows.length / I, O = weight.length / I, out = new Float32Array(L * O);
-  for (let l = 0; l < L; l += 4) {
-    const a = l, b = Math.min(l + 1, L - 1), c = Math.min(l + 2, L - 1), d = Math.min(l + 3, L - 1);
-    for (let o = 0; o < O; o++) {
-      let sumA = bias ? bias[o] : 0, sumB = sumA, sumC = sumA, sumD = sumA;
+  for (let o = 0; o < O; o += 2) {
+    const p = Math.min(o + 1, O - 1);
+    for (let l = 0; l < L; l += 4) {
+      const a = l, b = Math.min(l + 1, L - 1), c = Math.min(l + 2, L - 1), d = Math.min(l + 3, L - 1);
+      let oA = 0, oB = 0, oC = 0, oD = 0, pA = 0, pB = 0, pC = 0, pD = 0;
       for (let i = 0; i < I; i++) {
-        const value = weight[o * I + i];
-        sumA += value * rows[a * I + i];
-        sumB += value * rows[b * I + i];
-        sumC += value * rows[c * I + i];
-        sumD += value * rows[d * I + i];
+        const w = weight[o * I + i], v = weight[p * I + i];
+        const xA = rows[a * I + i], xB = rows[b * I + i], xC = rows[c * I + i], xD = rows[d * I + i];
+        oA += w * xA;
+        oB += w * xB;
+        oC += w * xC;
+        oD += w * xD;
+        pA += v * xA;
+        pB += v * xB;
+        pC += v * xC;
+        pD += v * xD;
       }
-      out[a * O + o] = sumA;
-      out[b * O + o] = sumB;
-      out[c * O + o] = sumC;
-      out[d * O + o] = sumD;
+      out[a * O + o] = oA;
+      out[b * O + o] = oB;
+      out[c * O + o] = oC;
+      out[d * O + o] = oD;
+      out[a * O + p] = pA;
+      out[b * O + p] = pB;
+      out[c * O + p] = pC;
+      out[d * O + p] = pD;
     }
   }
+  if (bias) for (let i = 0; i < out.length; i++) out[i] += bias[i % O];
   return out;
 }
 
@@ -134,6 +156,13 @@ function attend(query, key, value, H, K, scale) {
   return out;
 }
 
+/** Some rows of (L, D), by number. */
+function picked(rows, where, D) {
+  const out = new Float32Array(where.length * D);
+  where.forEach((l, n) => out.set(rows.subarray(l * D, (l + 1) * D), n * D));
+  return out;
+}
+
 /** transformer.Denoiser: token ids in, one row of V logits for each position out. */
 class Denoiser {
   /** config: as transformer.DenoiserConfig, and `sharpest` of attention.py; weights: Map of Float32Arrays by name. */
@@ -148,8 +177,11 @@ class Denoiser {
     return found;
   }
 
-  /** ids: L token ids, L at most max_length. Returns (L, V) logits; the column of MASK is -Infinity. */
-  forward(ids) {
+  /** ids: L token ids, L at most max_length; where: the N positions at which logits are wanted, or all.
+   *
+   * Returns (N, V) logits; the column of MASK is -Infinity.
+   */
+  forward(ids, where = null) {
     const { hidden_size: D, num_heads: H, num_layers, rotary, max_length, vocab_size: V, tied } = this.config;
     const tokens = this.weight("token_embedding.weight"), positions = this.weight("position_embedding.weight");
     if (ids.length > max_length || ids.some((id) => !(id >= 0 && id < V))) {
@@ -162,7 +194,7 @@ class Denoiser {
     const head = tied ? tokens : this.weight("head.weight");
     const bias = this.weight("head_bias").slice();
     bias[this.config.mask_token_id] = -Infinity; // MASK is never an answer
-    return linear(layerNorm(x, this.weight("norm.weight")), head, bias, D); // (L, V)
+    return linear(layerNorm(where ? picked(x, where, D) : x, this.weight("norm.weight")), head, bias, D); // (N, V)
   }
 
   /** attention.Block: attention, then a two-layer network, each on normalised input and added back: (L, D). */

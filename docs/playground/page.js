@@ -65,11 +65,11 @@ function drawToken(token, position, writer) {
 
 /** The canvas as prose: up to the end of the story, with blanks. */
 function drawStory(paragraph, writer) {
-  const { canvas, eosId, padId, maskId, length, hidden } = writer;
+  const { canvas, eosId, padId, maskId, length, hidden, gap } = writer;
   if (hidden === length) return paragraph.replaceChildren(element("span", "quiet", "Not a word is written yet."));
   const end = canvas.findIndex((id) => id === eosId || id === padId);
   const tokens = canvas.slice(0, end < 0 ? length : end).map((id) => (id === maskId ? BLANK : drawn(id, writer)));
-  const text = tokens.join(" ").replace(/ (?=[.,!?;:]|'s\b)/g, "");
+  const text = tokens.join(gap).replace(/ (?=[.,!?;:]|'s\b)/g, "");
   paragraph.replaceChildren(...text.split(/(░░)/).map((part) => (part === BLANK ? element("s", "", part) : part)));
 }
 

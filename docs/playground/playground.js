@@ -5,27 +5,36 @@ const FEWEST_MS = 110, MOST_MS = 900, WHOLE_RUN_MS = 7500; // between two steps,
 const REST_MS = 40; // a pointer that passes over a position without resting there asks nothing
 
 class Playground {
-  /** shipped: what scripts/make_playground.py wrote into weights.js. */
-  constructor(shipped) {
-    this.shipped = shipped;
-    this.writer = new Writer(shipped);
+  /** writer: what is shown; onChange is called, with the settings, whenever something may have changed. */
+  constructor(writer, onChange = () => {}) {
+    this.onChange = onChange;
     this.timer = null; // set while it plays
     this.resting = null; // set between pointing at a position and showing its predictions
     this.seedUsed = false;
-    this.position = null; // whose predictions are shown
-    this.build();
     this.listen();
-    this.render();
-    this.say(`All ${this.writer.length} positions are hidden. Start writes a story, Step takes one step.`);
+    this.open(writer);
   }
 
-  build() {
-    const { shipped, writer } = this;
+  /** Show a writer in the place of the one before. */
+  open(writer) {
+    this.pause();
+    this.writer = writer;
+    this.position = null; // whose predictions are shown
+    at("prediction").hidden = true;
     at("steps").max = at("steps").value = writer.length;
-    at("canvas").replaceChildren(...writer.canvas.map((_, position) => newToken(position)));
+    at("canvas").replaceChildren(...writer.canvas.map((_, position) => this.token(position)));
     this.tokens = [...at("canvas").children];
     for (const part of document.querySelectorAll(".needs-language")) part.hidden = !writer.language;
-    at("quality").textContent = quality(shipped);
+    this.render();
+    this.say(`All ${writer.length} positions are hidden. Start writes a story, Step takes one step.`);
+  }
+
+  token(position) {
+    const token = newToken(position);
+    token.addEventListener("click", () => this.click(position));
+    token.addEventListener("pointerenter", () => this.show(position));
+    token.addEventListener("focus", () => this.show(position));
+    return token;
   }
 
   listen() {
@@ -36,11 +45,6 @@ class Playground {
     at("settings").addEventListener("input", () => this.render());
     at("settings").addEventListener("submit", (event) => event.preventDefault());
     at("canvas").addEventListener("keydown", (event) => this.press(event));
-    this.tokens.forEach((token, position) => {
-      token.addEventListener("click", () => this.click(position));
-      token.addEventListener("pointerenter", () => this.show(position));
-      token.addEventListener("focus", () => this.show(position));
-    });
   }
 
   /** What is set: steps, order, temperature, seed. */
@@ -198,7 +202,7 @@ class Playground {
     if (run) parts.unshift(`Step ${run.step} of ${run.steps}`);
     if (calls.count) parts.push(counted(calls.count, "network call"), `${(calls.ms / calls.count).toFixed(1)} ms each`);
     at("numbers").textContent = parts.join(" · ");
-    at("recipe").textContent = this.shipped.language ? recipe(this.shipped, settings) : "";
+    this.onChange(settings);
   }
 
   /** Show the predictions of a position once the pointer or the focus rests on it. */
@@ -220,20 +224,3 @@ class Playground {
     drawPrediction(at("prediction").tBodies[0], predictions, this.writer);
   }
 }
-
-/** Run the page, or say in it why that cannot be. */
-function openPlayground() {
-  try {
-    if (typeof SHIPPED === "undefined") {
-      throw new Error("weights.js is missing, this folder holds only the source of the page. Run " +
-        "`python scripts/make_playground.py`, then open site/playground/index.html.");
-    }
-    window.playground = new Playground(SHIPPED);
-  } catch (error) {
-    at("status").className = "error";
-    at("status").textContent = error.message;
-    for (const id of ["go", "step", "hide-all"]) at(id).disabled = true;
-  }
-}
-
-openPlayground();

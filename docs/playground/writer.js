@@ -2,13 +2,9 @@
 /* A canvas, what the reader has locked in it, and one run of the sampler over it. Nothing here knows of the page. */
 
 class Writer {
-  /** shipped: what scripts/make_playground.py wrote into weights.js. */
-  constructor(shipped) {
-    const { words, length, mask_id: maskId, eos_id: eosId, pad_id: padId } = shipped;
-    Object.assign(this, { words, length, maskId, eosId, padId });
-    this.denoiser = new Denoiser(shipped.config, unpack(shipped.weights));
-    const ids = { maskId, eosId, padId };
-    this.language = shipped.language ? new StoryLanguage(shipped.language, words, length, ids) : undefined;
+  /** denoiser: what predicts, see model.js; language: exact, or undefined where it is not known. */
+  constructor({ words, length, maskId, eosId, padId, gap = " " }, denoiser, language) {
+    Object.assign(this, { words, length, maskId, eosId, padId, gap, denoiser, language }); // gap: between two words
     this.canvas = new Array(length).fill(maskId); // token ids
     this.locked = new Array(length).fill(false);
     this.fresh = new Array(length).fill(false); // revealed just now

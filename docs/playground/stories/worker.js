@@ -1,0 +1,16 @@
+"use strict";
+/* The model at work, in a thread of its own: a step of writing takes a good part of a second.
+ *
+ * It is sent { model } once, then { seed } before each run, and { canvas, how } for each step, which it answers.
+ */
+
+let denoiser = null, rng = null;
+
+self.onmessage = ({ data: { model, seed, canvas, how } }) => {
+  if (model) denoiser = new Denoiser(model.config, unpack(model.weights));
+  if (seed !== undefined) rng = new TorchGenerator(seed);
+  if (model) self.postMessage({ isReady: true });
+  if (!canvas) return;
+  const start = performance.now();
+  self.postMessage({ ...revealSome(denoiser, canvas, how, rng), ms: performance.now() - start });
+};

@@ -1,0 +1,196 @@
+"""The page of real stories: its 16-bit network, filters, order and pieces against diffkit's, and its reader."""
+
+import json
+import shutil
+import subprocess
+from pathlib import Path
+
+import pytest
+import torch
+from browsers import in_chromium, screenshot, serious_problems
+from test_playground import make_playground, opened, save
+
+from diffkit.data.tokenizer import load_tokenizer
+from diffkit.languages.story_language import load_language
+from diffkit.model import build_model, load_model
+from diffkit.paths import PRETRAINED
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.sampling.logits import top_p_filter
+from diffkit.sampling.sampler import sample
+
+FOLDER = Path(__file__).resolve().parents[2] / "docs" / "playground"
+FILES = ["model.js", "sample.js", "stories/write.js", "stories/pieces.js"]
+CODE = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in FILES)
+L = 12
+
+
+def in_node(function, argument):
+    program = f"{CODE}\nconsole.log(JSON.stringify(({function})({json.dumps(argument)})));"
+    return json.loads(subprocess.run(["node", "-"], input=program, capture_output=True, text=True, check=True).stdout)
+
+
+@pytest.fixture(scope="module")
+def javascript(request):
+    """Call a function in JavaScript beside the code of the worker: in node, or in Chromium where there is no node."""
+    if shutil.which("node"):
+        return in_node
+    page = request.getfixturevalue("chromium").new_page()
+    page.add_script_tag(content=CODE)
+    return page.evaluate
+
+
+@pytest.fixture(scope="module")
+def small(tmp_path_factory):
+    """A random model of the shape that is to come, made small: tied, six heads, a tokenizer of bytes."""
+    tokenizer = load_tokenizer(make_playground.STORIES)
+    torch.manual_seed(0)
+    process = MaskedDiffusion(len(tokenizer), tokenizer.mask_token_id)
+    model = build_model(process, {"hidden_size": 48, "num_layers": 2, "num_heads": 6, "tied": True}, max_length=L)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.add_(0.15 * torch.randn_like(weight))
+    return save(model, tokenizer, tmp_path_factory.mktemp("small"))
+
+
+def stories_in(folder):
+    text = make_playground.stories_of(folder)["weights.js"]
+    return json.loads(text.partition("const STORIES = ")[2].rstrip(";\n"))
+
+
+@pytest.mark.parametrize("name", ["shipped", "small"])
+def test_logits_of_sixteen_bits_are_those_of_pytorch(javascript, request, name):
+    """Within 1e-2 of the float32 model, at the positions that are asked for; MASK is never an answer."""
+    folder = make_playground.STORIES if name == "shipped" else request.getfixturevalue("small")
+    model, told = load_model(folder), stories_in(folder)
+    rng, mask_id, where = torch.Generator().manual_seed(0), told["mask_id"], [0, 3, 7, 11]
+    xt = torch.randint(told["config"]["vocab_size"], (2, L), generator=rng)
+    xt[torch.rand(xt.shape, generator=rng) < 0.5] = mask_id
+    ask = """({ told, rows, where }) => {
+      const denoiser = new Denoiser(told.config, unpack(told.weights));
+      return rows.map((ids) => Array.from(denoiser.forward(ids, where), (x) => (isFinite(x) ? x : null)));
+    }"""
+    found = javascript(ask, {"told": told, "rows": xt.tolist(), "where": where})
+    found = torch.tensor([[-torch.inf if x is None else x for x in row] for row in found]).view(2, len(where), -1)
+    with torch.no_grad():
+        expected = model(xt, 0.0)[:, where]
+    torch.testing.assert_close(found, expected, atol=1e-2, rtol=0)
+    assert (found[..., mask_id] == -torch.inf).all()
+
+
+@pytest.mark.parametrize("order", ["random", "confidence"])
+def test_a_seed_writes_the_same_text_as_diffkit(javascript, small, order):
+    """With the same 16-bit weights: temperature, then top-p, then the order, with given pieces in the middle."""
+    model, told = load_model(small), stories_in(small)
+    with torch.no_grad():
+        for weight in model.parameters():
+            weight.copy_(weight.half())
+    start = torch.full((1, L), told["mask_id"])
+    start[0, 4:6] = torch.tensor([300, 17])
+    settings = {"order": order, "temperature": 0.8}
+    rng = torch.Generator().manual_seed(3)
+    expected = sample(model.process, model, start=start, rng=rng, steps=5, top_p=0.9, **settings)
+    ask = """({ told, start, settings }) => {
+      const denoiser = new Denoiser(told.config, unpack(told.weights)), rng = new TorchGenerator(3), canvas = start;
+      for (let step = 0; step < 5; step++) {
+        const how = { maskId: told.mask_id, topP: 0.9, step, steps: 5, ...settings };
+        const { positions, ids } = revealSome(denoiser, canvas, how, rng);
+        positions.forEach((position, n) => { canvas[position] = ids[n]; });
+      }
+      return canvas;
+    }"""
+    assert javascript(ask, {"told": told, "start": start[0].tolist(), "settings": settings}) == expected[0].tolist()
+
+
+@pytest.mark.parametrize("p", [0.3, 0.85, 1.0])
+def test_the_nucleus_is_that_of_top_p(javascript, p):
+    logits = torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).round(decimals=1)
+    kept = javascript(
+        f"(probs) => [...nucleus(Float64Array.from(probs), {p})].map((x) => x > 0)", logits.softmax(-1).tolist()
+    )
+    assert kept == top_p_filter(p)(logits).isfinite().tolist()
+
+
+def test_halves_are_those_of_numpy(javascript):
+    """All 65,536 but infinity and what is no number: signs, the smallest, the largest."""
+    words = torch.arange(2**16).to(torch.uint16)
+    numbers = words.view(torch.float16).double()
+    finite = numbers.isfinite()
+    found = javascript("(words) => [...halves(Uint16Array.from(words))]", words.int()[finite].tolist())
+    assert found == numbers[finite].tolist()
+
+
+def test_pieces_are_the_text_of_the_tokenizer(javascript):
+    """Blanks, line ends and letters of several bytes."""
+    tokenizer = load_tokenizer(make_playground.STORIES)
+    ids = tokenizer('Once upon a time,\n\n"naïve" said Zoë – “no” … 日.')["input_ids"]
+    pieces = tokenizer.convert_ids_to_tokens(ids)
+    whole = javascript('(pieces) => textOf(pieces.join(""))', pieces)
+    assert whole == tokenizer.decode(ids) and "Zoë" in whole
+    assert javascript("(pieces) => pieces.map(textOf)", pieces)[:3] == ["Once", " upon", " a"]
+
+
+def test_another_tokenizer_is_refused(tmp_path):
+    micro = load_language("micro")
+    model = build_model(MaskedDiffusion(micro.vocab_size, micro.mask_id), "pico", max_length=5)
+    folder = save(model, micro.tokenizer, tmp_path / "words")
+    with pytest.raises(ValueError, match="expected a tokenizer of bytes"):
+        make_playground.stories_of(folder)
+
+
+# ---------------------------------------------------------------------------------------------- the page and its reader
+
+
+@pytest.fixture(scope="module")
+def site(tmp_path_factory, small):
+    out = tmp_path_factory.mktemp("site") / "playground"
+    make_playground.write_playground(PRETRAINED / "tales-mdlm", out, stories=small)
+    return out / "stories"
+
+
+def load(page):
+    page.locator("#load").click()
+    page.wait_for_selector(".token")
+
+
+@in_chromium
+def test_it_loads_on_request_writes_and_fills_in(chromium, site):
+    with opened(chromium, site) as page:
+        assert page.evaluate("typeof STORIES") == "undefined" and page.locator("#go").is_disabled()
+        load(page)
+        assert page.locator(".token.hidden").count() == L and page.locator("#load").is_hidden()
+        page.locator("#steps").fill("6")
+        page.locator("#step").click()
+        page.wait_for_function("storiesPage.run && storiesPage.run.step === 1")
+        assert page.locator(".token.hidden").count() == 10 and page.locator("#go").inner_text() == "Go on"
+        page.locator("#go").click()
+        page.wait_for_function("storiesPage.hidden === 0 && !storiesPage.run")
+        assert "Finished after 6 steps" in page.locator("#status").inner_text()
+        story = page.evaluate("storiesPage.canvas")
+        page.locator(".token").nth(5).click()
+        assert page.locator("#go").inner_text() == "Refill 1"
+        page.locator(".token").nth(5).press("ArrowRight")
+        page.keyboard.press("Enter")
+        page.locator("#go").click()
+        page.wait_for_function("storiesPage.hidden === 0 && !storiesPage.run")
+        written = page.evaluate("storiesPage.canvas")
+        assert [i for i in range(L) if written[i] != story[i]] in ([], [5], [6], [5, 6])
+        page.evaluate("storiesPage.canvas.splice(0, 12, ...Array(12).fill(40))")
+        page.get_by_label("its sentence").check()
+        page.locator(".token").nth(2).click()
+        assert page.evaluate("storiesPage.hidden") == L  # there is no full stop
+
+
+@in_chromium
+def test_no_serious_accessibility_problem_in_light_and_dark(chromium, site):
+    """axe-core, wide and narrow; nothing is cut off at the side."""
+    with opened(chromium, site) as page:
+        load(page)
+        page.locator("#steps").fill("3")
+        page.locator("#step").click()
+        page.wait_for_function("storiesPage.run && storiesPage.run.step === 1")
+        for theme, width in (("light", 1200), ("dark", 380)):
+            page.emulate_media(color_scheme=theme)
+            page.set_viewport_size({"width": width, "height": 900})
+            assert serious_problems(page) == []
+            assert page.evaluate("document.documentElement.scrollWidth") <= width
+            screenshot(page, f"stories-{theme}", full_page=True)
