@@ -104,16 +104,16 @@ def wrong_rates(mix):
 
 
 SOLUTIONS = {
-    ex.check_corrupt: [corrupt, corrupt_in_loops, ex.hybrid_corrupt],
+    ex.check_hybrid_corrupt: [corrupt, corrupt_in_loops, ex.hybrid_corrupt],
     ex.check_leave_one_out: [leave_one_out, divided_by_bayes],
     ex.check_accept: [accept, accept_in_loops],
-    ex.check_rates: [rates, by_differences],
+    ex.check_jump_rates: [rates, by_differences],
 }
 WRONG = [
-    (ex.check_corrupt, "never MASK", with_mask_among_words),
-    (ex.check_corrupt, "draw of its own", one_fate_a_row),
-    (ex.check_corrupt, "is MASK", lambda x0, alpha, share, *rest: corrupt(x0, alpha, 1 - share, *rest)),
-    (ex.check_corrupt, "still the clean token", lambda x0, *rest: corrupt(x0, *rest) + 1),
+    (ex.check_hybrid_corrupt, "never MASK", with_mask_among_words),
+    (ex.check_hybrid_corrupt, "draw of its own", one_fate_a_row),
+    (ex.check_hybrid_corrupt, "is MASK", lambda x0, alpha, share, *rest: corrupt(x0, alpha, 1 - share, *rest)),
+    (ex.check_hybrid_corrupt, "still the clean token", lambda x0, *rest: corrupt(x0, *rest) + 1),
     (ex.check_leave_one_out, "not normalised", shifted(lambda a, b: -torch.log1p(a / b), normalise=False)),
     (ex.check_leave_one_out, "wrong way", shifted(lambda a, b: torch.log1p(a / b))),
     (ex.check_leave_one_out, "changes nothing", lambda log_f, zt, a, b: log_f.log_softmax(-1)),
@@ -123,7 +123,7 @@ WRONG = [
     (ex.check_accept, "to refill", lambda h, bound: ~accept(h, bound)),
     (ex.check_accept, "their sum", lambda h, bound: h <= bound),
     (ex.check_accept, "sort by entropy", lambda h, bound: h.cumsum(1) - h <= bound),
-    (ex.check_rates, "hit again", wrong_rates(lambda a, da, b, db: db)),
-    (ex.check_rates, "the sign", wrong_rates(lambda a, da, b, db: db + da / a * b)),
-    (ex.check_rates, "divide by alpha", wrong_rates(lambda a, da, b, db: db - da * b)),
+    (ex.check_jump_rates, "hit again", wrong_rates(lambda a, da, b, db: db)),
+    (ex.check_jump_rates, "the sign", wrong_rates(lambda a, da, b, db: db + da / a * b)),
+    (ex.check_jump_rates, "divide by alpha", wrong_rates(lambda a, da, b, db: db - da * b)),
 ]  # fmt: skip

@@ -34,7 +34,7 @@ def hybrid_corrupt(x0: Tensor, alpha: float, share: float, vocab_size: int, mask
 
 
 @exercise
-def check_corrupt(corrupt: Callable[..., Any]) -> str:
+def check_hybrid_corrupt(corrupt: Callable[..., Any]) -> str:
     """corrupt(x0, alpha, share, vocab_size, mask_id, rng) -> (B, L) noisy ids."""
     V, mask, n = 6, 2, 8000
     x0 = torch.tensor([[4, 0, 5]]).expand(n, 3).clone()
@@ -182,7 +182,7 @@ def jump_rates(alpha: Curve, noise: Curve, t: float) -> Tensor:
 
 
 @exercise
-def check_rates(rates: Callable[..., Any]) -> str:
+def check_jump_rates(rates: Callable[..., Any]) -> str:
     """rates(alpha, noise, t) -> (V,) the rate of jumps to each token, alpha and noise functions of the time."""
     fixed = (lambda t: 1 - t, lambda t: t * noise_law(0.3, 5, 0))
     for name, (alpha, noise) in {"a fixed share of 0.3": fixed, "GIDD, p_u = 0.2": gidd(0.2, 1.0)}.items():
