@@ -6,6 +6,7 @@ import secrets
 import sys
 from collections.abc import Iterator
 from contextlib import nullcontext
+from json import loads
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
@@ -34,7 +35,7 @@ def demo() -> None:
 
 def sample(
     *, model: str = "tales-mdlm", n: int = 1, steps: int | None = None, order: Order | None = None,
-    temperature: float = 1.0, top_k: int | None = None, top_p: float | None = None, prompt: str = "",
+    temperature: float | None = None, top_k: int | None = None, top_p: float | None = None, prompt: str = "",
     length: int | None = None, label: str = "", guidance: float = 0.0, seed: int | None = None, animate: bool = False,
     stream: bool = False, json: bool = False, frames: bool = False, save: str = "",
 ) -> None:  # fmt: skip
@@ -45,8 +46,9 @@ def sample(
         n: how many texts.
         steps: network calls; fewer are faster and worse (default: one for every token).
         order: which masked tokens are revealed first; "ancestral" follows the process itself (default: random, where
-            the process leaves a choice).
-        temperature: below 1 more typical text, above 1 more varied.
+            the process leaves a choice). This and the next three take what the model's generation_config.json says, if
+            it has one.
+        temperature: below 1 more typical text, above 1 more varied (default: 1).
         top_k: draw from the k likeliest tokens only.
         top_p: draw from the smallest set of tokens that holds this probability.
         prompt: how the text starts; ___ stands for one missing token, ___{3} for three.
@@ -67,14 +69,14 @@ def sample(
     length = longest if length is None else length
     if not 1 <= length <= longest:
         raise ValueError(f"--length must lie in 1..{longest}, as in training, got {length}.")
-    filters = {"temperature": temperature, "top_k": top_k, "top_p": top_p}
-    run = Run(trained, tokenizer, _conditioned(trained, label, guidance), n, steps, order, _seed(seed), filters)
+    how = _how(trained, order=order, temperature=temperature, top_k=top_k, top_p=top_p)
+    run = Run(trained, tokenizer, _conditioned(trained, label, guidance), n, steps, _seed(seed), how)
     _write(run, canvas_from_text(prompt, tokenizer, length), shown)
 
 
 def infill(
     text: str, *, input: str = "", model: str = "tales-mdlm", n: int = 1, complete: bool = False,
-    steps: int | None = None, order: Order | None = None, temperature: float = 1.0, label: str = "",
+    steps: int | None = None, order: Order | None = None, temperature: float | None = None, label: str = "",
     guidance: float = 0.0, seed: int | None = None, animate: bool = False, stream: bool = False, json: bool = False,
     frames: bool = False, save: str = "",
 ) -> None:  # fmt: skip
@@ -88,8 +90,9 @@ def infill(
         complete: the text ends here; otherwise the model also continues it.
         steps: network calls (default: one for every masked token).
         order: which masked tokens are revealed first; "ancestral" follows the process itself (default: random, where
-            the process leaves a choice).
-        temperature: below 1 more typical text, above 1 more varied.
+            the process leaves a choice). This and the next take what the model's generation_config.json says, if it
+            has one.
+        temperature: below 1 more typical text, above 1 more varied (default: 1).
         label: how the story ends (lost, kept, returned, shared), for a conditional model.
         guidance: strength of classifier-free guidance; 0 conditions on the label only.
         seed: the same seed gives the same fillings (default: new ones each time).
@@ -107,7 +110,7 @@ def infill(
         raise ValueError(f"--input: there is no file {input}. Check the path, or give - for what is piped in.")
     trained, tokenizer = load(model)
     denoise, seed = _conditioned(trained, label, guidance), _seed(seed)
-    run = Run(trained, tokenizer, denoise, n, steps, order, seed, {"temperature": temperature})
+    run = Run(trained, tokenizer, denoise, n, steps, seed, _how(trained, order=order, temperature=temperature))
     for about, line in lines_of(input) if input else [({}, text)]:
         _write(run, _with_blanks(line.strip() if input else line, trained, tokenizer, complete, about), shown, about)
 
@@ -157,6 +160,20 @@ def _conditioned(trained: DiffusionModel, label: str, guidance: float) -> Denois
     return condition_on(trained, labels.index(label), guidance)
 
 
+def _how(trained: DiffusionModel, **asked: Any) -> dict[str, Any]:
+    """Unmasking order and filters: what is asked for, else what the model's generation_config.json says, else plain.
+
+    Raises: ValueError for such a file that holds anything else.
+    """
+    path = Path(trained.name_or_path) / "generation_config.json"
+    own = loads(path.read_text(encoding="utf-8")) if path.is_file() else {}
+    if unknown := sorted({*own} - {"order", "temperature", "top_k", "top_p"}):
+        raise ValueError(f"{path}: it may say order, temperature, top_k and top_p, got {unknown}. Leave them out?")
+    given = {name: value for name, value in asked.items() if value is not None}
+    plain = {"order": trained.process.default_order}
+    return plain | {name: value for name, value in own.items() if value is not None} | given
+
+
 def _seed(seed: int | None) -> int:
     """The seed, or a new one that is short enough to be typed again."""
     return secrets.randbelow(2**31) if seed is None else checked_seed(seed)
@@ -170,9 +187,8 @@ class Run(NamedTuple):
     denoise: Denoise
     n: int
     steps: int | None
-    order: str | None
     seed: int
-    filters: dict[str, Any]
+    how: dict[str, Any]  # unmasking order and filters
 
     def frames(self, canvas: Tensor, steps: int, keep_probs: bool) -> Iterator[Frame]:
         """Fill n copies of a canvas (1, L)."""
@@ -180,8 +196,7 @@ class Run(NamedTuple):
         is_empty = (canvas == self.tokenizer.mask_token_id).all()
         start = process.prior(self.n, canvas.shape[1], rng) if is_empty else canvas.expand(self.n, -1)
         return denoise_frames(
-            process, self.denoise, start=start, steps=steps, rng=rng, order=self.order or process.default_order,
-            keep_probs=keep_probs, **self.filters,
+            process, self.denoise, start=start, steps=steps, rng=rng, keep_probs=keep_probs, **self.how,
         )  # fmt: skip
 
 

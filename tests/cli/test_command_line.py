@@ -225,6 +225,22 @@ def test_sampling_is_played_to_its_end(micro, capsys):
     assert capsys.readouterr().out.splitlines()[0] in printed
 
 
+def test_a_model_may_say_how_it_writes(micro, tmp_path, capsys):
+    """generation_config.json beside the weights stands in for options that are not given."""
+
+    def written(*options, model=tmp_path / "own"):
+        assert main.main(["sample", f"--model={model}", "--n=8", "--seed=3", *options]) == 0
+        return capsys.readouterr().out
+
+    shutil.copytree(micro, tmp_path / "own")
+    own = tmp_path / "own" / "generation_config.json"
+    own.write_text('{"order": "left_to_right", "temperature": 0.3, "top_p": null}', encoding="utf-8")
+    asked = written("--order=left_to_right", "--temperature=0.3", model=micro)
+    assert written() == asked != written("--temperature=1", "--order=random") == written(model=micro)
+    own.write_text('{"do_sample": true}', encoding="utf-8")
+    assert main.main(["sample", f"--model={tmp_path / 'own'}"]) == 2 and "do_sample" in capsys.readouterr().err
+
+
 def test_infill_keeps_the_words(micro, capsys):
     words = load_language("micro").tokenizer.decode(
         load_language("micro").sample(1, torch.Generator().manual_seed(0))[0], skip_special_tokens=True
