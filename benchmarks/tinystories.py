@@ -53,7 +53,6 @@ TRIED = [PLAIN] + [  # ways to write that are compared: unmasking order and filt
         ("confidence", 1.0, None), ("confidence", 1.0, 0.9), ("entropy", 1.0, 0.9),
     )
 ]  # fmt: skip
-VARIETY = 0.97  # share of the entropy of a real story's tokens that a way to write must keep to be the default
 
 CARD = """---
 license: mit
@@ -190,10 +189,11 @@ def ways_to_write(model: DiffusionModel, reader: Reader) -> list[dict[str, Any]]
     return [how | reader.read(" ".join(map(str, how.values())), drawn(model, **how)) for how in TRIED]
 
 
-def default_of(ways: list[dict[str, Any]], entropy: float) -> dict[str, Any]:
-    """The likeliest texts among the settings that keep VARIETY of the entropy of real stories."""
-    best = min((way for way in ways if way["entropy"] >= VARIETY * entropy), key=lambda way: way["twin_nats"])
-    return {name: best[name] for name in PLAIN}
+def default_of(ways: list[dict[str, Any]], real: dict[str, Any]) -> dict[str, Any]:
+    """The settings whose texts lie nearest to real stories, in nats to the twin and entropy of the tokens."""
+    axes = ("twin_nats", "entropy")
+    nearest = min(ways, key=lambda way: math.hypot(*(way[axis] - real[axis] for axis in axes)))
+    return {name: nearest[name] for name in PLAIN}
 
 
 def along(folders: list[str], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
@@ -250,7 +250,7 @@ def main() -> None:
         "twin": reader.read(TWIN, drawn(reader.twin, order="ancestral")),
         "along": along([*options.along, str(PRETRAINED / MODELS[MASKED])], tokenizer),
     }  # fmt: skip
-    found["default"] = default_of(found["ways"], found["held_out"]["entropy"])
+    found["default"] = default_of(found["ways"], found["held_out"])
     write_json(PRETRAINED / MODELS[MASKED] / "generation_config.json", found["default"])
     write_json(RESULTS, found)
     cards(found)
