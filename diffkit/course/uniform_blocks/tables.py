@@ -16,7 +16,7 @@ def stored_rows(part: str) -> list[dict[str, Any]]:
 
 
 def stories_table() -> str:
-    """Samplers of `tales`: calls, stories, valid ones with their interval, and -log p of those if they are ten or more."""
+    """Samplers of `tales`: calls, stories, the valid ones with their interval, and -log p of those if ten or more."""
     lines = [f"{'sampler':40}calls  of  valid [95 % interval]  -log p of the valid, nats"]
     for row in stored_rows("tales"):
         nats = "" if row["valid"] * row["stories"] < 10 else f"{row['nats_of_valid']:10.1f}"
