@@ -73,7 +73,8 @@ class HybridDiffusion(UDLM):
 class HasTransitions(Protocol):
     """What a conversion needs of a process with uniform, absorbing or hybrid noise."""
 
-    transitions: Mixing
+    @property
+    def transitions(self) -> Mixing: ...
 
     def before_end(self, t: Time) -> Tensor: ...
 

@@ -10,6 +10,7 @@ from toys import generator
 from diffkit.course.uniform_blocks import diagram
 from diffkit.course.uniform_blocks.exact import Tabulated, time_agnostic
 from diffkit.course.uniform_blocks.judges import AsScheduler, entropy_bounded_law, judge, markov_law, run_scheduler
+from diffkit.course.uniform_blocks.tables import judges_table, stored_rows, stories_table
 from diffkit.evaluation.statistics import wilson
 from diffkit.processes.d3pm import D3PM
 
@@ -70,6 +71,12 @@ def test_the_stored_tables_are_whole_and_say_what_the_notebook_says():
     judged = {row["name"]: row for row in stored["judges"]["rows"]}
     assert all(("temperature 1," in name) == (row["p_value"] > 1e-3) for name, row in judged.items()
                if name.startswith("DiscreteDDIM, "))  # fmt: skip
+
+
+@pytest.mark.parametrize(("part", "table"), [("tales", stories_table), ("judges", judges_table)])
+def test_a_printed_table_has_a_line_for_each_row(part, table):
+    _, *lines = table().splitlines()
+    assert all(line.startswith(row["name"]) for line, row in zip(lines, stored_rows(part), strict=True))
 
 
 @pytest.mark.parametrize("picture", [diagram.kinds_of_noise, diagram.canvas_loop])

@@ -81,7 +81,7 @@ class EntropyBounded:
         self.temperatures, self.best = temperatures, best
 
     def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
-        first, last = self.temperatures
+        (B, L), (first, last) = z.shape, self.temperatures
         everywhere = torch.ones_like(z, dtype=torch.bool)
         for left in range(self.steps, 0, -1):
             share = left / self.steps
@@ -89,7 +89,7 @@ class EntropyBounded:
             logits = self.process.token_logits(denoise(z, t), z).double() / (last + (first - last) * share)
             probs = logits.softmax(-1)
             accepted = self.accept(probs.flatten(0, 1), everywhere)
-            z = torch.where(accepted, categorical(probs, rng), self.process.prior(*z.shape, rng).to(z.device))
+            z = torch.where(accepted, categorical(probs, rng), self.process.prior(B, L, rng).to(z.device))
             if left == 1 and self.best:
                 z = probs.argmax(-1)
             yield float(self.process.T * (left - 1) / self.steps), z

@@ -21,11 +21,11 @@ def small_network(inputs: int, language: StoryLanguage, width: int = 192) -> nn.
 
 
 def train(network: nn.Module, loss: Loss, language: StoryLanguage, steps: int, lr: float = 3e-3) -> list[float]:
-    """Train with Adam on batches of 128 texts, the learning rate falling to zero; the loss of every step."""
+    """Train with Adam on batches of 128 texts, the learning rate rising, then falling to zero; the loss of every step."""
     optimizer, rng, losses = torch.optim.Adam(network.parameters(), lr=lr), Generator().manual_seed(8), []
     texts = language.sample(8192, rng)
     for step in range(steps):
-        optimizer.param_groups[0]["lr"] = lr * (1 - step / steps)
+        optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 20) * (1 - step / steps)
         nats = loss(network, texts[torch.randint(len(texts), (128,), generator=rng)], rng)
         optimizer.zero_grad()
         nats.backward()

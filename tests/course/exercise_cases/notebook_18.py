@@ -79,9 +79,8 @@ def accept_in_loops(entropies, bound):
 
 def rates(alpha, noise, t):
     t = torch.tensor(t, dtype=torch.float64)
-    one = torch.ones_like(t)
-    (a, da), (b, db) = (torch.func.jvp(curve, (t,), (one,)) for curve in (alpha, noise))
-    return db - da / a * b
+    da, db = (torch.autograd.functional.jacobian(curve, t) for curve in (alpha, noise))
+    return db - da / alpha(t) * noise(t)
 
 
 def by_differences(alpha, noise, t, h=1e-5):
@@ -89,16 +88,11 @@ def by_differences(alpha, noise, t, h=1e-5):
     return (noise(after) - noise(before) - (alpha(after) - alpha(before)) / alpha(now) * noise(now)) / (2 * h)
 
 
-def slopes(alpha, noise, t):
-    t = torch.tensor(t, dtype=torch.float64)
-    one = torch.ones_like(t)
-    return torch.func.jvp(alpha, (t,), (one,)), torch.func.jvp(noise, (t,), (one,))
-
-
 def wrong_rates(mix):
     def answer(alpha, noise, t):
-        (a, da), (b, db) = slopes(alpha, noise, t)
-        return mix(a, da, b, db)
+        t = torch.tensor(t, dtype=torch.float64)
+        da, db = (torch.autograd.functional.jacobian(curve, t) for curve in (alpha, noise))
+        return mix(alpha(t), da, noise(t), db)
 
     return answer
 
