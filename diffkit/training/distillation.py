@@ -12,9 +12,7 @@ from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training.pooling import pooled
 
-NEVER = (
-    -12.0
-)  # nats: the least log-probability that counts, about what a trained network gives a token that never comes
+NEVER = -12.0  # nats: the least log-probability that counts, about that of a token a trained network never expects
 
 
 @torch.no_grad()

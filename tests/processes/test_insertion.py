@@ -162,6 +162,7 @@ def test_frozen_tokens_stay_and_cost_nothing():
 # ------------------------------------------------------------------------------------------------------------ sampling
 
 
+@pytest.mark.slow
 @each_kind
 def test_with_many_steps_the_exact_denoiser_writes_the_language(kind, exact):
     """Chi-square over the 16 texts among those of the language: p below 1e-7 in one of ten million seeds.

@@ -34,9 +34,9 @@ def deleted_and_inserted() -> Drawing:
         picture.text(186, y + 13, f"γ = {rate:g}", anchor="end")
         for i, (token, n) in enumerate(zip(tokens, lacking, strict=True)):
             x = 222 + 80 * i
-            picture.token(x, y, token, tint=GREEN if token == "EOS" else "")
+            picture.token(x, y, token, width=52, tint=GREEN if token == "EOS" else "")
             if n:
-                picture.text(x - 9, y + 13, f"+{n}", bold=True, colour=ORANGE)
+                picture.text(x - 14, y + 13, f"+{n}", bold=True, colour=ORANGE)
     for x, title, lines, colour, ends in (
         (76, "forward", ("hide, then", "delete,", "close up"), BLUE, (34, 250)),
         (684, "reverse", ("insert MASK", "where some-", "thing lacks,", "then reveal"), ORANGE, (250, 34)),

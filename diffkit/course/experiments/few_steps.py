@@ -178,8 +178,8 @@ def frontier_of_law(log_q: Tensor, log_p: Tensor) -> Point:
     legal = log_q.exp().sum()
     q = log_q.exp() / legal
     entropy, nll = torch.special.entr(q).sum(), -torch.special.xlogy(q, log_p.exp()).sum()
-    exact = [Estimate(float(value), 0.0) for value in (entropy, nll, nll - entropy)]
-    return Point(*exact, legal=float(legal))
+    H, cross, kl = (Estimate(float(value), 0.0) for value in (entropy, nll, nll - entropy))
+    return Point(H, cross, kl, float(legal))
 
 
 def frontier_of_samples(log_q: Tensor, log_p: Tensor) -> Point:

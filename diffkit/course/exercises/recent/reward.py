@@ -66,7 +66,10 @@ def check_coupled(coupled: Callable[[Callable[[Tensor], Tensor], Tensor, Tensor,
                 tables["all"] + (tables["mask"] + tables["rest"]) / rate
             )
             / 2,
-            "without its rates a mask counts as if all tokens were hidden in it": sum(tables.values()) / 2,
+            "without its rates a mask counts as if all tokens were hidden in it": (
+                tables["all"] + tables["mask"] + tables["rest"]
+            )
+            / 2,
             "divide by 2: two looks at every token are averaged": 2 * want,
             "the empty canvas is missing": (tables["mask"] / rate + tables["rest"] / (1 - rate)) / 2,
             "the complement is missing: every token should be hidden once": (tables["all"] + tables["mask"] / rate) / 2,

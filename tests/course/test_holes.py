@@ -32,6 +32,7 @@ def test_the_law_of_lengths_is_that_of_an_empty_hole():
         hole_law(MICRO, ids_of("Mia", "Mia"), ids_of())
 
 
+@pytest.mark.slow
 def test_runs_in_which_only_the_hole_grew_have_its_exact_law():
     """Chi-square over the texts 'Mia ... ran'; p below 1e-7 by chance. Forbidding other gaps gives another law."""
     process, n = FlexMDM(V, MICRO.mask_id), 2500
