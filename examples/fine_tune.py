@@ -2,7 +2,7 @@
 
     python examples/fine_tune.py my.txt    # 200 steps of 32 x 128 tokens, half a second to a second each on one core
 
-The model keeps its tokenizer, 2,048 pieces of words learned from children's stories, which can spell any text. The last
+The model keeps its tokenizer, 8,192 pieces of words learned from children's stories, which can spell any text. The last
 twentieth of the documents is held out; the bound on it is measured before and after.
 """
 
@@ -20,7 +20,7 @@ from diffkit.model import model_folder
 
 parser = ArgumentParser(description=__doc__.split("\n")[0])
 parser.add_argument("text", help="a .txt, .jsonl or .parquet file, or a folder of them")
-parser.add_argument("--model", default="tinystories-nano", help="a shipped model of real text, or a folder")
+parser.add_argument("--model", default="tinystories-mdlm", help="a shipped model of real text, or a folder")
 parser.add_argument("--out", default="runs/fine-tuned")
 parser.add_argument("--steps", type=int, default=200)
 parser.add_argument("--batch-size", type=int, default=32)

@@ -26,7 +26,7 @@ from diffkit.model import DiffusionModel, held_out_split
 from diffkit.paths import PRETRAINED
 from diffkit.random import checked_seed
 
-READS_ANY_TEXT = "tinystories-nano"  # a shipped model whose tokens are made of bytes
+READS_ANY_TEXT = "tinystories-mdlm"  # a shipped model whose tokens are made of bytes
 
 
 class Asked(NamedTuple):
@@ -55,7 +55,7 @@ def evaluate(
     """Evaluate a model, or your own text: diffkit evaluate --corpus my.txt. The bound, and the exact value if known.
 
     Args:
-        model: folder or shipped name (default: tales-mdlm; for a text of your own tinystories-nano, which reads any).
+        model: folder or shipped name (default: tales-mdlm; for a text of your own tinystories-mdlm, which reads any).
         corpus: a .txt, .jsonl or .parquet file or folder, or a name (default: the language the model was trained on).
         n: stories of the bound; for a text its windows, unless --windows says how many.
         windows: a text is cut into windows of as many tokens as the model sees at once; read only so many, from its

@@ -262,7 +262,7 @@ def bound_on_text(
 ) -> TextBound:  # fmt: skip
     """How well a model predicts a text: the bound on its negative log-likelihood, in one pass and constant memory.
 
-        print(bound_on_text("tinystories-nano", "my.txt"))
+        print(bound_on_text("tinystories-mdlm", "my.txt"))
 
     Args:    model: a model, its folder, or the name of a shipped one; text: a file, a folder or a name, as
              `load_corpus` takes them, or documents one after the other.

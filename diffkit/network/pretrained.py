@@ -117,7 +117,9 @@ def add_lora(network: PreTrainedModel, rank: int) -> None:
     try:
         from peft import LoraConfig, inject_adapter_in_model
     except ImportError as error:
-        raise ValueError("lora needs peft, which is not installed. Run pip install peft, or leave lora out.") from error
+        raise ValueError(
+            "lora needs peft, which is not installed. Run pip install 'diffkit[adapt]', or leave lora out."
+        ) from error
     inject_adapter_in_model(LoraConfig(r=rank, lora_alpha=2 * rank, target_modules="all-linear"), network)
 
 
