@@ -21,7 +21,7 @@ def small_network(inputs: int, language: StoryLanguage, width: int = 192) -> nn.
 
 
 def train(network: nn.Module, loss: Loss, language: StoryLanguage, steps: int, lr: float = 3e-3) -> list[float]:
-    """Train with Adam on batches of 128 texts, the learning rate rising, then falling to zero; the loss of every step."""
+    """Adam on batches of 128 texts, the learning rate rising, then falling to zero; the loss of every step."""
     optimizer, rng, losses = torch.optim.Adam(network.parameters(), lr=lr), Generator().manual_seed(8), []
     texts = language.sample(8192, rng)
     for step in range(steps):
