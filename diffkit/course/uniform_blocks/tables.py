@@ -21,7 +21,7 @@ def stories_table() -> str:
     for row in stored_rows("tales"):
         nats = "" if row["valid"] * row["stories"] < 10 else f"{row['nats_of_valid']:10.1f}"
         interval = f"[{row['low']:4.0%}, {row['high']:4.0%}]"
-        lines.append(f"{row['name']:40}{row['calls']:5g} {row['stories']:3} {row['valid']:6.0%} {interval}{nats}")
+        lines.append(f"{row['name']:40}{row['calls']:5.3g} {row['stories']:3} {row['valid']:6.0%} {interval}{nats}")
     return "\n".join(lines)
 
 
