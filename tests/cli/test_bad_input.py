@@ -100,8 +100,8 @@ NUMBERS = {
     if str(field.type) in ("int", "float")
 }
 ZERO = {
-    "data.limit", "model.anneal", "model.dropout", "model.lora", "train.weight_decay", "train.warmup",
-    "train.decay", "train.ema",
+    "data.limit", "model.anneal", "model.dropout", "model.lora", "train.weight_decay",
+    "train.warmup", "train.decay", "train.ema",
     "train.drop_label", "train.sample_every", "train.seed", "train.curriculum.hold", "train.curriculum.ramp",
 }  # fmt: skip
 LARGE = {"train.lr", "train.muon_lr", "train.weight_decay", "train.clip"}  # a run that these spoil says so itself

@@ -25,8 +25,8 @@ ROOT = Path(__file__).resolve().parents[2]
 PROJECT = tomllib.loads((ROOT / "pyproject.toml").read_text(encoding="utf-8"))["project"]
 EXTRAS = PROJECT["optional-dependencies"]
 LOCKED_GROUPS = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["site"], *EXTRAS["test"]]
-EVERYTHING = [*LOCKED_GROUPS, *EXTRAS["track"], *EXTRAS["eval"], *EXTRAS["adapt"]]
-WITH_PACKAGE = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["eval"], *EXTRAS["adapt"]]
+EVERYTHING = [*LOCKED_GROUPS, *EXTRAS["track"], *EXTRAS["eval"], *EXTRAS["adapt"], *EXTRAS["judge"]]
+WITH_PACKAGE = [*PROJECT["dependencies"], *EXTRAS["notebooks"], *EXTRAS["eval"], *EXTRAS["adapt"], *EXTRAS["judge"]]
 MAX_BYTES = 1_000_000
 
 
