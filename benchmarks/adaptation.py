@@ -70,6 +70,8 @@ def run(name: str, seed: int, args: argparse.Namespace, gap: Callable[[Diffusion
         if record.validation is not None:
             rows.append({"start": name, "seed": seed, "step": record.step, "gap": round(record.validation, 4)})
     print(rows[-1], f"{time.process_time() - began:.0f} s", flush=True)
+    if rows[-1]["step"] < args.steps:  # `fit` ends quietly when it is asked to stop
+        raise SystemExit("stopped before the end: this run is not stored")
     return rows
 
 

@@ -12,6 +12,7 @@ from typing import Any
 import torch
 from huggingface_hub import HfApi, ModelCardData, snapshot_download
 from safetensors.torch import load_file
+from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.model import WRAPPED, DiffusionConfig, DiffusionModel, check_tokenizer, model_folder, quiet
@@ -123,7 +124,7 @@ def load_mdlm(name_or_folder: str | Path, revision: str | None = None) -> Diffus
     model = DiffusionModel(
         DiffusionConfig(process=process.settings(), denoiser={"network": "dit", "T": process.T} | shape)
     )
-    weights = {}
+    weights: dict[str, Tensor] = {}
     for file in folder.glob("*.safetensors"):
         weights |= {_renamed(name): value for name, value in load_file(file).items() if "rotary" not in name}
     try:

@@ -323,6 +323,7 @@ def quiet() -> Iterator[None]:
             transformers_logging.enable_progress_bar()
 
 
-for config_class, model_class in (*NETWORKS.values(), (DiffusionConfig, DiffusionModel)):
+REGISTERED: list[tuple[Any, Any]] = [*NETWORKS.values(), (DiffusionConfig, DiffusionModel)]
+for config_class, model_class in REGISTERED:
     AutoConfig.register(config_class.model_type, config_class, exist_ok=True)
     AutoModel.register(config_class, model_class, exist_ok=True)

@@ -113,6 +113,7 @@ def lines(
             ax.plot([place, place], [low, high], color=style["color"], linewidth=2, alpha=0.6)
     if level is not None:
         ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
+        ax.autoscale_view(scalex=False)  # or a level just inside the margin lies on the frame
     if log_x:
         ax.set_xscale("log", base=2)
         ax.xaxis.set_major_formatter("{x:g}")
@@ -225,6 +226,7 @@ def bars(
     whiskers = None if errors is None else [errors.get(name, 0.0) for name in values]
     drawn = ax.barh(range(len(values)), list(values.values()), xerr=whiskers, color=PALETTE[0], ecolor="0.2", capsize=3)
     ax.bar_label(drawn, fmt="{:.3g}", padding=3, fontsize=8)
+    ax.margins(x=0.1)  # room for the number of the longest
     ax.set_yticks(range(len(values)), list(values))
     ax.invert_yaxis()
     return Picture(figure, alt)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor, nn
@@ -112,7 +112,8 @@ class DiT(PreTrainedModel):
             x = block(x, level, angles)
         shift, scale = self.modulation(level)[:, None].chunk(2, -1)
         x = self.norm(x) * (1 + scale) + shift
-        never = torch.arange(self.config.vocab_size, device=x.device) == self.config.mask_token_id
+        mask_id = cast(int, self.config.mask_token_id)
+        never = torch.arange(self.config.vocab_size, device=x.device) == mask_id
         return F.linear(
             x if where is None else x[where], self.head.weight, self.head.bias.masked_fill(never, -torch.inf)
         )

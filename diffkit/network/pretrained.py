@@ -94,7 +94,7 @@ class PretrainedDenoiser(nn.Module):
         full = torch.zeros(1, 1, L, L, dtype=dtype, device=device)
         if not (self.training and self.config.anneal):
             return full
-        self.passes += 1
+        self.passes.add_(1)
         hidden = torch.rand(L, L, device=device) >= self.passes / self.config.anneal
         return full.masked_fill(hidden.triu(1), -torch.inf)
 

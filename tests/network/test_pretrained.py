@@ -195,6 +195,7 @@ def test_annealing_begins_causal_and_ends_full(tmp_path):
     assert (denoiser.eval()._mask(n, torch.device("cpu")) == 0).all()
 
 
+@pytest.mark.slow
 @pytest.mark.usefixtures("own_caches")
 def test_the_command_line_trains_samples_and_infills(tmp_path, capsys, monkeypatch):
     """A text of `micro` in a file, a small BERT in a folder; then sample, infill and evaluate on the run's folder."""

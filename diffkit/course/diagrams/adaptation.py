@@ -36,7 +36,7 @@ def shift_and_lift() -> Drawing:
     for left in (10, 400):
         picture.arrow(left + 30, 110, left + 95, 64, dashed=True)
     picture.arrow(400 + 240, 110, 400 + 106, 64, colour=GREEN)
-    picture.text(390 + 250, 84, "new: the future", size=12, anchor="start", colour=GREEN)
+    picture.text(400 + 248, 84, "new: the future", size=12, anchor="start", colour=GREEN)
     picture.text(10, 156, "row i - 1 predicts token i, before and after: that is the shift", size=12, anchor="start")
     for left, title, seen in MASKS:
         picture.text(left + 60, 188, title, bold=True)

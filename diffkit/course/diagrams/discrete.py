@@ -83,8 +83,7 @@ def score_arrows(
         drawing.token(2 + 54 * i, middle - 13, word, width=52)
     for row, (position, word, ratio) in enumerate(neighbours):
         y = 35 + 40 * row
-        drawing.line([(280, middle), (404, y)], colour=ORANGE, width=0.5 + most * ratio / largest)
-        drawing.arrow(404, y, 420, y, colour=ORANGE)
+        drawing.arrow(284, middle, 424, y, colour=ORANGE, width=0.5 + most * ratio / largest)
         drawing.text(446, y, f"{ratio:.2f}", size=12, bold=True)
         for i, old in enumerate(canvas):
             is_new = i == position

@@ -55,15 +55,19 @@ class Drawing:
         if word is not None:
             self.text(x + width / 2, y + 13, word, mono=True)
 
-    def arrow(self, x: float, y: float, to_x: float, to_y: float, *, colour: str = INK, dashed: bool = False) -> None:
-        """A straight arrow from (x, y) to (to_x, to_y)."""
-        dashes = ' stroke-dasharray="4 3"' if dashed else ""
+    def arrow(
+        self, x: float, y: float, to_x: float, to_y: float, *, colour: str = INK, dashed: bool = False, width: float = 0
+    ) -> None:
+        """A straight arrow from (x, y) to (to_x, to_y); its head grows with a width."""
+        dashes = ' stroke-dasharray="4 3"' if dashed else f' stroke-width="{width:.1f}"' if width else ""
+        head, half = 7 + width, 4 + width / 2
         along = ((to_x - x) ** 2 + (to_y - y) ** 2) ** 0.5
         ux, uy = (to_x - x) / along, (to_y - y) / along
-        left = f"{to_x - 7 * ux + 4 * uy:.1f} {to_y - 7 * uy - 4 * ux:.1f}"
-        right = f"{to_x - 7 * ux - 4 * uy:.1f} {to_y - 7 * uy + 4 * ux:.1f}"
+        neck = f"{to_x - (head - 1) * ux:.1f} {to_y - (head - 1) * uy:.1f}"
+        left = f"{to_x - head * ux + half * uy:.1f} {to_y - head * uy - half * ux:.1f}"
+        right = f"{to_x - head * ux - half * uy:.1f} {to_y - head * uy + half * ux:.1f}"
         self.parts.append(
-            f'<path d="M{x:g} {y:g}L{to_x - 6 * ux:.1f} {to_y - 6 * uy:.1f}" stroke="{colour}"{dashes}/>'
+            f'<path d="M{x:g} {y:g}L{neck}" stroke="{colour}"{dashes}/>'
             f'<path d="M{to_x:g} {to_y:g}L{left}L{right}Z" fill="{colour}"/>'
         )
 

@@ -6,7 +6,7 @@ import json
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Generator, Tensor
@@ -66,8 +66,8 @@ class AdaptedDenoiser(Denoiser):
         self.passes += self.training
         if self.shift is None:
             return super().forward(xt, t, where, cache, label)
-        network = partial(super().forward, t=t)
-        raw = self.shift(network, xt, self.config.mask_token_id)  # our left-to-right models start with MASK
+        start = cast(int, self.config.mask_token_id)  # our left-to-right models start with MASK
+        raw = self.shift(partial(super().forward, t=t), xt, start)
         return raw if where is None else raw[where]
 
     def _mask(self, L: int, past: int, cache: KeyValueCache | None, device: torch.device) -> Tensor | None:
