@@ -130,7 +130,7 @@ def main() -> None:
     parser.add_argument("--model", default="tinystories-mdlm", help="a masked model: a shipped one, or a folder")
     parser.add_argument("--seed", type=int, default=3)
     parser.add_argument("--prompt", default="Once upon a time", help="how the story begins; may be empty")
-    parser.add_argument("--temperature", type=float, default=0.7)
+    parser.add_argument("--temperature", type=float, default=0.8)
     parser.add_argument("--top-p", type=float, default=0.9)
     frames, tokenizer = run(parser.parse_args())
     target = ROOT / "docs" / "unmasking.svg"

@@ -13,7 +13,7 @@ import json
 from pathlib import Path
 
 from diffkit.data.tokenizer import load_tokenizer
-from diffkit.io import write_atomic
+from diffkit.io import json_text, write_atomic
 from diffkit.model import DiffusionModel, load_model, quiet
 from diffkit.training.checkpoint import load_checkpoint
 
@@ -33,7 +33,7 @@ def curve(log: str) -> str:
     records = [json.loads(line) for line in log.splitlines()]
     kept = [r for r in records if r["step"] in (1, records[-1]["step"]) or not r["step"] % EVERY or r["validation"]]
     rounded = [{k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in r.items()} for r in kept]
-    return "".join(json.dumps(record) + "\n" for record in rounded)
+    return "".join(f"{json_text(record)}\n" for record in rounded)
 
 
 def main() -> None:

@@ -212,7 +212,7 @@ def test_running_out_of_memory_is_one_line(world, monkeypatch, capsys):
         def raise_it(_):
             raise error
 
-        monkeypatch.setattr("diffkit.cli.generate.last_frame", raise_it)
+        monkeypatch.setattr("diffkit.cli.showing.last_frame", raise_it)
         return main.main(["sample", f"--model={world / 'micro'}"])
 
     for error in (MemoryError(), RuntimeError("can't allocate memory"), torch.OutOfMemoryError("CUDA out of memory")):

@@ -33,6 +33,7 @@ RECORDS = [Record(step, 5 / step, 1.0, 3e-4, 1000.0) for step in range(1, 30)]
 ROWS = [CountError(1, 2.0, 1.0, Estimate(1.0, 0.1)), CountError(5, 2.0, 1.9, Estimate(0.1, 0.1))]
 FIGURES = {
     "points": lambda: plots.points({"a": [(1, 2.0), (4, 3.0)], "b": [(2, 1.0)]}, y_label="y", **TEXT),
+    "scatter": lambda: plots.scatter({"a": (1, 2.0), "b": (4, 3.0)}, y_label="y", **TEXT),
     "word_map": lambda: plots.word_map(torch.eye(3)[:, :2] + 1, ["a", "b", "c"], {"two": ["a", "c"]}, **WORDS),
     "lines": lambda: plots.lines([1, 2, 4], {"one": [1, 2, 3], "two": [3, 2, 1]}, y_label="nats", **TEXT),
     "lines with all": lambda: plots.lines([1, 2, 4], {"one": [1, 2, 3]}, y_label="nats", **MORE, **TEXT),
@@ -112,6 +113,7 @@ def test_figures_name_their_axes_and_draw_their_numbers(kept):
     assert [bar.get_width() for bar in drawn["bars"][0].axes[0].patches] == [0.7, 0.3]
     assert "with 1 hidden" in drawn["error_by_count"][1]
     calls = drawn["points"][0].axes[0]
+    assert drawn["scatter"][0].axes[0].lines[1].get_xydata().tolist() == [[4, 3]]
     assert calls.get_xscale() == "log" and calls.lines[0].get_xydata().tolist() == [[1, 2], [4, 3]]
     assert drawn["training_curve"][0].axes[0].lines[0].get_ydata().tolist() == plots.smoothed([r.loss for r in RECORDS])
 

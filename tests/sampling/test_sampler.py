@@ -415,7 +415,8 @@ def test_noise_comes_as_one_path(process):
     frames = list(noising_frames(process, TEXTS.int(), times, rng=generator()))
     assert [frame.t for frame in frames] == times and torch.equal(frames[0].tokens, TEXTS)
     hidden = torch.stack([frame.tokens == MASK for frame in frames])
-    assert not (hidden[:-1] & ~hidden[1:]).any()
+    if not isinstance(process, HybridDiffusion):  # there a MASK may turn into a word
+        assert not (hidden[:-1] & ~hidden[1:]).any()
     if process in ABSORBING:
         assert hidden[-1].all() and 0.1 < hidden[2].double().mean() < 0.9
 
