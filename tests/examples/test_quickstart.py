@@ -29,7 +29,7 @@ def run(folder, *more):
 @pytest.mark.slow
 def test_it_runs_to_the_stories_and_goes_on_where_it_was(tmp_path):
     tales = load_language("tales")
-    texts = tales.decode(tales.sample(300, Generator().manual_seed(0)))
+    texts = tales.decode(tales.sample(1500, Generator().manual_seed(0)))
     (tmp_path / "stories.txt").write_text("\n<|endoftext|>\n".join(texts), encoding="utf-8")
     run(tmp_path, "--stages", "ar")
     finished = (tmp_path / "run/ar/model.safetensors").stat().st_mtime_ns
