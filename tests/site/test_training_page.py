@@ -184,7 +184,7 @@ def test_it_trains_pauses_goes_on_and_begins_again(chromium, site):
         points = page.locator("#curve .bound").get_attribute("points").split()
         assert len(points) == len(reports) and page.locator("#written tbody tr").count() == 16
         page.locator("#go").click()
-        page.wait_for_function("playground.writer.hidden === 0")
+        page.wait_for_function("window.playground?.writer.hidden === 0")
         page.locator(".token").first.click()
         assert page.locator("#go").inner_text() == "Refill 1"
         page.locator("#restart").click()
@@ -198,7 +198,7 @@ def test_it_reads_words_that_a_visitor_writes(chromium, site):
         page.locator("#text").select_option("own")
         page.locator("#own").fill("one two three")
         page.locator("#restart").click()
-        page.wait_for_function("playground.writer.length === 6")
+        page.wait_for_function("window.playground?.writer.length === 6")
         page.locator("#train").click()
         page.wait_for_function("trainingPage.reports.length > 2")
         assert "entropy 0.183" in numbers(page)  # log(3) / 6
