@@ -237,7 +237,7 @@ def test_a_full_disk_leaves_the_checkpoint_before(commands, copied):
 
 WRITTEN = {  # a command, and the size in bytes that no file may exceed
     "data": ([*SMALL, "--train-tokenizer=pieces", "--vocab-size=265"], 5_000),
-    "evaluate": (["--model=finished", "--corpus=text.txt", "--fraction=1", "--n=2", "--json_file=found.json"], 2_000),
+    "sample": (["--model=finished", "--seed=0", "--save=run.html"], 2_000),
 }
 
 
