@@ -1,6 +1,8 @@
 """A real Chromium for the tests that need one; the fixture `chromium` of conftest.py starts it."""
 
+import json
 import shutil
+import subprocess
 from pathlib import Path
 
 import nbformat
@@ -31,6 +33,21 @@ def serious_problems(page):
     found = Axe().run(page, options={"preload": False, "resultTypes": ["violations"]}).response["violations"]
     serious = [problem for problem in found if problem["impact"] in ("serious", "critical")]
     return [f"{problem['id']}: {problem['nodes'][0]['html'][:200]}" for problem in serious]
+
+
+def javascript_beside(code, request):
+    """What calls a function in JavaScript beside this code: in node, or in Chromium where there is no node."""
+    if not shutil.which("node"):
+        page = request.getfixturevalue("chromium").new_page()
+        page.add_script_tag(content=code)
+        return page.evaluate
+
+    def in_node(function, argument):
+        program = f"{code}\nconsole.log(JSON.stringify(({function})({json.dumps(argument)})));"
+        made = subprocess.run(["node", "-"], input=program, capture_output=True, text=True, check=True)
+        return json.loads(made.stdout)
+
+    return in_node
 
 
 def stored_player(name):

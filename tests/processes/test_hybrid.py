@@ -1,12 +1,12 @@
 """Hybrid noise: its two ends, its bound and steps by enumeration, and the two predictions of a token."""
 
-import json
 import math
 from functools import partial
 
 import pytest
 import torch
 from brute_force import DUO, score_bounds, states_of, texts_of
+from saved import trained_and_loaded
 from toys import (
     ENTROPY,
     MASK,
@@ -21,15 +21,11 @@ from toys import (
     table_denoiser,
 )  # fmt: skip
 
-from diffkit.cli.settings import DataSettings, ModelSettings, build
-from diffkit.evaluation.bounds import gap_to_entropy, sequence_bounds
-from diffkit.model import load_model, quiet
+from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.hybrid import HybridDiffusion, to_leave_one_out, to_posterior
 from diffkit.processes.sedd import SAMPLERS, UDLM, tweedie
 from diffkit.sampling.sampler import infill, sample
-from diffkit.training.config import TrainConfig
-from diffkit.training.trainer import fit
 
 SHARES = [0.0, 0.1, 0.5, 1.0]
 each_share = pytest.mark.parametrize("share", SHARES)
@@ -237,20 +233,8 @@ def test_values_and_gradients_are_finite_at_both_ends(share, t):
 
 
 def test_it_trains_and_is_saved_as_one_folder(tmp_path):
-    options = ModelSettings("pico", partial(HybridDiffusion, share=0.2), time="adaln")
-    shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
-    train = TrainConfig(steps=60, objective="score_entropy", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
-    before = gap_to_entropy(shop.model.process, shop.model, MICRO, 200, rng=generator())
-    assert all(record.step for record in fit(shop.model, shop.batches, train))
-    gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 200, rng=generator())
-    assert gap.mean < before.mean - 5 * before.standard_error
-    with quiet():
-        shop.model.save_pretrained(tmp_path)
-    again = load_model(tmp_path)
-    settings = json.loads(json.dumps(shop.model.process.settings()))
-    assert isinstance(again.process, HybridDiffusion) and again.process.settings() == settings
-    assert settings["share"] == 0.2 and again.process.transitions.share == 0.2
-    assert torch.equal(again(TEXTS, 3.0), shop.model(TEXTS, 3.0))
+    made, again = trained_and_loaded(partial(HybridDiffusion, share=0.2), tmp_path)
+    assert isinstance(again, HybridDiffusion) and made.settings()["share"] == 0.2 and again.transitions.share == 0.2
 
 
 def test_mistakes_are_named():

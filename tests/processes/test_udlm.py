@@ -1,6 +1,5 @@
 """UDLM: SEDD's bound with scores made from beliefs, against its closed form, D3PM, SEDD and masked diffusion."""
 
-import json
 import math
 
 import pytest
@@ -8,18 +7,15 @@ import torch
 from brute_force import DUO, score_bounds, states_of, texts_of, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from saved import trained_and_loaded
 from toys import MASK, MICRO, SUBSETS, TALES, TEXTS, L, V, generator, masked_diffusion, micro_counts, table_denoiser
 
-from diffkit.cli.settings import DataSettings, ModelSettings, build
-from diffkit.evaluation.bounds import gap_to_entropy, sequence_bounds
-from diffkit.model import load_model, quiet
+from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.sampling.sampler import sample
-from diffkit.training.config import TrainConfig
 from diffkit.training.losses import score_entropy
-from diffkit.training.trainer import fit
 
 WORDS = [v for v in range(V) if v != MASK]
 TWO, CHANCE = texts_of(DUO)
@@ -128,19 +124,8 @@ def test_values_and_gradients_are_finite_at_both_ends(noise, t):
 
 def test_it_trains_and_is_saved_as_one_folder(tmp_path):
     """A process like any other: settings, folder, loss that falls."""
-    options = ModelSettings("pico", UDLM, time="adaln")
-    shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
-    train = TrainConfig(steps=60, objective="score_entropy", lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
-    before = gap_to_entropy(shop.model.process, shop.model, MICRO, 200, rng=generator())
-    assert all(record.step for record in fit(shop.model, shop.batches, train))
-    gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 200, rng=generator())
-    assert gap.mean < before.mean - 5 * before.standard_error
-    with quiet():
-        shop.model.save_pretrained(tmp_path)
-    again = load_model(tmp_path)
-    settings = json.loads(json.dumps(shop.model.process.settings()))
-    assert isinstance(again.process, UDLM) and again.process.settings() == settings and settings["name"] == "udlm"
-    assert torch.equal(again(TEXTS, 3.0), shop.model(TEXTS, 3.0))
+    made, again = trained_and_loaded(UDLM, tmp_path)
+    assert isinstance(again, UDLM) and made.settings()["name"] == "udlm"
 
 
 def test_mistakes_are_named():

@@ -1,14 +1,11 @@
 """The page that trains: its loss and gradients against PyTorch, its bound against the entropy, and its reader."""
 
-import json
 import math
-import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 import torch
-from browsers import in_chromium, screenshot, serious_problems
+from browsers import in_chromium, javascript_beside, screenshot, serious_problems
 from test_playground import make_playground, opened
 from torch.nn import functional as F
 
@@ -22,19 +19,9 @@ CODE = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in FILES)
 MICRO = make_playground.listed("micro")
 
 
-def in_node(function, argument):
-    program = f"{CODE}\nconsole.log(JSON.stringify(({function})({json.dumps(argument)})));"
-    return json.loads(subprocess.run(["node", "-"], input=program, capture_output=True, text=True, check=True).stdout)
-
-
 @pytest.fixture(scope="module")
 def javascript(request):
-    """Call a function in JavaScript beside the code of the worker: in node, or in Chromium where there is no node."""
-    if shutil.which("node"):
-        return in_node
-    page = request.getfixturevalue("chromium").new_page()
-    page.add_script_tag(content=CODE)
-    return page.evaluate
+    return javascript_beside(CODE, request)
 
 
 GRADIENTS = """({ config, weights, batch }) => {
