@@ -38,16 +38,17 @@ class CanvasNetwork(nn.Module):
 
 
 def descend(
-    network: nn.Module, loss: Callable[[], Tensor], *, steps: int, lr: float = 3e-3, warmup: int = 20
-) -> Iterator[float]:
+    network: nn.Module, loss: Callable[[], Tensor], *, steps: int, lr: float = 3e-3, warmup: int = 20,
+    betas: tuple[float, float] = (0.9, 0.99), clip: float = 10.0,
+) -> Iterator[float]:  # fmt: skip
     """Minimise what `loss` draws anew at every step; yields it, nats. Adam, a warm-up, then straight down to 0."""
-    optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=(0.9, 0.99))
+    optimizer = torch.optim.Adam(network.parameters(), lr=lr, betas=betas)
     for step in range(steps):
         optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / warmup) * (1 - step / steps)
         nats = loss()
         optimizer.zero_grad()
         nats.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 10.0)
+        nn.utils.clip_grad_norm_(network.parameters(), clip)
         optimizer.step()
         yield nats.item()
 

@@ -1,4 +1,4 @@
-"""The small network that notebook 18 trains on `micro`, and its training loop."""
+"""The small network that notebook 18 trains on `micro`."""
 
 from __future__ import annotations
 
@@ -7,6 +7,7 @@ from collections.abc import Callable
 import torch
 from torch import Generator, Tensor, nn
 
+from diffkit.course.experiments.live import descend
 from diffkit.languages.story_language import StoryLanguage
 
 Loss = Callable[[nn.Module, Tensor, Generator], Tensor]  # (network, x0, rng) -> one number
@@ -22,14 +23,10 @@ def small_network(inputs: int, language: StoryLanguage, width: int = 192) -> nn.
 
 def train(network: nn.Module, loss: Loss, language: StoryLanguage, steps: int, lr: float = 3e-3) -> list[float]:
     """Adam on batches of 128 texts, the learning rate rising, then falling to zero; the loss of every step."""
-    optimizer, rng, losses = torch.optim.Adam(network.parameters(), lr=lr), Generator().manual_seed(8), []
+    rng = Generator().manual_seed(8)
     texts = language.sample(8192, rng)
-    for step in range(steps):
-        optimizer.param_groups[0]["lr"] = lr * min(1.0, (step + 1) / 20) * (1 - step / steps)
-        nats = loss(network, texts[torch.randint(len(texts), (128,), generator=rng)], rng)
-        optimizer.zero_grad()
-        nats.backward()
-        nn.utils.clip_grad_norm_(network.parameters(), 1.0)
-        optimizer.step()
-        losses.append(nats.item())
-    return losses
+
+    def of_a_batch() -> Tensor:
+        return loss(network, texts[torch.randint(len(texts), (128,), generator=rng)], rng)
+
+    return [*descend(network, of_a_batch, steps=steps, lr=lr, betas=(0.9, 0.999), clip=1.0)]
