@@ -153,9 +153,8 @@ def build_model(
     }  # fmt: skip
     check_network_settings(shape | settings)
     network = DenoiserConfig(**given | shape | settings)
-    whole = {
-        name: getattr(network, name) for name in SETTINGS["transformer"]
-    }  # defaults too: a saved model must not change with them
+    # Defaults too: a saved model must not change with them.
+    whole = {name: getattr(network, name) for name in SETTINGS["transformer"]}
     return DiffusionModel(DiffusionConfig(process=process.settings(), denoiser=whole, language=language))
 
 

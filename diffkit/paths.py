@@ -14,6 +14,7 @@ def shipped_folder(folder: str) -> Path:
 
 
 CONFIGS, PRETRAINED = shipped_folder("configs"), shipped_folder("data/pretrained")
+RESULTS = shipped_folder("benchmarks/results")  # stored tables; in the repository only
 
 
 def user_path(path: str | Path) -> Path:

@@ -17,10 +17,11 @@ from lm_eval.api.registry import register_model
 from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
-from diffkit.data.tokenizer import load_tokenizer, text_ids
+from diffkit.data.tokenizer import text_ids
 from diffkit.evaluation.chain import in_batches
+from diffkit.evaluation.text import loaded
 from diffkit.hub import fetch
-from diffkit.model import check_tokenizer, load_model, model_folder
+from diffkit.model import model_folder
 from diffkit.processes.base import Denoise, Process, on_device_of
 from diffkit.random import uniform_numbers
 from diffkit.sampling.sampler import denoise_frames, infill
@@ -70,8 +71,7 @@ class HarnessModel(LM):
         check_whole(draws, "draws", "HarnessModel")
         folder = model_folder(pretrained)
         folder = folder if folder.is_dir() else fetch(pretrained, revision)
-        model, self.tokenizer = load_model(folder), load_tokenizer(folder)
-        check_tokenizer(model, self.tokenizer)
+        model, self.tokenizer = loaded(folder)
         if model.process.name not in JUDGED:
             raise ValueError(
                 f"HarnessModel: the processes are {JUDGED}, got {model.process.name!r}. Choose another model."

@@ -21,13 +21,8 @@ from transformers import (
 
 from diffkit.processes.base import without_mask
 
-AFTER_PAD = {
-    "roberta",
-    "xlm-roberta",
-    "xlm-roberta-xl",
-    "camembert",
-    "roberta-prelayernorm",
-}  # positions: PAD's id + 1..
+# Their positions begin after PAD's id.
+AFTER_PAD = {"roberta", "xlm-roberta", "xlm-roberta-xl", "camembert", "roberta-prelayernorm"}
 NEVER_KEPT = {"auto_map", "quantization_config", "architectures", "dtype", "torch_dtype"}  # code, and what is not ours
 
 

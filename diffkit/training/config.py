@@ -82,12 +82,8 @@ class TrainConfig:
                 raise ValueError(f"TrainConfig: {name} must be one of {names}, got {getattr(self, name)!r}.")
         counts, rates = ("steps", "accumulate", "save_every", "validate_every"), ("lr", "muon_lr", "clip")
         limits = dict.fromkeys(counts, (1, MOST)) | dict.fromkeys(rates, (math.ulp(0.0), math.inf))
-        limits |= {
-            "warmup": (0, MOST),
-            "sample_every": (0, MOST),
-            "weight_decay": (0, math.inf),
-            "ema": (0, math.nextafter(1.0, 0.0)),
-        }
+        limits |= dict.fromkeys(("warmup", "sample_every"), (0, MOST))
+        limits |= {"weight_decay": (0, math.inf), "ema": (0, math.nextafter(1.0, 0.0))}
         for name, (least, most) in (limits | {"decay": (0, 1), "drop_label": (0, 1)}).items():
             value = getattr(self, name)
             if not least <= value <= most or (math.isinf(value) and name != "clip"):

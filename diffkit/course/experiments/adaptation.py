@@ -16,10 +16,10 @@ from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel, build_model, load_model
 from diffkit.network.cache import KeyValueCache
 from diffkit.network.transformer import Denoiser, DenoiserConfig
-from diffkit.paths import PRETRAINED
+from diffkit.paths import RESULTS
 from diffkit.processes.base import Process
 
-STORED = PRETRAINED.parent.parent / "benchmarks" / "results" / "adaptation.json"  # of benchmarks/adaptation.py
+STORED = RESULTS / "adaptation.json"  # of benchmarks/adaptation.py
 
 
 Network = Callable[[Tensor], Tensor]  # (B, n) ids to (B, n, V) logits

@@ -11,13 +11,13 @@ from torch import Tensor, nn
 
 from diffkit.course.orders import mask_patterns, pattern_losses
 from diffkit.languages.story_language import StoryLanguage
-from diffkit.paths import PRETRAINED
+from diffkit.paths import RESULTS
 from diffkit.processes.masked import MaskedDiffusion
 
 ARMS, SEEDS = ("uniform", "bell", "counts", "curriculum"), (0, 1, 2)
 STORED = {  # of benchmarks/time_samplers.py
-    "tales": PRETRAINED.parent.parent / "benchmarks" / "results" / "time_samplers.json",
-    "micro": PRETRAINED.parent.parent / "benchmarks" / "results" / "time_samplers_micro.json",
+    "tales": RESULTS / "time_samplers.json",
+    "micro": RESULTS / "time_samplers_micro.json",
 }
 
 

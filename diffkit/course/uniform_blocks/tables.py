@@ -5,9 +5,9 @@ from __future__ import annotations
 import json
 from typing import Any
 
-from diffkit.paths import PRETRAINED
+from diffkit.paths import RESULTS
 
-STORED = PRETRAINED.parent.parent / "benchmarks" / "results" / "uniform_blocks.json"
+STORED = RESULTS / "uniform_blocks.json"
 
 
 def stored_rows(part: str) -> list[dict[str, Any]]:
