@@ -1,9 +1,11 @@
 """The benchmarks: that both sides of a race get the same, that FLOPs are counted right, that results are whole."""
 
 import importlib
+import itertools
 import json
 import sys
 import time
+from functools import partial
 from pathlib import Path
 
 import pytest
@@ -12,11 +14,16 @@ from torch.nn.attention import SDPBackend, sdpa_kernel
 from torch.utils.flop_counter import FlopCounterMode
 from toys import generator
 
+from diffkit.cli.settings import DataSettings, ModelSettings, build
+from diffkit.evaluation.statistics import Estimate
 from diffkit.network.transformer import DenoiserConfig, parameter_count
+from diffkit.processes.masked import MaskedDiffusion
+from diffkit.training.config import TrainConfig
 
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
-sys.path.append(str(FOLDER))  # they are scripts, which import each other by name
+sys.path += [str(FOLDER), str(FOLDER / "speedrun")]  # they are scripts, which import each other by name
 training, utilisation, data, gpu = map(importlib.import_module, ("training", "utilisation", "data", "gpu"))
+speedrun = importlib.import_module("run")
 
 SMALL = training.Setup("pico", 40, 1, 12, 4, "linear")
 
@@ -131,3 +138,46 @@ def test_the_page_of_costs_is_what_the_script_says(capsys):
     utilisation.show_costs()
     page = (FOLDER.parent / "docs" / "costs.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.rstrip() in page
+
+
+# ------------------------------------------------------------------------------------------------------- the speedrun
+
+
+@pytest.fixture
+def small_run(monkeypatch):
+    monkeypatch.setattr(speedrun, "STORIES", 64)
+    process = partial(MaskedDiffusion, schedule="linear")
+    return build(DataSettings("micro", batch_size=8, validation_sequences=2), ModelSettings("pico", process), seed=0)
+
+
+def test_the_speedrun_s_judge_gives_the_exact_denoiser_zero(small_run):
+    track, judge = speedrun.judge_of(small_run)
+    assert track == speedrun.TALES
+    assert judge(small_run.language.denoiser(small_run.model.process)).mean == 0
+    assert judge(small_run.model).mean > 1  # a fresh network
+
+
+def test_a_speedrun_ends_at_its_target_and_the_clock_stands_still_for_the_judge(small_run, monkeypatch):
+    seconds, verdicts = itertools.count(), iter([0.3, 0.2, 0.1, 0.05])
+
+    def slow_judge(model):
+        for _ in range(1000):
+            next(seconds)
+        return Estimate(next(verdicts), 0.0)
+
+    monkeypatch.setattr(speedrun, "clock", lambda: torch.full((2,), float(next(seconds))))
+    config = TrainConfig(steps=100, warmup=1, validate_every=2)
+    found = list(speedrun.run(small_run, config, speedrun.Track(0.1, ""), slow_judge))
+    assert [(judged.step, judged.tokens, judged.value) for judged in found] == [
+        (2, 2 * 8 * small_run.language.length, 0.3), (4, 4 * 8 * small_run.language.length, 0.2),
+        (6, 6 * 8 * small_run.language.length, 0.1),
+    ]  # fmt: skip
+    assert found[-1].seconds < 20  # of 3,000 that the judge took
+
+
+@pytest.mark.parametrize("record", sorted(path.stem for path in (FOLDER / "speedrun/records").glob("[!_]*.py")))
+def test_every_record_builds_and_its_network_sees_all_of_the_text(record):
+    built, config = importlib.import_module(f"records.{record}").setup(0, "tales")
+    texts = built.language.sample(2, generator(0))
+    assert built.model.eval()(texts, 1.0).shape == (*texts.shape, built.language.vocab_size)
+    assert config.objective in built.model.process.objectives
