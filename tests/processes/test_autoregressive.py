@@ -9,15 +9,12 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator
 
-from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo, sequence_bounds
-from diffkit.model import build_model, load_model, quiet
+from diffkit.model import build_model
 from diffkit.network.cache import CachedDenoiser, KeyValueCache
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.sampling.sampler import denoise_frames, infill, last_frame, sample
 from diffkit.sampling.skipping import LeftToRight
-from diffkit.training.config import TrainConfig
-from diffkit.training.trainer import fit
 
 PROCESS = Autoregressive(V, MASK)
 
@@ -161,22 +158,6 @@ def test_it_cannot_see_to_the_right():
 
 
 # -------------------------------------------------------------------------------------------------- as any other model
-
-
-def test_it_trains_by_the_same_loop_and_is_saved_as_one_folder(tmp_path):
-    settings = ModelSettings("nano", Autoregressive)
-    shop = build(DataSettings("micro", batch_size=16, validation_sequences=64), settings, 0)
-    assert shop.model.config.denoiser["causal"]
-    before = shop.validate(shop.model)
-    train = TrainConfig(steps=30, objective="bound", lr=3e-3, warmup=1, ema=0.0)
-    assert all(record.step for record in fit(shop.model, shop.batches, train))
-    after = shop.validate(shop.model)
-    assert MICRO.entropy() / L - 0.1 < after < 0.5 * before
-    with quiet():
-        shop.model.save_pretrained(tmp_path)
-    again = load_model(tmp_path)
-    assert isinstance(again.process, Autoregressive) and again.process.settings() == shop.model.process.settings()
-    assert torch.equal(again(TEXTS, 0.0), shop.model(TEXTS, 0.0))
 
 
 def test_mistakes_are_named():

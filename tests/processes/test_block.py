@@ -1,7 +1,6 @@
 """Block diffusion: its limits are the twin and MDLM, no block sees what it must not, the cache is exact."""
 
 import itertools
-from functools import partial
 
 import pytest
 import torch
@@ -10,18 +9,15 @@ from hypothesis import strategies as st
 from scipy.stats import chisquare
 from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, micro_counts
 
-from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.evaluation.bounds import gap_to_entropy, sequence_bounds
-from diffkit.model import build_model, load_model, quiet
+from diffkit.model import build_model
 from diffkit.network.attention import two_stream_mask
 from diffkit.network.cache import KeyValueCache
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.sampler import denoise_frames, infill, sample
-from diffkit.training.config import TrainConfig
 from diffkit.training.losses import OBJECTIVES
-from diffkit.training.trainer import fit
 
 ALL = [1, 2, 3, L]  # sizes of blocks; the last block of 2 and of 3 is shorter
 each_block = pytest.mark.parametrize("block", ALL)
@@ -279,22 +275,6 @@ def test_what_is_given_is_kept_and_later_blocks_are_not_seen():
 
 
 # -------------------------------------------------------------------------------------------------- as any other model
-
-
-def test_it_trains_by_the_same_loop_and_is_saved_as_one_folder(tmp_path):
-    settings = ModelSettings("nano", partial(BlockDiffusion, block=2))
-    shop = build(DataSettings("micro", batch_size=16, validation_sequences=64), settings, 0)
-    assert shop.model.config.denoiser["block"] == 2 and not shop.model.config.denoiser["causal"]
-    before = shop.validate(shop.model)
-    train = TrainConfig(steps=30, objective="bound", lr=3e-3, warmup=1, ema=0.0)
-    assert all(record.step for record in fit(shop.model, shop.batches, train))
-    assert MICRO.entropy() / L - 0.1 < shop.validate(shop.model) < 0.5 * before
-    with quiet():
-        shop.model.save_pretrained(tmp_path)
-    again = load_model(tmp_path)
-    assert isinstance(again.process, BlockDiffusion) and again.process.settings() == shop.model.process.settings()
-    pair = torch.cat([TEXTS, TEXTS], 1)
-    assert torch.equal(again(pair, 0.0), shop.model(pair, 0.0))
 
 
 def test_the_objective_is_the_bound():

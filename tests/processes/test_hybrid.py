@@ -1,12 +1,10 @@
 """Hybrid noise: its two ends, its bound and steps by enumeration, and the two predictions of a token."""
 
 import math
-from functools import partial
 
 import pytest
 import torch
 from brute_force import DUO, score_bounds, states_of, texts_of
-from saved import trained_and_loaded
 from toys import (
     ENTROPY,
     MASK,
@@ -219,22 +217,6 @@ def test_at_mask_both_predictions_are_one():
 
 
 # ------------------------------------------------------------------------------------------------ a process like others
-
-
-@each_share
-@pytest.mark.parametrize("t", [0.0, 1.0, 1000.0])
-def test_values_and_gradients_are_finite_at_both_ends(share, t):
-    process = HybridDiffusion(V, MASK, share)
-    logits = torch.randn(16, L, V, generator=generator())
-    logits[..., MASK] = -torch.inf
-    logits.requires_grad_()
-    value = sum(process.loss(lambda zt, t: logits, TEXTS, torch.full((16,), t).double(), generator())).mean()
-    assert value.isfinite() and torch.autograd.grad(value, logits)[0].isfinite().all()
-
-
-def test_it_trains_and_is_saved_as_one_folder(tmp_path):
-    made, again = trained_and_loaded(partial(HybridDiffusion, share=0.2), tmp_path)
-    assert isinstance(again, HybridDiffusion) and made.settings()["share"] == 0.2 and again.transitions.share == 0.2
 
 
 def test_mistakes_are_named():

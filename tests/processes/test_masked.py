@@ -28,7 +28,7 @@ from toys import (
 )
 
 from diffkit.model import build_model
-from diffkit.processes import PROCESSES, process_from
+from diffkit.processes import PROCESSES
 from diffkit.processes.base import Process, as_denoiser
 from diffkit.processes.masked import MaskedDiffusion, corrupt, corrupt_count
 from diffkit.processes.schedules import get_schedule
@@ -393,18 +393,6 @@ def test_every_process_brings_what_process_leaves_open(process):
     for name in left_open:
         assert getattr(process, name) is not getattr(Process, name), name
     assert process.objectives and {*process.objectives} <= {*OBJECTIVES}
-
-
-@pytest.mark.parametrize(
-    "schedule", [get_schedule("cosine", 50), get_schedule("poly", power=3.0), get_schedule("loglinear", eps=0.1)]
-)
-def test_settings_build_the_process_again(schedule):
-    """The same curve, not only the same name."""
-    process = masked_diffusion(schedule, weight="continuous")
-    again = process_from(process.settings())
-    t = torch.linspace(0, schedule.T, 33)
-    assert torch.equal(again.schedule.gamma(t), schedule.gamma(t))
-    assert again.settings() == process.settings() and again.T == schedule.T and again.weight == "continuous"
 
 
 def test_bad_settings_raise():

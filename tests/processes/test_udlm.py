@@ -7,7 +7,6 @@ import torch
 from brute_force import DUO, score_bounds, states_of, texts_of, told
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from saved import trained_and_loaded
 from toys import MASK, MICRO, SUBSETS, TALES, TEXTS, L, V, generator, masked_diffusion, micro_counts, table_denoiser
 
 from diffkit.evaluation.bounds import sequence_bounds
@@ -15,7 +14,6 @@ from diffkit.processes.d3pm import D3PM
 from diffkit.processes.schedules import get_schedule
 from diffkit.processes.sedd import SEDD, UDLM
 from diffkit.sampling.sampler import sample
-from diffkit.training.losses import score_entropy
 
 WORDS = [v for v in range(V) if v != MASK]
 TWO, CHANCE = texts_of(DUO)
@@ -105,27 +103,6 @@ def test_samples_of_the_exact_belief_are_the_language():
     found = counts[:-1] * (n / counts[:-1].sum())
     statistic = ((found - want) ** 2 / want).sum()
     assert torch.special.gammaincc(torch.tensor(7.5).double(), statistic / 2) > 1e-7
-
-
-@pytest.mark.parametrize("noise", ["uniform", "absorbing"])
-@pytest.mark.parametrize("t", [0.0, 1.0, 1000.0])
-def test_values_and_gradients_are_finite_at_both_ends(noise, t):
-    process = UDLM(V, MASK, noise)
-    logits = torch.randn(16, L, V, generator=generator())
-    logits[..., MASK] = -torch.inf
-    logits.requires_grad_()
-    times = torch.full((16,), t, dtype=torch.float64)
-    for value in (
-        sum(process.loss(lambda zt, t: logits, TEXTS, times, generator())).mean(),
-        score_entropy(process, lambda zt, t: logits, TEXTS, times.clamp(min=1), generator()),
-    ):
-        assert value.isfinite() and torch.autograd.grad(value, logits)[0].isfinite().all()
-
-
-def test_it_trains_and_is_saved_as_one_folder(tmp_path):
-    """A process like any other: settings, folder, loss that falls."""
-    made, again = trained_and_loaded(UDLM, tmp_path)
-    assert isinstance(again, UDLM) and made.settings()["name"] == "udlm"
 
 
 def test_mistakes_are_named():
