@@ -2,21 +2,10 @@
 
 import math
 
+import brute_force
 import pytest
 import torch
-from brute_force import (
-    DUO,
-    bayes,
-    prior_chances,
-    states_of,
-    t_step_bound,
-    t_step_bound_by_definition,
-    table_of,
-    texts_of,
-    travel,
-    true_reverse,
-    written,
-)
+from brute_force import DUO, prior_chances, t_step_bound, table_of, travel, true_reverse, written
 from hypothesis import given
 from hypothesis import strategies as st
 from toys import MASK, MICRO, PROBS, SUBSETS, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
@@ -30,7 +19,7 @@ from diffkit.training.losses import bound, hybrid
 KINDS = ["absorbing", "gaussian", "uniform"]
 each_kind = pytest.mark.parametrize("noise", KINDS)
 each_reverse = pytest.mark.parametrize("reverse", sorted(REVERSES))
-TWO, CHANCE = texts_of(DUO)  # the 6 texts of DUO and their probabilities
+TWO, CHANCE = brute_force.texts_of(DUO)  # the 6 texts of DUO and their probabilities
 DUO_ENTROPY = torch.special.entr(CHANCE).sum().item()
 
 
@@ -39,7 +28,7 @@ def chain(noise, T=3, language=DUO, schedule="linear", **settings):
 
 
 def states(noise, language=DUO):
-    return states_of(language, with_mask=noise == "absorbing")
+    return brute_force.states_of(language, with_mask=noise == "absorbing")
 
 
 def way_back(process, denoise):
@@ -59,7 +48,7 @@ def test_the_posterior_is_bayes_for_every_pair_of_times(noise):
     a, c = torch.meshgrid(torch.tensor(clean), torch.arange(V), indexing="ij")  # every clean and every later token
     for t in range(1, 6):
         for s in range(t):
-            want = bayes(process, s, t)[clean]
+            want = brute_force.bayes(process, s, t)[clean]
             found = process.posterior(process.one_hot(a), c, torch.tensor(t), torch.tensor(s))
             reached = travel(process, 0, t)[clean] > 0
             torch.testing.assert_close(found[reached], want[reached], atol=1e-12, rtol=0)
@@ -153,7 +142,7 @@ def test_the_bound_is_the_sum_of_divergences_and_bounds_the_likelihood(noise, re
     assert chance.sum().item() == pytest.approx(1, abs=1e-10)
     for x0 in TWO:
         value = t_step_bound(chain(noise, T, reverse=reverse), denoise, x0, every)
-        assert value == pytest.approx(t_step_bound_by_definition(process, back, x0, every), abs=1e-9)
+        assert value == pytest.approx(brute_force.t_step_bound_by_definition(process, back, x0, every), abs=1e-9)
         slack = value + chance[(every == x0).all(1)].log().item()
         assert slack > -1e-9 and (slack > 1e-3 or T == 1)
 
@@ -195,7 +184,7 @@ def test_on_micro_the_exact_denoiser_reaches_the_best_bound_there_is():
     answers = {t: denoise(every, torch.full((len(every),), t)) for t in (1, 2, 3)}
     for x0 in TEXTS[::5]:
         value = t_step_bound(chain("uniform", 3, MICRO), lambda zt, t: answers[int(t[0])], x0, every)
-        want = t_step_bound_by_definition(process, lambda zt, t, s: best[t - 1], x0, every)
+        want = brute_force.t_step_bound_by_definition(process, lambda zt, t, s: best[t - 1], x0, every)
         assert value == pytest.approx(want, abs=1e-8)
 
 

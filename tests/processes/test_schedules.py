@@ -205,13 +205,7 @@ def test_rate_is_per_row():
     assert abs(rates[2] - (1 - math.cos(math.pi / 4))) < 5 * math.sqrt(0.25 / 5000)
 
 
-@given(
-    seed=st.integers(0, 10**6),
-    B=st.integers(1, 4),
-    L=st.integers(1, 9),
-    t=st.floats(0, 1000),
-    freeze=st.booleans(),
-)
+@given(seed=st.integers(0, 10**6), B=st.integers(1, 4), L=st.integers(1, 9), t=st.floats(0, 1000), freeze=st.booleans())
 def test_what_corrupt_may_do(seed, B, L, t, freeze):
     """MASK exactly where it says so, nothing else changes, frozen tokens stay, the text given is left alone."""
     x0 = text(B, L)

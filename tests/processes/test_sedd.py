@@ -7,18 +7,7 @@ import torch
 from brute_force import DUO, score_bounds, states_of, table_of, texts_of, told, written
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from toys import (
-    MASK,
-    MICRO,
-    SUBSETS,
-    TALES,
-    TEXTS,
-    L,
-    V,
-    generator,
-    masked_diffusion,
-    table_denoiser,
-)
+from toys import MASK, MICRO, SUBSETS, TALES, TEXTS, L, V, generator, masked_diffusion, table_denoiser
 
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo, sequence_bounds
 from diffkit.processes.d3pm import D3PM

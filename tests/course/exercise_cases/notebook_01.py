@@ -86,16 +86,8 @@ WRONG = [
     (ex.check_entropy, "forgot the weights", lambda p: -p.log().sum()),
     (ex.check_entropy, "probability 0", lambda p: -(p * p.log()).sum()),
     (ex.check_rule_out, "ruled out", lambda texts, p, seen, m: p),
-    (
-        ex.check_rule_out,
-        "divide by its sum",
-        lambda texts, p, seen, m: p * ((texts == seen) | (seen == m)).all(1),
-    ),
-    (
-        ex.check_rule_out,
-        "equally likely",
-        lambda texts, p, seen, m: rule_out(texts, torch.ones_like(p), seen, m),
-    ),
+    (ex.check_rule_out, "divide by its sum", lambda texts, p, seen, m: p * ((texts == seen) | (seen == m)).all(1)),
+    (ex.check_rule_out, "equally likely", lambda texts, p, seen, m: rule_out(texts, torch.ones_like(p), seen, m)),
     (ex.check_rule_out, "visible ones only", lambda texts, p, seen, m: p * (texts == seen).all(1)),
     (ex.check_chunks, "no EOS", no_eos),
     (ex.check_chunks, "comes before", eos_before),

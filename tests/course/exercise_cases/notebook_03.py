@@ -164,22 +164,10 @@ WRONG = [
         lambda x0, k, rng: (torch.arange(L(x0)) + torch.arange(len(x0))[:, None] // L(x0)) % L(x0) < k[:, None])),
 ]  # fmt: skip
 WRONG += [
-    (
-        ex.check_report,
-        "average perplex",
-        lambda nats, tokens: ((nats / tokens).exp().mean(), bits_of(nats, tokens)),
-    ),
+    (ex.check_report, "average perplex", lambda nats, tokens: ((nats / tokens).exp().mean(), bits_of(nats, tokens))),
     (ex.check_report, "short text", lambda nats, tokens: ((nats / tokens).mean().exp(), bits_of(nats, tokens))),
     (ex.check_report, "whole text", lambda nats, tokens: (nats.mean().exp(), bits_of(nats, tokens))),
-    (
-        ex.check_report,
-        "still in nats",
-        lambda nats, tokens: (report(nats, tokens)[0], nats.sum() / tokens.sum()),
-    ),
-    (
-        ex.check_report,
-        "bits per token",
-        lambda nats, tokens: (report(nats, tokens)[0], bits_of(nats, tokens) / 3),
-    ),
+    (ex.check_report, "still in nats", lambda nats, tokens: (report(nats, tokens)[0], nats.sum() / tokens.sum())),
+    (ex.check_report, "bits per token", lambda nats, tokens: (report(nats, tokens)[0], bits_of(nats, tokens) / 3)),
     (ex.check_report, "return two numbers", lambda nats, tokens: report(nats, tokens)[0]),
 ]

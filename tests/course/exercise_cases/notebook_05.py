@@ -126,11 +126,7 @@ WRONG = [
     (ex.check_ema, "smaller of the two", lambda a, w, n, keep: torch.lerp(w, a, max(keep, (1 + n) / (10 + n)))),
     (ex.check_ema, "nothing of the past", lambda a, w, n, keep: w.clone()),
     (ex.check_ema, "the first number", lambda a, w, n, keep: ema(a, w, n + 9, keep)),
-    (
-        ex.check_lr_scale,
-        "step + 1",
-        lambda s, n, w, d: lr_scale(s - 1, n, w, d) if s < w else lr_scale(s, n, w, d),
-    ),
+    (ex.check_lr_scale, "step + 1", lambda s, n, w, d: lr_scale(s - 1, n, w, d) if s < w else lr_scale(s, n, w, d)),
     (ex.check_lr_scale, "straight line", lambda s, n, w, d: min(1.0, (s + 1) / w, (n - s) / (d * n))),
     (ex.check_lr_scale, "warm-up is not over", lambda s, n, w, d: lr_scale(s, n, 1, d)),
     (ex.check_lr_scale, "still full", lambda s, n, w, d: min(1.0, (s + 1) / w)),
@@ -139,9 +135,5 @@ WRONG = [
         "whole run",
         lambda s, n, w, d: min(1.0, (s + 1) / w) if s < n / 2 else 0.5 + 0.5 * math.cos(math.pi * s / n),
     ),
-    (
-        ex.check_lr_scale,
-        "rises",
-        lambda s, n, w, d: lr_scale(s, n, w, d) if s < n * 0.7 else 1 - lr_scale(s, n, w, d),
-    ),
+    (ex.check_lr_scale, "rises", lambda s, n, w, d: lr_scale(s, n, w, d) if s < n * 0.7 else 1 - lr_scale(s, n, w, d)),
 ]
