@@ -133,9 +133,6 @@ def test_loglinear_without_hyphen_is_linear_up_to_eps():
     ("name", "T", "parameters", "message"),
     [
         ("sigmoid", 1000, {}, "the schedules are .*'cosine'.*got 'sigmoid'"),
-        ("linear", 0, {}, "whole number >= 1, got 0"),
-        ("linear", 2.5, {}, "whole number >= 1, got 2.5"),
-        ("linear", 10, {"power": 2.0}, r"has the parameters \[\], got \['power'\]"),
         ("poly", 10, {"eps": 0.1}, r"has the parameters \['power'\], got \['eps'\]"),
         ("poly", 10, {"power": 0.0}, "must be positive"),
         ("poly", 10, {"power": math.nan}, "must be positive"),
