@@ -7,19 +7,7 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy.stats import chisquare
-from toys import (
-    MASK,
-    MICRO,
-    TALES,
-    TEXTS,
-    L,
-    V,
-    generator,
-    likeness,
-    micro_counts,
-    moved_network,
-    random_texts,
-)  # fmt: skip
+from toys import MASK, MICRO, TALES, TEXTS, L, V, generator, likeness, micro_counts, moved_network, random_texts
 
 from diffkit.evaluation.bounds import gap_to_entropy, sequence_bounds
 from diffkit.model import build_model
