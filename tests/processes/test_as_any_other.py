@@ -113,7 +113,7 @@ FINITE = [  # process, objectives beside `bound`, how sure the network is of a w
 @pytest.mark.parametrize(("process", "objectives", "sure"), FINITE, ids=lambda value: getattr(value, "name", ""))
 def test_values_and_gradients_are_finite_at_both_ends(process, objectives, sure):
     """Float32 outputs, MASK at -inf, of words and of words alike, at times that are whole for chains."""
-    for t in (0.0, 1.0, 2.0, 999.0, 1000.0):
+    for t in (0.0, 1.0, 2.0, 999.0, 1000.0)[isinstance(process, DiffusionLM) :]:  # its first step is 1
         raw = torch.randn(16, L, process.network.head, generator=generator())
         raw[..., 3] += sure
         if process.predicts_tokens:
@@ -121,7 +121,8 @@ def test_values_and_gradients_are_finite_at_both_ends(process, objectives, sure)
         raw.requires_grad_()
         times = torch.full((16,), t, dtype=torch.float64)
         for name in ("bound", *objectives):
-            value = OBJECTIVES[name](process, lambda zt, t: raw, TEXTS, times, generator())  # noqa: B023
+            when = times if name == "bound" else times.clamp(min=1)  # training draws no earlier one
+            value = OBJECTIVES[name](process, lambda zt, t: raw, TEXTS, when, generator())  # noqa: B023
             assert value.isfinite() and torch.autograd.grad(value, raw)[0].isfinite().all(), (name, t)
         if process.predicts_tokens:
             zt, _ = process.corrupt(TEXTS, times, generator())
