@@ -84,9 +84,11 @@ check: $(READY) lint types ## the fast part: format, lint, types, quick tests, s
 	@OMP_NUM_THREADS=1 $(PY) -m pytest -q -m "not slow and not browser"
 	@$(MAKE) --no-print-directory size
 
-test: $(READY) lint types ## everything: format, lint, types, all tests, and every notebook against its stored output
-	@echo "== tests"
-	@OMP_NUM_THREADS=1 $(PY) -m pytest -q --durations=10 $(PARALLEL)
+test: $(READY) lint ## everything: format, lint, types, all tests, and every notebook against its stored output
+	@echo "== types and tests, side by side"
+	@mkdir -p .cache; $(PY) -m mypy > .cache/types.log 2>&1 & types=$$!; \
+	  OMP_NUM_THREADS=1 $(PY) -m pytest -q --durations=10 $(PARALLEL); \
+	  wait $$types || { cat .cache/types.log; exit 1; }
 	@echo "== notebooks"
 	@OMP_NUM_THREADS=1 PYTHONPATH=tests $(PY) -m pytest -q -p run_times --nbval --nbval-current-env --nbval-cell-timeout=300 \
 	  $(PARALLEL) notebooks

@@ -24,7 +24,7 @@ import torch
 from accelerate import Accelerator
 
 from diffkit.cli.generate import sample
-from diffkit.cli.settings import Run, build, learn_tokenizer, read_config
+from diffkit.cli.settings import Config, build, learn_tokenizer, read_config
 from diffkit.cli.train import train
 from diffkit.io import write_json
 from diffkit.training.trainer import fit
@@ -37,7 +37,7 @@ MINUTES = {"cuda": 10, "cpu": 240}  # of training, where nothing else is asked f
 ON_A_CPU: dict[str, Any] = {"hidden_size": 192, "num_layers": 5, "num_heads": 6, "tied": True}  # 3.8 million parameters
 
 
-def settings(stage: str, options: argparse.Namespace) -> Run:
+def settings(stage: str, options: argparse.Namespace) -> Config:
     """The settings of a stage's config file, for this text, this folder and this device."""
     run, folder = read_config(CONFIGS / f"{stage}.yaml"), options.out
     has_gpu = torch.cuda.is_available()
@@ -48,10 +48,10 @@ def settings(stage: str, options: argparse.Namespace) -> Run:
         data = replace(data, batch_size=size, validation_sequences=min(size * 8, data.validation_sequences))
     if options.size or not has_gpu:
         model = replace(model, size=options.size or ON_A_CPU)
-    return Run(data, model, replace(run.train, precision="bf16" if has_gpu else "no", compile=has_gpu))
+    return Config(data, model, replace(run.train, precision="bf16" if has_gpu else "no", compile=has_gpu))
 
 
-def seconds_a_step(run: Run) -> float:
+def seconds_a_step(run: Config) -> float:
     """Median seconds of a training step here, compilation left out."""
     setup, config = build(run.data, run.model, run.train.seed), replace(run.train, steps=WARM_UP + MEASURED)
     accelerator = Accelerator(mixed_precision=config.precision)
@@ -60,7 +60,7 @@ def seconds_a_step(run: Run) -> float:
     return tokens / median([record.tokens_per_second for record in records][WARM_UP:])
 
 
-def planned_steps(run: Run, stage: str, options: argparse.Namespace) -> int:
+def planned_steps(run: Config, stage: str, options: argparse.Namespace) -> int:
     """Steps of a stage: as asked for, as planned when the stage began, or as many as fit into its share of the time."""
     plan = options.out / "plan.json"
     steps = json.loads(plan.read_text(encoding="utf-8")) if plan.is_file() else {}

@@ -1,4 +1,7 @@
-"""What tests/test_parallel.py runs on one process, itself, and on two: torchrun ... cases_for_processes.py FOLDER."""
+"""What test_several_processes.py runs on one process, itself, and on two.
+
+accelerate launch --config_file configs/accelerate/two-cpus.yaml tests/cases_for_processes.py FOLDER
+"""
 
 import json
 import os
@@ -11,7 +14,8 @@ from pathlib import Path
 import torch
 from accelerate import Accelerator
 
-from diffkit import D3PM, SEDD, Autoregressive, BlockDiffusion, DiffusionLM, MaskedDiffusion, Plaid
+from diffkit import D3PM, BlockDiffusion, DiffusionLM, MaskedDiffusion, Plaid
+from diffkit.cli import main as commands
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import fit
@@ -19,27 +23,29 @@ from diffkit.training.trainer import fit
 STEPS = 6
 SETTINGS = TrainConfig(steps=STEPS, warmup=2, lr=3e-3, ema=0.9, save_every=3, validate_every=3)
 MASKED = ModelSettings("pico", partial(MaskedDiffusion, schedule="linear"))
-# name: (model, training); each objective, each optimizer, and all that draws at random
+# name: (model, training); each way to pool a batch, each optimizer, and all that draws at random
 CASES = {
     "cross_entropy": (MASKED, SETTINGS),
     "bf16": (MASKED, replace(SETTINGS, precision="bf16")),
     "accumulated": (MASKED, replace(SETTINGS, accumulate=2)),
     "count_cross_entropy": (MASKED, replace(SETTINGS, objective="count_cross_entropy", optimizer="muon")),
     "sequence_mean": (MASKED, replace(SETTINGS, objective="sequence_mean", times="uniform")),
-    "count_bound": (MASKED, replace(SETTINGS, objective="count_bound")),
     "labelled": (replace(MASKED, conditional=True), replace(SETTINGS, drop_label=0.5)),
     "block": (replace(MASKED, process=BlockDiffusion), replace(SETTINGS, objective="bound")),
-    "autoregressive": (replace(MASKED, process=Autoregressive), replace(SETTINGS, objective="bound")),
     "d3pm": (
         ModelSettings("pico", partial(D3PM, noise="uniform"), time="adaln"),
         replace(SETTINGS, objective="hybrid"),
     ),
-    "sedd": (replace(MASKED, process=SEDD), replace(SETTINGS, objective="score_entropy")),
     "diffusion_lm": (replace(MASKED, process=DiffusionLM), replace(SETTINGS, objective="end_to_end")),
     "plaid": (ModelSettings("pico", partial(Plaid, self_conditioned=True)), replace(SETTINGS, objective="likelihood")),
     "sharded": (MASKED, replace(SETTINGS, shard=True)),
     "sharded_muon": (MASKED, replace(SETTINGS, shard=True, optimizer="muon")),
 }
+
+
+def command(folder):
+    """The words of a command that trains in four steps."""
+    return f"train --config configs/default.yaml --model.size pico --train.steps 4 --out {folder}".split()
 
 
 class Seen:
@@ -92,6 +98,7 @@ def main(folder):
         found[f"{name}, from one"] = run(name, folder / "one" / name, accelerator, resume=True)
     found["stopped"] = run("cross_entropy", folder / "stopped", accelerator, stop_at=2)
     (folder / f"process-{accelerator.process_index}.json").write_text(json.dumps(found))
+    assert commands.main(command(folder / "command")) == 0
     accelerator.end_training()
 
 

@@ -4,6 +4,15 @@ import datasets
 import pytest
 from browsers import CHROMIUM, PATIENCE
 
+# The files that take longest: begun first, they leave no process idle while another ends them.
+LONGEST = (
+    "test_browser test_site test_faults test_several_processes test_playground test_packaging test_exercises".split()
+)
+
+
+def pytest_collection_modifyitems(items):
+    items.sort(key=lambda item: LONGEST.index(item.path.stem) if item.path.stem in LONGEST else len(LONGEST))
+
 
 @pytest.fixture
 def own_caches(monkeypatch, tmp_path_factory):

@@ -8,8 +8,10 @@ import math
 
 import torch
 from hypothesis import settings
+from scipy.stats import chisquare
 
 from diffkit.languages.story_language import load_language
+from diffkit.model import build_model
 from diffkit.network.transformer import Denoiser, DenoiserConfig
 from diffkit.processes.masked import MaskedDiffusion
 
@@ -120,6 +122,29 @@ def micro_counts(ids):
     """How often each text of TEXTS was drawn, and last how many rows are none of them: (17,)."""
     codes = {tuple(row): i for i, row in enumerate(TEXTS.tolist())}
     return torch.bincount(torch.tensor([codes.get(tuple(row), len(TEXTS)) for row in ids.tolist()]), minlength=17)
+
+
+def likeness(counts):
+    """p of a chi-square test that those of the counted texts that are one, see `micro_counts`, follow the language."""
+    found = counts[: len(TEXTS)].double()
+    return chisquare(found.numpy(), (found.sum() * PROBS / PROBS.sum()).numpy()).pvalue
+
+
+def random_texts(n, seed=0):
+    """Any words in any order, (n, L)."""
+    words = torch.tensor([v for v in range(V) if v != MASK])
+    return words[torch.randint(0, V - 1, (n, L), generator=generator(seed))]
+
+
+def moved_network(process, seed=0, **settings):
+    """A small network whose every weight was moved, in float64."""
+    torch.manual_seed(seed)
+    shape = {"hidden_size": 16, "num_layers": 2, "num_heads": 2, "max_length": L}
+    model = build_model(process, shape, **settings).double().eval()
+    with torch.no_grad():
+        for p in model.parameters():
+            p.add_(0.3 * torch.randn_like(p))
+    return model
 
 
 def sharp_network(*, seed=1, factor=8, **settings):

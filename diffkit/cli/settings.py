@@ -117,7 +117,7 @@ class ModelSettings:
         return process
 
 
-class Run(NamedTuple):
+class Config(NamedTuple):
     """All settings of a run: the contents of one file of configs/."""
 
     data: DataSettings
@@ -129,7 +129,7 @@ class Run(NamedTuple):
         return {"data": asdict(self.data), "model": self.model.plain(), "train": asdict(self.train)}
 
 
-def read_config(path: Path) -> Run:
+def read_config(path: Path) -> Config:
     """The settings of a YAML file, each key and type checked, as `diffkit train --config` reads it.
 
     Raises: argparse.ArgumentError that names the key that is unknown, missing or of the wrong type.
@@ -137,7 +137,7 @@ def read_config(path: Path) -> Run:
     parser = Parser(exit_on_error=False)
     for section, settings in (("data", DataSettings), ("model", ModelSettings), ("train", TrainConfig)):
         parser.add_class_arguments(settings, section)
-    return Run(**vars(parser.instantiate(parser.parse_path(str(path)))))
+    return Config(**vars(parser.instantiate(parser.parse_path(str(path)))))
 
 
 class Texts(NamedTuple):

@@ -16,7 +16,7 @@ from accelerate import Accelerator
 from torch import Generator
 from tqdm.auto import tqdm
 
-from diffkit.cli.settings import DataSettings, ModelSettings, Run, Setup, build, default_output, learn_tokenizer
+from diffkit.cli.settings import Config, DataSettings, ModelSettings, Setup, build, default_output, learn_tokenizer
 from diffkit.cli.terminal import columns, paragraph
 from diffkit.io import atomic_files, check_writable, json_text, write_atomic, write_json
 from diffkit.model import quiet
@@ -94,7 +94,7 @@ def train(
         accelerator=accelerator, label_of=setup.label_of,
     )  # fmt: skip
     step = train.steps  # if nothing is left to do
-    records = _logged(records, folder, Run(data, model, train).plain(), accelerator)
+    records = _logged(records, folder, Config(data, model, train).plain(), accelerator)
     if train.sample_every:
         records = _sampled(records, setup, train.sample_every, folder / "samples.jsonl", accelerator)
     for record in with_progress(records, train) if accelerator.is_main_process else records:

@@ -119,8 +119,6 @@ def test_train_leaves_a_model_that_samples(micro, capsys):
 
 WITHOUT_MASK = [  # process, its own option, objective, why it cannot fill in blanks
     ("D3PM", "--model.process.noise=uniform", "hybrid", "uniform noise"),
-    ("SEDD", "--model.process.noise=uniform", "score_entropy", "uniform noise"),
-    ("DiffusionLM", "--model.process.width=6", "end_to_end", "a process with MASK"),
     ("Plaid", "--model.process.width=6", "likelihood", "a process with MASK"),
 ]
 

@@ -8,7 +8,6 @@ from diffkit.cli import doctor, main
 from diffkit.cli.doctor import Finding, line_of
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model
-from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
 
 
@@ -51,11 +50,6 @@ def test_advice_is_given_only_where_it_is_needed():
     for folder in doctor.PRETRAINED.iterdir():  # the longest names keep a space behind them
         assert line_of(Finding(f"model {folder.name}", "loads", True)).split() == ["ok", "model", folder.name, "loads"]
     assert line_of(Finding("wheel", "square", False, "Round it.")).endswith("\n      Round it.")
-
-
-def test_names_of_models_stand_apart_from_what_is_said():
-    longest = max((path.name for path in PRETRAINED.iterdir()), key=len)
-    assert line_of(Finding(f"model {longest}", "loads", True)).endswith(f"{longest}  loads")
 
 
 def test_no_shipped_model_gives_advice(monkeypatch, tmp_path):

@@ -10,15 +10,7 @@ import pytest
 import torch
 from datasets import IterableDataset
 
-from diffkit.cli.settings import (
-    DataSettings,
-    ModelSettings,
-    _split,
-    build,
-    read,
-    read_config,
-    read_held_out,
-)
+from diffkit.cli.settings import DataSettings, ModelSettings, _split, build, read, read_config, read_held_out
 from diffkit.data import corpus
 from diffkit.data.tokenizer import word_level_tokenizer
 from diffkit.languages.story_language import load_language

@@ -358,11 +358,7 @@ def test_the_boards_exact_draws_follow_the_exact_conditional():
 
 @pytest.mark.parametrize(
     ("position", "mode", "word", "told"),
-    [
-        (0, "type", "[MASK]", "'[MASK]'"),
-        (0, "lock", "", "Word 1"),
-        (0, "type", NASTY, "'<script>alert(1)</script>'"),
-    ],
+    [(0, "type", "[MASK]", "'[MASK]'"), (0, "lock", "", "Word 1"), (0, "type", NASTY, "'<script>alert(1)</script>'")],
 )
 def test_what_cannot_be_done_is_said_on_the_board(position, mode, word, told):
     controls = board(hidden=[1]).controls()

@@ -22,12 +22,7 @@ from diffkit.data.chunks import tokenize_corpus
 from diffkit.data.corpus import CORPORA, load_corpus, shadowed, split_documents
 from diffkit.data.tokenizer import load_tokenizer, word_level_tokenizer
 
-STORIES = [
-    "Nora found a key.",
-    "Otto saw the sea.\nIt was a puddle.",
-    "A dog counted to three.",
-    "The kite came down.",
-]
+STORIES = ["Nora found a key.", "Otto saw the sea.\nIt was a puddle.", "A dog counted to three.", "The kite came down."]
 
 
 pytestmark = pytest.mark.usefixtures("own_caches")

@@ -11,15 +11,7 @@ from toys import MASK, MICRO, PROBS, TEXTS, L, V, generator, masked_diffusion
 from diffkit.data.chunks import texts_of
 from diffkit.data.tokenizer import train_tokenizer, word_level_tokenizer
 from diffkit.evaluation.statistics import Sums, mean_of
-from diffkit.evaluation.text import (
-    Counted,
-    bound_on_text,
-    full_windows,
-    stream_of,
-    text_bounds,
-    together,
-    windows_of,
-)
+from diffkit.evaluation.text import Counted, bound_on_text, full_windows, stream_of, text_bounds, together, windows_of
 from diffkit.model import build_model
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.masked import MaskedDiffusion

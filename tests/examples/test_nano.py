@@ -3,7 +3,7 @@
 import ast
 import difflib
 import importlib.util
-import subprocess
+import runpy
 import sys
 from pathlib import Path
 
@@ -102,12 +102,15 @@ def test_the_sampler_draws_from_the_language(nano):
 
 @pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
-def test_it_trains_saves_and_writes(name, tmp_path):
-    text = tmp_path / "text.txt"
-    text.write_text("The cat sat on the mat. The dog ran to the park.\n" * 200, encoding="utf-8")
-    run = [sys.executable, str(EXAMPLES / f"{name}.py"), str(text), "--words", "10", "--length", "16"]
-    done = subprocess.run([*run, "--steps", "60"], cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
-    assert done.returncode == 0 and "bits a character" in done.stdout, done.stderr
-    again = [*run, "--load", "model.safetensors", "--fill", "The cat"]
-    done = subprocess.run(again, cwd=tmp_path, capture_output=True, text=True, encoding="utf-8")
-    assert done.returncode == 0 and "The cat" in done.stdout.split("░")[-1], done.stderr
+def test_it_trains_saves_and_writes(name, tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    text = "The cat sat on the mat. The dog ran to the park.\n" * 200
+    Path("text.txt").write_text(text, encoding="utf-8")
+
+    def printed(*words):
+        monkeypatch.setattr(sys, "argv", [name, "text.txt", "--words", "10", "--length", "16", *words])
+        runpy.run_path(str(EXAMPLES / f"{name}.py"), run_name="__main__")
+        return capsys.readouterr().out
+
+    assert "bits a character" in printed("--steps", "60")
+    assert "The cat" in printed("--load", "model.safetensors", "--fill", "The cat").split("░")[-1]

@@ -92,11 +92,7 @@ def test_rules(order):
 def test_fast_samplers():
     model, on_gpu = load_model("tales-mdlm"), load_model("tales-mdlm").cuda()
     process = model.process
-    for sampler in (
-        SkipIdle(process, even_times(1000, 12)),
-        FirstHitting(process),
-        confidence_threshold(process, 0.9),
-    ):
+    for sampler in (SkipIdle(process, even_times(1000, 12)), FirstHitting(process), confidence_threshold(process, 0.9)):
         texts = [last_frame(denoise_frames(sampler, each, shape=(3, L), rng=seeded(4))) for each in (model, on_gpu)]
         assert texts[1].tokens.is_cuda
         assert (texts[0].tokens == texts[1].tokens.cpu()).all(1).sum() >= 2

@@ -4,26 +4,11 @@ import math
 
 import pytest
 import torch
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from toys import (
-    DERIVATIONS,
-    ENTROPY,
-    LABELS,
-    MASK,
-    MICRO,
-    PROBS,
-    SUBSETS,
-    TALES,
-    TEXTS,
-    L,
-    V,
-    beliefs,
-    generator,
-    masked_diffusion,
-    micro_counts,
-)
+from toys import LABELS, MASK, MICRO, PROBS, SUBSETS, TALES, TEXTS, L, V, beliefs, generator, masked_diffusion
 
 import diffkit.languages.story_language
 from diffkit.languages.story_language import StoryLanguage, endings, load_language
@@ -37,7 +22,7 @@ TEXT_PROBS = dict(zip(map(tuple, TEXTS.tolist()), PROBS.tolist(), strict=True))
 
 
 def test_micro_has_one_derivation_for_each_of_its_sixteen_texts():
-    assert len(DERIVATIONS) == len(TEXT_PROBS) == 16
+    assert len(toys.DERIVATIONS) == len(TEXT_PROBS) == 16
     assert math.isclose(sum(TEXT_PROBS.values()), 1, abs_tol=1e-12)
 
 
@@ -108,7 +93,7 @@ def text_canvas(text):
 
 
 def test_entropy_of_micro_is_the_enumerated_one():
-    assert MICRO.entropy() == pytest.approx(ENTROPY, abs=1e-12)
+    assert MICRO.entropy() == pytest.approx(toys.ENTROPY, abs=1e-12)
 
 
 def words_template(text, prob=0.2):
@@ -131,7 +116,7 @@ def test_the_entropy_of_texts_with_two_derivations_is_refused(text, ambiguous):
         with pytest.raises(ValueError, match=r"entropy: templates \d and 4 can write the same text"):
             language.entropy()
         unlikely = grammar._replace(templates=[*MICRO_GRAMMAR.templates, words_template(text, 0.0)])
-        assert StoryLanguage(unlikely).entropy() == pytest.approx(ENTROPY)
+        assert StoryLanguage(unlikely).entropy() == pytest.approx(toys.ENTROPY)
     else:
         texts = language.sample(2000, generator()).unique(dim=0)
         probs = language.log_prob(texts).exp()
@@ -177,7 +162,7 @@ def test_garbage_in_tales():
 
 def test_samples_of_micro_follow_its_table():
     """Chi-square over the 16 texts, 20,000 draws; fails by chance once in a million seeds."""
-    counts = micro_counts(MICRO.sample(20_000, generator(0)))
+    counts = toys.micro_counts(MICRO.sample(20_000, generator(0)))
     assert counts[16] == 0
     assert stats.chisquare(counts[:16], 20_000 * PROBS).pvalue > 1e-6
 
@@ -201,7 +186,7 @@ def test_labels_choose_the_ending(language):
 def test_a_label_is_a_condition_like_any_other():
     """Samples of a label follow the table restricted to it; chi-square, fails by chance once in a million seeds."""
     kept = torch.tensor([label == "long" for label in LABELS])
-    counts = micro_counts(MICRO.sample(10_000, generator(2), "long"))[:16]
+    counts = toys.micro_counts(MICRO.sample(10_000, generator(2), "long"))[:16]
     assert counts[~kept].sum() == 0
     assert stats.chisquare(counts[kept], 10_000 * PROBS[kept] / PROBS[kept].sum()).pvalue > 1e-6
 

@@ -4,9 +4,7 @@ DIE is a text of one word, four kinds, with word vectors of one number: every av
 a line, done on a grid. On `micro` the posterior is a sum over its 16 texts.
 """
 
-import json
 import math
-from functools import partial
 
 import numpy
 import pytest
@@ -14,19 +12,15 @@ import torch
 from hypothesis import given
 from hypothesis import strategies as st
 from torch.distributions import Normal, kl_divergence
-from toys import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, V, generator
+from toys import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, V, generator, likeness, micro_counts
 
-from diffkit.cli.settings import DataSettings, ModelSettings, build
-from diffkit.evaluation.bounds import gap_to_entropy, nelbo
-from diffkit.model import build_model, load_model, quiet
-from diffkit.processes import PROCESSES, process_from
+from diffkit.evaluation.bounds import nelbo
+from diffkit.model import build_model
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.gaussian.embedding_diffusion import MOVERS
 from diffkit.processes.gaussian.plaid import Plaid
 from diffkit.sampling.sampler import denoise_frames, noising_frames, sample
-from diffkit.training.config import TrainConfig
 from diffkit.training.losses import end_to_end, likelihood
-from diffkit.training.trainer import fit
 
 METHODS = [DiffusionLM, Plaid]
 each_method = pytest.mark.parametrize("method", METHODS)
@@ -249,23 +243,6 @@ def test_where_training_looks_follows_the_loss():
     assert process.visit_probs().sum().item() == pytest.approx(1) and process.visit_probs().min() >= 0.1 / 8
 
 
-@each_method
-@pytest.mark.parametrize("time", [0.0, 1e-6, 1.0, 999.999, 1000.0])
-def test_values_and_gradients_are_finite_at_both_ends(method, time):
-    process = made(method)
-    t = torch.full((16,), time, dtype=torch.float64)
-    for raw in (
-        torch.zeros(16, L, process.network.head),
-        1e3 * torch.randn(16, L, process.network.head, generator=generator()),
-    ):
-        raw.requires_grad_()
-        zt, _ = process.corrupt(TEXTS, t, generator())
-        value = process.estimate(raw, zt, t).square().sum() + process.reconstruction_loss(lambda *_: raw, TEXTS, generator()).sum()  # noqa: B023, E501  # fmt: skip
-        value.backward()
-        assert value.isfinite() and process.words.grad.isfinite().all()
-        assert raw.grad is None or raw.grad.isfinite().all()
-
-
 @pytest.mark.parametrize(("method", "objective"), [(DiffusionLM, end_to_end), (Plaid, likelihood)])
 def test_objectives_move_words_and_network(method, objective):
     torch.manual_seed(0)
@@ -281,19 +258,15 @@ def test_objectives_move_words_and_network(method, objective):
 
 @each_method
 def test_the_exact_denoiser_writes_the_language(method):
-    """Chi-square of 4,000 texts in 128 DDPM steps over the 16 of `micro`, p above 1e-7; few steps are worse."""
+    """Chi-square of 2,000 texts in 128 DDPM steps over the 16 of `micro`, p above 1e-7; few steps are worse."""
     process = made(method)
     with torch.no_grad():
         process.words.mul_(2)  # rounding is sure
-    number, n, far = {tuple(row): i for i, row in enumerate(TEXTS.tolist())}, 4000, []
+    n, far = 2000, []
     for steps in (4, 128):
-        drawn = sample(process, MICRO.denoiser(process), shape=(n, L), steps=steps, rng=generator(4)).tolist()
-        counts = torch.bincount(torch.tensor([number.get(tuple(row), 16) for row in drawn]), minlength=17).double()
+        counts = micro_counts(sample(process, MICRO.denoiser(process), shape=(n, L), steps=steps, rng=generator(4)))
         far.append((counts - n * torch.cat([PROBS, torch.zeros(1)])).abs().sum().item() / 2 / n)
-    assert far[0] > 2 * far[1]
-    assert counts[16] <= 0.01 * n
-    statistic = ((counts[:16] - counts[:16].sum() * PROBS) ** 2 / (counts[:16].sum() * PROBS)).sum()
-    assert torch.special.gammaincc(torch.tensor(7.5).double(), statistic / 2) > 1e-7
+    assert far[0] > 2 * far[1] and counts[16] <= 0.01 * n and likeness(counts) > 1e-7
 
 
 @each_method
@@ -395,38 +368,6 @@ def test_a_self_conditioned_model_is_a_function_of_the_state(method):
 
 
 # --------------------------------------------------------------------------------------------------- as any other model
-
-
-@each_method
-def test_settings_build_the_process_again(method):
-    process = method(V, MASK, 30, width=6, sampler="ddim")
-    again = process_from(json.loads(json.dumps(process.settings())))
-    assert again.settings() == process.settings() and again.sampler == "ddim" and again.width == 6
-
-
-each_run = pytest.mark.parametrize(
-    ("name", "objective", "worst"), [("diffusion_lm", "end_to_end", 12), ("plaid", "likelihood", 5)]
-)
-
-
-@pytest.mark.slow
-@pytest.mark.parametrize("self_conditioned", [False, True])
-@each_run
-def test_it_trains_and_is_saved_as_one_folder(tmp_path, name, objective, worst, self_conditioned):
-    options = ModelSettings("nano", partial(PROCESSES[name], self_conditioned=self_conditioned), time="adaln")
-    shop = build(DataSettings("micro", batch_size=32, validation_sequences=64), options, 0)
-    start = shop.model.process.words.detach().clone()
-    train = TrainConfig(steps=60, objective=objective, lr=3e-3, warmup=10, ema=0.0, optimizer="muon")
-    assert all(record.step for record in fit(shop.model, shop.batches, train))
-    assert (shop.model.process.words - start).abs().max() > 0.01
-    gap = gap_to_entropy(shop.model.process, shop.model, MICRO, 300, rng=generator(), draws=16)
-    assert -0.5 < gap.mean < worst
-    with quiet():
-        shop.model.save_pretrained(tmp_path)
-    again, zt = load_model(tmp_path), torch.randn(2, L, 16, generator=generator())
-    assert again.process.settings() == shop.model.process.settings()
-    assert torch.equal(again.process.words, shop.model.process.words)
-    assert torch.equal(again(zt, 3.0), shop.model(zt, 3.0))
 
 
 def test_mistakes_are_named():

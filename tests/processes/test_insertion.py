@@ -1,22 +1,17 @@
 """FlexMDM and Edit Flows: enumerated on `micro`. What noise leaves, the bound, the sampler, as any other process."""
 
-import json
 import math
 
 import pytest
 import torch
 from scipy.stats import chisquare
-from toys import ENTROPY, MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, micro_counts
+from toys import ENTROPY, MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, likeness, micro_counts
 
 from diffkit.cli.settings import DataSettings, ModelSettings, build
 from diffkit.course.insertion import ABSENT, HIDDEN, WHOLE, ExactInsertion, enumerated_bound, fates, outcomes
 from diffkit.evaluation.bounds import gap_to_entropy, sequence_bounds
-from diffkit.model import load_model, quiet
-from diffkit.processes import process_from
 from diffkit.processes.insertion import EditFlow, FlexMDM, Shortened
 from diffkit.sampling.sampler import infill, noising_frames, sample
-from diffkit.training.config import TrainConfig
-from diffkit.training.trainer import fit
 
 EOS, PAD = MICRO.eos_id, MICRO.pad_id
 SIZES = (TEXTS == EOS).int().argmax(1)
@@ -171,9 +166,7 @@ def test_with_many_steps_the_exact_denoiser_writes_the_language(kind, exact):
     """
     n = 1500
     counts = micro_counts(sample(process(kind), exact[kind], shape=(n, L), steps=200, rng=generator(3)))
-    valid = n - int(counts[-1])
-    assert valid > 0.9 * n
-    assert chisquare(counts[:-1].numpy(), (PROBS * valid / PROBS.sum()).numpy()).pvalue > 1e-7
+    assert counts[-1] < 0.1 * n and likeness(counts) > 1e-7
 
 
 @each_kind
@@ -199,32 +192,6 @@ def test_a_start_needs_its_end():
 
 
 # -------------------------------------------------------------------------------------------------- as any other model
-
-
-@each_kind
-def test_it_trains_by_the_same_loop_and_is_saved_as_one_folder(kind, tmp_path):
-    settings = ModelSettings({"hidden_size": 32, "num_layers": 1, "num_heads": 2}, kind, time="adaln")
-    shop = build(DataSettings("micro", batch_size=16, validation_sequences=64), settings, 0)
-    before = shop.validate(shop.model)
-    assert all(
-        record.step
-        for record in fit(
-            shop.model, shop.batches, TrainConfig(steps=40, objective="bound", lr=3e-3, warmup=1, ema=0.0)
-        )
-    )
-    assert ENTROPY / L - 0.1 < shop.validate(shop.model) < 0.5 * before
-    with quiet():
-        shop.model.save_pretrained(tmp_path)
-    again = load_model(tmp_path)
-    assert type(again.process) is kind and again.process.settings() == shop.model.process.settings()
-    assert torch.equal(*(sample(m.process, m, shape=(4, L), steps=5, rng=generator()) for m in (again, shop.model)))
-
-
-@each_kind
-def test_settings_build_the_process_again(kind):
-    model = kind(9, 0, eos_id=3, pad_id=4, schedule="cosine")
-    again = process_from(json.loads(json.dumps(model.settings())))
-    assert type(again) is kind and again.settings() == model.settings() and (again.eos_id, again.pad_id) == (3, 4)
 
 
 def test_mistakes_are_named(tmp_path):

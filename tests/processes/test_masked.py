@@ -6,29 +6,13 @@ import math
 import numpy
 import pytest
 import torch
+import toys
 from hypothesis import given
 from hypothesis import strategies as st
-from toys import (
-    ENTROPY,
-    MASK,
-    MICRO,
-    PROBS,
-    SUBSETS,
-    TEXTS,
-    L,
-    V,
-    beliefs,
-    chain_prob,
-    count_bound,
-    generator,
-    hidden_losses,
-    masked_diffusion,
-    table_denoiser,
-    uniform_denoiser,
-)
+from toys import MASK, MICRO, SUBSETS, TEXTS, L, V, beliefs, count_bound, generator, masked_diffusion, table_denoiser
 
 from diffkit.model import build_model
-from diffkit.processes import PROCESSES, process_from
+from diffkit.processes import PROCESSES
 from diffkit.processes.base import Process, as_denoiser
 from diffkit.processes.masked import MaskedDiffusion, corrupt, corrupt_count
 from diffkit.processes.schedules import get_schedule
@@ -107,17 +91,19 @@ def test_discrete_bound_is_the_sum_of_divergences_and_bounds_the_likelihood(sche
     for x0 in TEXTS[::3]:
         bound = discrete_bound(process, denoise, x0)
         assert bound == pytest.approx(by_divergences(process.schedule, denoise, x0), abs=1e-10)
-        slack = bound + math.log(chain_prob(denoise, x0, stays))
+        slack = bound + math.log(toys.chain_prob(denoise, x0, stays))
         assert slack == pytest.approx(0, abs=1e-10) if T == 1 else slack > 1e-3
 
 
 def test_one_step_is_one_parallel_guess():
     """T = 1: the bound of the exact denoiser exceeds the entropy by the total correlation of the positions."""
     process = masked_diffusion(get_schedule("linear", 1))
-    mean = sum(p * discrete_bound(process, exact_denoiser(), x0) for p, x0 in zip(PROBS.tolist(), TEXTS, strict=True))
-    shares = torch.einsum("k,klv->lv", PROBS, torch.nn.functional.one_hot(TEXTS, V).double())
+    mean = sum(
+        p * discrete_bound(process, exact_denoiser(), x0) for p, x0 in zip(toys.PROBS.tolist(), TEXTS, strict=True)
+    )
+    shares = torch.einsum("k,klv->lv", toys.PROBS, torch.nn.functional.one_hot(TEXTS, V).double())
     assert mean == pytest.approx(torch.special.entr(shares).sum().item(), abs=1e-10)
-    assert mean > ENTROPY + 0.5
+    assert mean > toys.ENTROPY + 0.5
 
 
 @each_schedule
@@ -175,7 +161,7 @@ def test_count_loss_shows_the_time_of_its_rate():
     """A denoiser with time is asked at the t where the schedule hides this share."""
     process, asked = masked_diffusion("cosine"), []
     process.count_loss(
-        lambda zt, t: asked.append(t) or uniform_denoiser(zt, t), TEXTS, torch.full((16,), 2), generator()
+        lambda zt, t: asked.append(t) or toys.uniform_denoiser(zt, t), TEXTS, torch.full((16,), 2), generator()
     )
     assert process.schedule.gamma(asked[0]).tolist() == pytest.approx([0.4] * 16)
 
@@ -184,11 +170,11 @@ def test_a_uniform_denoiser_costs_log_of_the_words_that_are_left():
     """MASK is never an answer, so V - 1 ids share the belief: L ln(V - 1), for every draw of the count estimator."""
     process, rng = masked_diffusion(), generator()
     for count in range(1, L + 1):
-        nats = process.count_loss(uniform_denoiser, TEXTS, torch.full((16,), count), rng).sum(1)
+        nats = process.count_loss(toys.uniform_denoiser, TEXTS, torch.full((16,), count), rng).sum(1)
         assert nats.tolist() == pytest.approx([L * math.log(V - 1)] * 16, abs=1e-12)
     for T in (1, 4):
         process = masked_diffusion(get_schedule("cosine", T))
-        assert discrete_bound(process, uniform_denoiser, TEXTS[0]) == pytest.approx(L * math.log(V - 1), abs=1e-10)
+        assert discrete_bound(process, toys.uniform_denoiser, TEXTS[0]) == pytest.approx(L * math.log(V - 1), abs=1e-10)
 
 
 def test_both_estimators_agree_with_the_exact_bound_on_average():
@@ -216,7 +202,7 @@ def test_masked_cross_entropy_is_no_bound():
     The mean within each sequence, by contrast, is the bound per token when rows without masks are left out.
     """
     denoise, x0 = table_denoiser(5), TEXTS[9]
-    losses = hidden_losses(denoise, x0)
+    losses = toys.hidden_losses(denoise, x0)
     total = [losses[SIZES == k].mean().item() for k in range(L + 1)]  # summed loss with k hidden
     pooled = sum(total) / sum(range(L + 1))
     per_token = count_bound(denoise, x0) / L
@@ -393,18 +379,6 @@ def test_every_process_brings_what_process_leaves_open(process):
     for name in left_open:
         assert getattr(process, name) is not getattr(Process, name), name
     assert process.objectives and {*process.objectives} <= {*OBJECTIVES}
-
-
-@pytest.mark.parametrize(
-    "schedule", [get_schedule("cosine", 50), get_schedule("poly", power=3.0), get_schedule("loglinear", eps=0.1)]
-)
-def test_settings_build_the_process_again(schedule):
-    """The same curve, not only the same name."""
-    process = masked_diffusion(schedule, weight="continuous")
-    again = process_from(process.settings())
-    t = torch.linspace(0, schedule.T, 33)
-    assert torch.equal(again.schedule.gamma(t), schedule.gamma(t))
-    assert again.settings() == process.settings() and again.T == schedule.T and again.weight == "continuous"
 
 
 def test_bad_settings_raise():

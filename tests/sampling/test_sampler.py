@@ -4,25 +4,11 @@ import math
 
 import pytest
 import torch
+import toys
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from scipy import stats
-from toys import (
-    MASK,
-    MICRO,
-    PROBS,
-    TALES,
-    TEXTS,
-    L,
-    V,
-    beliefs,
-    chain_prob,
-    deduplicated,
-    generator,
-    masked_diffusion,
-    micro_counts,
-    table_denoiser,
-)
+from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, beliefs, generator, masked_diffusion, micro_counts
 
 from diffkit.course.network_calls import CallCounter
 from diffkit.data.tokenizer import canvas_from_text
@@ -43,7 +29,7 @@ EVERY_RULE = ["ancestral", *UNMASKING_ORDERS]
 
 
 def exact_denoiser():
-    return deduplicated(MICRO.denoiser(PROCESS))
+    return toys.deduplicated(MICRO.denoiser(PROCESS))
 
 
 # --------------------------------------------------------------------------------------------------------- exact laws
@@ -63,7 +49,7 @@ def ancestral_probs(steps, schedule="linear", denoise=None):
     process = masked_diffusion(schedule)
     times = torch.linspace(1000, 0, steps + 1, dtype=torch.float64)
     stays = [process.stay_masked(t[None], s[None]).item() for t, s in zip(times[:-1], times[1:], strict=True)]
-    return torch.tensor([chain_prob(denoise or exact_denoiser(), x0, stays) for x0 in TEXTS], dtype=torch.float64)
+    return torch.tensor([toys.chain_prob(denoise or exact_denoiser(), x0, stays) for x0 in TEXTS], dtype=torch.float64)
 
 
 def total_variation(probs):
@@ -136,7 +122,7 @@ def test_nothing_stays_hidden_and_what_was_given_stays(seed, order, steps, hidde
     assert torch.equal(start, given_start)
 
 
-TABLE = table_denoiser(0, sharpness=2.0)
+TABLE = toys.table_denoiser(0, sharpness=2.0)
 
 
 @each_rule

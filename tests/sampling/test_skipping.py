@@ -2,25 +2,11 @@
 
 import pytest
 import torch
+import toys
 from hypothesis import given
 from hypothesis import strategies as st
 from scipy import stats
-from toys import (
-    MASK,
-    MICRO,
-    PROBS,
-    TEXTS,
-    L,
-    V,
-    chain_prob,
-    deduplicated,
-    generator,
-    masked_diffusion,
-    micro_counts,
-    prompts,
-    sharp_network,
-    table_denoiser,
-)
+from toys import MASK, MICRO, PROBS, TEXTS, L, V, generator, masked_diffusion, micro_counts, prompts, sharp_network
 
 from diffkit.course.network_calls import CallCounter
 from diffkit.sampling.parallel import (
@@ -35,11 +21,11 @@ from diffkit.sampling.sampler import Ancestral, denoise_frames, last_frame, samp
 from diffkit.sampling.skipping import SkipIdle, even_times, first_hitting
 
 PROCESS = masked_diffusion()
-TABLE = table_denoiser(seed=4)
+TABLE = toys.table_denoiser(seed=4)
 
 
 def exact_denoiser():
-    return deduplicated(MICRO.denoiser(PROCESS))
+    return toys.deduplicated(MICRO.denoiser(PROCESS))
 
 
 def write(sampler, denoise, start=None, n=64, seed=0):
@@ -90,7 +76,7 @@ def test_lazy_computes_its_head_only_for_what_it_reveals():
 
 def chain_probs(process, denoise, times):
     stays = [float(process.stay_masked(t, s)) for t, s in zip(times[:-1], times[1:], strict=True)]
-    return torch.tensor([chain_prob(denoise, x0, stays) for x0 in TEXTS], dtype=torch.float64)
+    return torch.tensor([toys.chain_prob(denoise, x0, stays) for x0 in TEXTS], dtype=torch.float64)
 
 
 @pytest.mark.parametrize("times", [[1000.0, 0.0], [1000.0, 400.0, 0.0], [1000.0, 900.0, 850.0, 100.0, 0.0]])

@@ -5,6 +5,7 @@ import json
 import shutil
 import sys
 from contextlib import contextmanager
+from functools import cache
 from pathlib import Path
 
 import pytest
@@ -26,6 +27,7 @@ spec = importlib.util.spec_from_file_location("make_playground", SCRIPT)
 assert spec and spec.loader
 make_playground = importlib.util.module_from_spec(spec)
 spec.loader.exec_module(make_playground)
+make_playground.stories_of = cache(make_playground.stories_of)  # a large model, the same in every playground
 
 
 def seeded(seed):

@@ -11,7 +11,7 @@ from types import SimpleNamespace
 import pytest
 import torch
 from accelerate import Accelerator, DistributedType
-from cases_for_processes import CASES, SETTINGS, STEPS, run
+from cases_for_processes import CASES, SETTINGS, STEPS, command, run
 
 from diffkit.cli.main import main
 from diffkit.cli.settings import DataSettings, build
@@ -30,13 +30,15 @@ pytestmark = pytest.mark.slow
 TOLERANCE = {"bf16": 2e-3, "plaid": 2e-2}
 
 
-def launched(*command):
-    """Run a script of the tests or a module on two processes without a GPU. Fails with what they printed."""
+def launched(folder):
+    """Launch the cases on two processes as the README says, without a GPU; what they printed."""
     paths = os.pathsep.join([str(ROOT), str(ROOT / "tests")])
     environment = os.environ | {"OMP_NUM_THREADS": "1", "ACCELERATE_USE_CPU": "true", "PYTHONPATH": paths}
-    done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900)
+    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
+    cases = ["configs/accelerate/two-cpus.yaml", "tests/cases_for_processes.py", folder]
+    done = subprocess.run([*launcher, *cases], capture_output=True, text=True, cwd=ROOT, env=environment, timeout=900)
     assert done.returncode == 0, done.stdout[-2000:] + done.stderr[-4000:]
-    return done
+    return done.stdout
 
 
 def survived(launch):
@@ -63,18 +65,16 @@ def one(tmp_path_factory):
 
 @pytest.fixture(scope="module")
 def two(one, tmp_path_factory):
-    """Each case on two processes: what either saw. Half-done runs of one process lie there to be resumed."""
+    """Each case on two processes: what either saw, and what was printed. Half-done runs of one process lie there."""
 
     def launch():
         folder = tmp_path_factory.mktemp("two")
         for name in ("cross_entropy", "sharded", "sharded_muon"):
             shutil.copytree(one[0] / name / "step-0000003", folder / "one" / name / "step-0000003")
-        launcher = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2", "--standalone"]
-        launched(*launcher, str(ROOT / "tests/cases_for_processes.py"), str(folder))
-        return folder
+        return folder, launched(folder)
 
-    folder = survived(launch)
-    return folder, [json.loads((folder / f"process-{rank}.json").read_text()) for rank in range(2)]
+    folder, printed = survived(launch)
+    return folder, [json.loads((folder / f"process-{rank}.json").read_text()) for rank in range(2)], printed
 
 
 @pytest.mark.parametrize("name", CASES)
@@ -128,20 +128,17 @@ def test_a_request_to_one_process_ends_both_at_the_same_step_saved(two):
     assert [path.name for path in checkpoints(two[0] / "stopped")] == ["step-0000002"]
 
 
-def test_the_command_line_runs_on_two_processes(tmp_path, monkeypatch):
-    """`accelerate launch`, with the file that the README names: one log, one model, and what one process had."""
+def test_the_command_line_runs_on_two_processes(two, tmp_path, monkeypatch):
+    """One log, one model, and what one process had."""
     monkeypatch.chdir(ROOT)
-    run = ["train", "--config", "configs/default.yaml", "--model.size", "pico", "--train.steps", "4", "--out"]
-    assert main([*run, str(tmp_path / "one")]) == 0
-    launcher = [sys.executable, "-m", "accelerate.commands.launch", "--main_process_port", "0", "--config_file"]
-    done = launched(*launcher, "configs/accelerate/two-cpus.yaml", "-m", "diffkit", *run, str(tmp_path / "two"))
-    assert done.stdout.count("Done.") == 1 and "2 processes" in done.stdout
-    losses = {
-        name: [json.loads(line)["loss"] for line in (tmp_path / name / "training.jsonl").read_text().splitlines()]
-        for name in ("one", "two")
-    }
-    assert len(losses["two"]) == 4 and (tmp_path / "two/model.safetensors").exists()
-    torch.testing.assert_close(losses["two"], losses["one"], rtol=2e-4, atol=2e-4)
+    assert main(command(tmp_path)) == 0
+    assert two[2].count("Done.") == 1 and "2 processes" in two[2]
+    losses = [
+        [json.loads(line)["loss"] for line in (folder / "training.jsonl").read_text().splitlines()]
+        for folder in (tmp_path, two[0] / "command")
+    ]
+    assert len(losses[1]) == 4 and (two[0] / "command" / "model.safetensors").exists()
+    torch.testing.assert_close(losses[1], losses[0], rtol=2e-4, atol=2e-4)
 
 
 # ---------------------------------------------------------------------------------------------------- without launching

@@ -51,16 +51,22 @@ class Reel(NamedTuple):
 
 
 def reel_of(frames: Sequence[Frame], tokenizer: PreTrainedTokenizerBase, fixed: Tensor, row: int = 0) -> Reel:
-    """The tokens of one text, in lines that hold each as wide as it ever gets. fixed: (L,) bool, given tokens."""
+    """The tokens of one text, in lines that hold each as wide as it ever gets. fixed: (L,) bool, given tokens.
+
+    A hidden token is as wide as what stands there in the end, so that the finished text has no gaps.
+    """
     looks: list[list[Look]] = [[] for _ in fixed]
-    words: list[str] = []
+    blanks = (tokenizer.pad_token_id, tokenizer.eos_token_id)
+    last = frames[-1].tokens[row]
+    words = words_of(last, tokenizer)
+    ends = ["" if token in blanks else word.strip() for word, token in zip(words, last.tolist(), strict=True)]
     for i, frame in enumerate(frames):
         words = words_of(frame.tokens[row], tokenizer)
         for k, token in enumerate(frame.tokens[row].tolist()):
             new = i > 0 and int(frames[i - 1].tokens[row, k]) != token
             kind = "hidden" if token == tokenizer.mask_token_id else "given" if fixed[k] else "new" if new else "old"
-            blank = token in (tokenizer.pad_token_id, tokenizer.eos_token_id)
-            shown = HIDDEN if kind == "hidden" else ("·" if new else "") if blank else words[k].strip() or " "
+            letters = ("·" if new else "") if token in blanks else words[k].strip() or " "
+            shown = HIDDEN[0] * max(1, wcswidth(ends[k])) if kind == "hidden" else letters
             looks[k].append(Look(shown, kind))
     carry_spaces, places, column, line = any(word.startswith(" ") for word in words), [], 0, 0
     for k, word in enumerate(words):

@@ -55,21 +55,12 @@ WRONG = [
     (ex.check_shift, "comes round", lambda x, start: x.roll(1, 1)),
     (ex.check_step_back, "visible tokens changed", step(lambda x, t, s, m, rng: rand(x, rng) >= s / t)),
     (ex.check_step_back, "reveals that share", step(lambda x, t, s, m, rng: (x == m) & (rand(x, rng) < s / t))),
-    (
-        ex.check_step_back,
-        "still masked",
-        step(lambda x, t, s, m, rng: (x == m) & (rand(x, rng) < 0.7 * (1 - s / t) + (0.3 if s else 0) * (1 - s / t))),
-    ),  # fmt: skip
+    (ex.check_step_back, "still masked",
+     step(lambda x, t, s, m, rng: (x == m) & (rand(x, rng) < 0.7 * (1 - s / t) + (0.3 if s else 0) * (1 - s / t)))),
     (ex.check_step_back, "of the masks stays", step(lambda x, t, s, m, rng: (x == m) & (rand(x, rng) < t - s))),
-    (
-        ex.check_step_back,
-        "independently",
-        step(lambda x, t, s, m, rng: (x == m) & (torch.rand(len(x), 1, generator=rng) >= s / t)),
-    ),  # fmt: skip
-    (
-        ex.check_step_back,
-        "likeliest",
-        step(lambda x, t, s, m, rng: (x == m) & (rand(x, rng) >= s / t), lambda probs: probs.argmax(-1)),
-    ),  # fmt: skip
+    (ex.check_step_back, "independently",
+     step(lambda x, t, s, m, rng: (x == m) & (torch.rand(len(x), 1, generator=rng) >= s / t))),
+    (ex.check_step_back, "likeliest",
+     step(lambda x, t, s, m, rng: (x == m) & (rand(x, rng) >= s / t), lambda probs: probs.argmax(-1))),
     (ex.check_step_back, "generator=rng", step(lambda x, t, s, m, rng: (x == m) & (torch.rand(x.shape) >= s / t))),
-]
+]  # fmt: skip

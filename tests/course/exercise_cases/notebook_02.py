@@ -101,34 +101,19 @@ SOLUTIONS = {
 }
 WRONG = [
     (ex.check_corrupt, "stays visible", masked(lambda x0, g, rng: torch.rand(x0.shape, generator=rng) > g)),
-    (
-        ex.check_corrupt,
-        "should hide that share",
-        masked(lambda x0, g, rng: torch.rand(x0.shape, generator=rng) < g.mean()),
-    ),  # fmt: skip
+    (ex.check_corrupt, "should hide that share",
+     masked(lambda x0, g, rng: torch.rand(x0.shape, generator=rng) < g.mean())),
     (ex.check_corrupt, "hides nothing", masked(lambda x0, g, rng: torch.ones_like(x0) > 0)),
     (ex.check_corrupt, "same number", corrupt_by_count),
-    (
-        ex.check_corrupt,
-        "vanish together",
-        masked(lambda x0, g, rng: (torch.rand(len(x0), 1, generator=rng) < g).expand(x0.shape)),
-    ),  # fmt: skip
-    (
-        ex.check_corrupt,
-        "should hide that share",
-        masked(lambda x0, g, rng: (torch.rand(x0.shape[1], generator=rng) < g).expand(x0.shape)),
-    ),  # fmt: skip
+    (ex.check_corrupt, "vanish together",
+     masked(lambda x0, g, rng: (torch.rand(len(x0), 1, generator=rng) < g).expand(x0.shape))),
+    (ex.check_corrupt, "should hide that share",
+     masked(lambda x0, g, rng: (torch.rand(x0.shape[1], generator=rng) < g).expand(x0.shape))),
     (ex.check_corrupt, "second time", masked(lambda x0, g, rng: torch.rand(x0.shape) < g)),
-    (
-        ex.check_corrupt,
-        "another seed",
-        masked(lambda x0, g, rng: torch.rand(x0.shape, generator=rng.manual_seed(0)) < g),
-    ),  # fmt: skip
-    (
-        ex.check_corrupt,
-        "becomes MASK",
-        lambda x0, g, m, rng: torch.where(torch.rand(x0.shape, generator=rng) < g[:, None], 0, x0),
-    ),  # fmt: skip
+    (ex.check_corrupt, "another seed",
+     masked(lambda x0, g, rng: torch.rand(x0.shape, generator=rng.manual_seed(0)) < g)),
+    (ex.check_corrupt, "becomes MASK",
+     lambda x0, g, m, rng: torch.where(torch.rand(x0.shape, generator=rng) < g[:, None], 0, x0)),
     (ex.check_slope, "per unit of tau", lambda t, T: T * slope(t, T)),
     (ex.check_slope, "inner derivative is missing", lambda t, T: torch.sin(math.pi / 2 * t / T)),
     (ex.check_slope, "not 1 / T", lambda t, T: torch.sin(math.pi / 2 * t / T) / T),
@@ -146,4 +131,4 @@ WRONG = [
     (ex.check_own_schedule, "T = 40", lambda t, T: (t / 1000).clamp(max=1)),
     (ex.check_own_schedule, "falls after", lambda t, T: (2.5 * math.pi * t / T).sin() ** 2),
     (ex.check_own_schedule, "gamma(0) is 1", lambda t, T: 1 - t / T),
-]
+]  # fmt: skip

@@ -35,12 +35,6 @@ def chosen(x0, count, rng):
     return torch.rand(x0.shape, generator=rng).argsort(1).argsort(1) < count[:, None]
 
 
-def loss(denoise, x0, t, schedule, mask_id, rng):
-    gamma, before = schedule.gamma(t), schedule.gamma(t - 1)
-    is_masked = torch.rand(x0.shape, generator=rng) < gamma[:, None]
-    return schedule.T * (gamma - before) / gamma * hidden_nats(denoise, x0, is_masked, mask_id).sum(1)
-
-
 def loss_by_bernoulli(denoise, x0, t, schedule, mask_id, rng):
     """Another draw of the same law, and the head where it is asked."""
     gamma = schedule.gamma(t)
@@ -86,11 +80,6 @@ def one_row_for_all(denoise, x0, t, schedule, mask_id, rng):
     return weight(schedule, t) * hidden_nats(denoise, x0, is_masked, mask_id).sum(1)
 
 
-def count_loss(denoise, x0, count, mask_id, rng):
-    nats = hidden_nats(denoise, x0, chosen(x0, count, rng), mask_id)
-    return x0.shape[1] / count * nats.sum(1)
-
-
 def count_loss_by_loop(denoise, x0, count, mask_id, rng):
     is_masked = torch.zeros(x0.shape, dtype=torch.bool)
     for i in range(len(x0)):
@@ -129,8 +118,8 @@ def bits_of(nats, tokens):
 
 SOLUTIONS = {
     ex.check_step_kl: [kl, kl_in_closed_form, ex.step_kl],
-    ex.check_masked_loss: [loss, ex.masked_loss, loss_by_bernoulli],
-    ex.check_count_loss: [count_loss, count_loss_by_loop, ex.count_loss],
+    ex.check_masked_loss: [ex.masked_loss, loss_by_bernoulli],
+    ex.check_count_loss: [count_loss_by_loop, ex.count_loss],
     ex.check_report: [report],
 }
 WRONG = [
@@ -164,22 +153,10 @@ WRONG = [
         lambda x0, k, rng: (torch.arange(L(x0)) + torch.arange(len(x0))[:, None] // L(x0)) % L(x0) < k[:, None])),
 ]  # fmt: skip
 WRONG += [
-    (
-        ex.check_report,
-        "average perplex",
-        lambda nats, tokens: ((nats / tokens).exp().mean(), bits_of(nats, tokens)),
-    ),
+    (ex.check_report, "average perplex", lambda nats, tokens: ((nats / tokens).exp().mean(), bits_of(nats, tokens))),
     (ex.check_report, "short text", lambda nats, tokens: ((nats / tokens).mean().exp(), bits_of(nats, tokens))),
     (ex.check_report, "whole text", lambda nats, tokens: (nats.mean().exp(), bits_of(nats, tokens))),
-    (
-        ex.check_report,
-        "still in nats",
-        lambda nats, tokens: (report(nats, tokens)[0], nats.sum() / tokens.sum()),
-    ),
-    (
-        ex.check_report,
-        "bits per token",
-        lambda nats, tokens: (report(nats, tokens)[0], bits_of(nats, tokens) / 3),
-    ),
+    (ex.check_report, "still in nats", lambda nats, tokens: (report(nats, tokens)[0], nats.sum() / tokens.sum())),
+    (ex.check_report, "bits per token", lambda nats, tokens: (report(nats, tokens)[0], bits_of(nats, tokens) / 3)),
     (ex.check_report, "return two numbers", lambda nats, tokens: report(nats, tokens)[0]),
 ]

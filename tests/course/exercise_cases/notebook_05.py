@@ -25,15 +25,6 @@ def hidden_mean(process, network, x0, t, rng):
     return process.token_loss(network, x0, xt, t).sum() / is_masked.sum()
 
 
-def training_step(process, network, optimizer, x0, t, rng):
-    loss = hidden_mean(process, network, x0, t, rng)
-    optimizer.zero_grad()
-    loss.backward()
-    clipped(network)
-    optimizer.step()
-    return loss.item()
-
-
 def training_step_by_hand(process, network, optimizer, x0, t, rng):
     """Masks of its own draw, PyTorch's cross-entropy, gradients cleared at the end."""
     is_masked = torch.rand(x0.shape, generator=rng) < (t / 1000)[:, None]
@@ -92,7 +83,7 @@ def lr_scale(step, steps, warmup, decay):
 
 SOLUTIONS = {
     ex.check_stratified: [stratified, stratified_in_any_order],
-    ex.check_training_step: [training_step, training_step_by_hand, ex.training_step],
+    ex.check_training_step: [training_step_by_hand, ex.training_step],
     ex.check_ema: [ema, ema_by_lerp],
     ex.check_lr_scale: [lr_scale],
 }
@@ -110,11 +101,8 @@ WRONG = [
     (ex.check_training_step, "within each row", slipped(by_row)),
     (ex.check_training_step, "answers included", slipped(of_clean)),
     (ex.check_training_step, "not clipped", slipped(clip=None)),
-    (
-        ex.check_training_step,
-        "another place",
-        slipped(clip=lambda network: torch.nn.utils.clip_grad_value_(network.parameters(), 0.01)),
-    ),
+    (ex.check_training_step, "another place",
+     slipped(clip=lambda network: torch.nn.utils.clip_grad_value_(network.parameters(), 0.01))),
     (ex.check_training_step, "linger", slipped(clear=False)),
     (ex.check_training_step, "climbed", slipped(sign=-1)),
     (ex.check_training_step, "return the loss", slipped(result=lambda loss: 2 * loss.item())),
@@ -126,22 +114,11 @@ WRONG = [
     (ex.check_ema, "smaller of the two", lambda a, w, n, keep: torch.lerp(w, a, max(keep, (1 + n) / (10 + n)))),
     (ex.check_ema, "nothing of the past", lambda a, w, n, keep: w.clone()),
     (ex.check_ema, "the first number", lambda a, w, n, keep: ema(a, w, n + 9, keep)),
-    (
-        ex.check_lr_scale,
-        "step + 1",
-        lambda s, n, w, d: lr_scale(s - 1, n, w, d) if s < w else lr_scale(s, n, w, d),
-    ),
+    (ex.check_lr_scale, "step + 1", lambda s, n, w, d: lr_scale(s - 1, n, w, d) if s < w else lr_scale(s, n, w, d)),
     (ex.check_lr_scale, "straight line", lambda s, n, w, d: min(1.0, (s + 1) / w, (n - s) / (d * n))),
     (ex.check_lr_scale, "warm-up is not over", lambda s, n, w, d: lr_scale(s, n, 1, d)),
     (ex.check_lr_scale, "still full", lambda s, n, w, d: min(1.0, (s + 1) / w)),
-    (
-        ex.check_lr_scale,
-        "whole run",
-        lambda s, n, w, d: min(1.0, (s + 1) / w) if s < n / 2 else 0.5 + 0.5 * math.cos(math.pi * s / n),
-    ),
-    (
-        ex.check_lr_scale,
-        "rises",
-        lambda s, n, w, d: lr_scale(s, n, w, d) if s < n * 0.7 else 1 - lr_scale(s, n, w, d),
-    ),
-]
+    (ex.check_lr_scale, "whole run",
+     lambda s, n, w, d: min(1.0, (s + 1) / w) if s < n / 2 else 0.5 + 0.5 * math.cos(math.pi * s / n)),
+    (ex.check_lr_scale, "rises", lambda s, n, w, d: lr_scale(s, n, w, d) if s < n * 0.7 else 1 - lr_scale(s, n, w, d)),
+]  # fmt: skip

@@ -39,11 +39,7 @@ SOLUTIONS = {ex.check_bits: [bits], ex.check_copied: [copied], ex.check_own_loss
 WRONG = [
     (ex.check_bits, "bits a token", lambda nats, tokens, characters: nats / math.log(2)),
     (ex.check_bits, "still in nats", lambda nats, tokens, characters: nats * tokens / characters),
-    (
-        ex.check_bits,
-        "do not multiply",
-        lambda nats, tokens, characters: nats * tokens / characters * math.log(2),
-    ),
+    (ex.check_bits, "do not multiply", lambda nats, tokens, characters: nats * tokens / characters * math.log(2)),
     (ex.check_bits, "upside down", lambda nats, tokens, characters: bits(nats, characters, tokens)),
     (ex.check_bits, "the whole text", lambda nats, tokens, characters: bits(nats, tokens, 1)),
     (ex.check_bits, "bits a character", lambda nats, tokens, characters: 2 * bits(nats, tokens, characters)),

@@ -103,18 +103,12 @@ WRONG = [
     (ex.check_logit_shift, "own row i", bare),
     (ex.check_logit_shift, "rows 0 and 1 are equal", published),
     (ex.check_logit_shift, "last token is not read", as_autoregressive),
-    (
-        ex.check_logit_shift,
-        "drop the first row",
-        lambda network, xt, start: network(torch.nn.functional.pad(xt, (1, 0), value=start))[:, 1:],
-    ),
+    (ex.check_logit_shift, "drop the first row",
+     lambda network, xt, start: network(torch.nn.functional.pad(xt, (1, 0), value=start))[:, 1:]),
     (ex.check_annealed, "turned round", lambda L, share, rng: annealed(L, share, rng).T),
     (ex.check_annealed, "1 - share", lambda L, share, rng: annealed(L, 1 - share, rng)),
-    (
-        ex.check_annealed,
-        "no longer sees all of its past",
-        lambda L, share, rng: torch.rand(L, L, generator=rng) < share,
-    ),
+    (ex.check_annealed, "no longer sees all of its past",
+     lambda L, share, rng: torch.rand(L, L, generator=rng) < share),
     (ex.check_annealed, "in a column", one_coin_a_column),
     (ex.check_annealed, "in a row", one_coin_a_row),
     (ex.check_reach, "turned round", lambda network, ids, V: reach(network, ids, V).T),
@@ -124,4 +118,4 @@ WRONG = [
     (ex.check_best_bound, "in bits", lambda texts, probs, sees: bound(texts, probs, sees) / math.log(2)),
     (ex.check_best_bound, "sees everything", blind_to_sees),
     (ex.check_best_bound, "counts the same", lambda texts, probs, sees: ex._unweighted(texts, probs, sees)),
-]
+]  # fmt: skip
