@@ -155,17 +155,23 @@ def points(
     y_label: str,
     alt: str,
     level: tuple[str, float] | None = None,
+    errors: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    x_limits: tuple[float, float] | None = None,
 ) -> Picture:
-    """Points (x, y) of several groups over a logarithmic x, those of a group joined; `level` as in `lines`."""
+    """Points (x, y) of several groups over a logarithmic x, joined within a group; `level`, `errors` as in `lines`."""
     figure, ax = axes(title, x_label, y_label, size=(7.2, 4.4))
     for i, (name, places) in enumerate(groups.items()):
         xs, ys = zip(*places, strict=True)
         style: dict[str, Any] = {"color": PALETTE[i % 7], "marker": "osv^DPX*"[i % 8], "linestyle": DASHES[i % 4]}
         ax.plot(xs, ys, label=name, linewidth=1, **style)
+        for x, (low, high) in zip(xs, (errors or {}).get(name, ()), strict=False):
+            ax.plot([x, x], [low, high], color=style["color"], linewidth=2, alpha=0.5)
     if level is not None:
         ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
+    if x_limits is not None:
+        ax.set_xlim(*x_limits)
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return Picture(figure, alt)
 
