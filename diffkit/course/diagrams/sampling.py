@@ -75,7 +75,7 @@ def two_errors() -> Drawing:
 def calls_in_time() -> Drawing:
     """Five tokens and their times, and when four samplers call the network on the way from T to 0."""
     picture = Drawing(
-        760, 262,
+        760, 296,
         "Time runs from T on the left to 0 on the right; five tokens have a time each at which they are revealed. The "
         "plain loop calls the network at each of twelve steps, although only four of them reveal anything, one of them "
         "two tokens at once. The lazy sampler makes those four calls. First hitting makes five calls, each at the "
@@ -98,7 +98,7 @@ def calls_in_time() -> Drawing:
         ("entropy bound", times[:3], [times[0], times[1], times[1], times[1], times[2]], "3 calls"),
     )
     for row, (name, calls, reveals, count) in enumerate(rows):
-        y = 92 + 46 * row
+        y = 92 + 56 * row
         picture.text(left - 16, y - 7, name, anchor="end", bold=True, size=12)
         picture.text(left - 16, y + 9, count, anchor="end", size=11)
         picture.line([(left, y), (left + wide, y)], width=1)
@@ -106,6 +106,6 @@ def calls_in_time() -> Drawing:
             picture.line([(x, y - 9), (x, y + 9)], width=3, colour=BLUE)
             for k in range(reveals.count(x)):
                 picture.box(x - 5, y - 20 - 11 * k, 10, 9, tint=ORANGE)
-    picture.text(left + 160, 252, "bars: calls of the network", colour=BLUE, size=12)
-    picture.text(left + 400, 252, "boxes: tokens they reveal", colour=ORANGE, size=12)
+    picture.text(left + 160, 284, "bars: calls of the network", colour=BLUE, size=12)
+    picture.text(left + 400, 284, "boxes: tokens they reveal", colour=ORANGE, size=12)
     return picture
