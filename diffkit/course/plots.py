@@ -157,6 +157,7 @@ def points(
     level: tuple[str, float] | None = None,
     errors: Mapping[str, Sequence[tuple[float, float]]] | None = None,
     x_limits: tuple[float, float] | None = None,
+    y_limits: tuple[float, float] | None = None,
 ) -> Picture:
     """Points (x, y) of several groups over a logarithmic x, joined within a group; `level`, `errors` as in `lines`."""
     figure, ax = axes(title, x_label, y_label, size=(7.2, 4.4))
@@ -170,8 +171,7 @@ def points(
         ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
-    if x_limits is not None:
-        ax.set_xlim(*x_limits)
+    ax.set(**{name: limits for name, limits in {"xlim": x_limits, "ylim": y_limits}.items() if limits})
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return Picture(figure, alt)
 
@@ -238,8 +238,18 @@ def bars(
     return Picture(figure, alt)
 
 
-def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_label: str, alt: str) -> Picture:
-    """Upright bars: for every name on the x axis one bar of each group, side by side, such as exact and model."""
+def grouped_bars(
+    groups: Mapping[str, Mapping[str, float]],
+    *,
+    title: str,
+    y_label: str,
+    alt: str,
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+) -> Picture:
+    """Upright bars: for every name on the x axis one bar of each group, side by side, such as exact and model.
+
+    `errors` are the half widths of intervals, by group and name.
+    """
     names = list(dict.fromkeys(name for values in groups.values() for name in values))
     figure, ax = axes(title, "", y_label)
     width = 0.8 / len(groups)
@@ -247,7 +257,8 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_lab
         places = [place + (i - (len(groups) - 1) / 2) * width for place in range(len(names))]
         heights = [values.get(name, 0.0) for name in names]
         style: dict[str, Any] = {"color": PALETTE[i], "hatch": ("", "//", "..", "xx")[i % 4], "edgecolor": "white"}
-        ax.bar(places, heights, width, label=group, **style)
+        half = None if errors is None else [errors[group].get(name, 0.0) for name in names]
+        ax.bar(places, heights, width, label=group, yerr=half, ecolor="0.2", capsize=2, **style)
     is_wide = len(names) > 8 or sum(map(len, names)) > 75
     ax.set_xticks(range(len(names)), names, rotation=30 if is_wide else 0, ha="right" if is_wide else "center")
     ax.legend(frameon=False, fontsize=9)
