@@ -12,6 +12,7 @@ from torch import Generator, Tensor
 from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, number_of, tensor_of
 from diffkit.evaluation.statistics import Estimate
 
+
 def apart(a: Estimate, b: Estimate) -> bool:
     """Whether two independent estimates differ by more than two standard errors of their difference."""
     return abs(a.mean - b.mean) > 2 * math.hypot(a.standard_error, b.standard_error)
