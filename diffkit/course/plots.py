@@ -106,8 +106,8 @@ def lines(
             "color": PALETTE[i % len(PALETTE)],
             "linestyle": DASHES[i // len(PALETTE) % len(DASHES)],
         }
-        aside = 0.012 * (max(x) - min(x)) * (i - (len(curves) - 1) / 2) if errors else 0.0  # no interval hides another
-        places = [place + aside for place in x]
+        aside = 0.012 * (i - (len(curves) - 1) / 2) if errors else 0.0  # no interval hides another
+        places = [p * (max(x) / min(x)) ** aside if log_x else p + (max(x) - min(x)) * aside for p in x]
         ax.plot(places, values, label=name, marker="osv^D"[i % 5] if markers else None, **style)
         for place, (low, high) in zip(places, (errors or {}).get(name, ()), strict=False):
             ax.plot([place, place], [low, high], color=style["color"], linewidth=2, alpha=0.6)
