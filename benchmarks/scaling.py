@@ -71,8 +71,11 @@ def run(point: Point, language: StoryLanguage, seed: int = 1) -> dict[str, objec
     """Train and judge one point: a row of the table."""
     model, settings = build_point(point, language, seed - 1), train_config(point, seed - 1)
     batches, folder = Prefixes(language, point, seed), HOME / "runs" / "scaling" / f"{point.name()}-seed{seed}"
-    for _ in with_progress(fit(model, batches, settings, folder=folder, resume=True), settings):
-        pass
+    last = 0
+    for record in with_progress(fit(model, batches, settings, folder=folder, resume=True), settings):
+        last = record.step
+    if last and last < point.steps:
+        raise SystemExit(f"scaling: stopped at step {last} of {point.steps}; run again to go on. Nothing was judged.")
     gap, exact = evaluate_point(model, point, language)
     whole, inner = parameter_counts(model)
     return point._asdict() | {
