@@ -1,7 +1,7 @@
 """Which share of the machine's own peak in matrix products a training step of ours reaches, and what takes the rest.
 
     python benchmarks/utilisation.py           # tiny and nano, two minutes on one core
-    python benchmarks/utilisation.py --costs   # parameters, FLOPs, memory and hours of every size; runs nothing
+    python benchmarks/utilisation.py --costs   # parameters, FLOPs, memory and minutes of every size; runs nothing
 
 FLOPs are counted by formula, matrix products only, the head at the hidden tokens only, as it is really computed (a test
 holds the formula against torch's FlopCounterMode). What the attention kernel computes a second time in its backward
@@ -105,20 +105,25 @@ def cost(size: str) -> dict[str, Any]:
     }  # fmt: skip
 
 
+def in_minutes(minutes: float) -> str:
+    """A cell of the table, 14 wide."""
+    return f"{'<0.1':>14}" if minutes < 0.1 else f"{minutes:14,.{0 if minutes >= 10 else 1}f}"
+
+
 def show_costs() -> None:
-    """Print what every size costs; hours on a CPU go by the rates of the last whole run of this script."""
+    """Print what every size costs; minutes on a CPU go by the rates of the last whole run of this script."""
     stored = json.loads(STORED.read_text(encoding="utf-8"))
     rates = {row["size"]: row["gigaflops_a_second"] * 1e9 for row in stored["rows"]}
     machine = stored["settings"]["machine"]
     print(f"{'size':8}{'V':>7}{'length':>8}{'parameters':>12}{'MFLOP/token':>13}{'GB at 64':>10}{'tokens':>9}"
-          + "".join(f"{name:>11}" for name in ("CPU, hours", *GPUS)))  # fmt: skip
+          + "".join(f"{name:>14}" for name in ("CPU, min", *(f"{gpu}, min" for gpu in GPUS))))  # fmt: skip
     for row in map(cost, SIZES):
         total = row["flops_a_token"] * row["tokens"]
         speeds = [rates["nano" if row["size"] == "pico" else "tiny" if row["size"] not in rates else row["size"]]]
-        hours = [total / speed / 3600 for speed in speeds + [SHARE * peak * 1e12 for peak in GPUS.values()]]
+        minutes = [total / speed / 60 for speed in speeds + [SHARE * peak * 1e12 for peak in GPUS.values()]]
         print(f"{row['size']:8}{row['vocabulary']:7,}{row['length']:8}{row['parameters']:12,}"
               f"{row['flops_a_token'] / 1e6:13,.1f}{row['gigabytes']:10.2f}{row['tokens'] / 1e6:8,.0f}M"
-              + "".join(f"{hour:11.2g}" if hour < 100 else f"{hour:11,.0f}" for hour in hours))  # fmt: skip
+              + "".join(map(in_minutes, minutes)))  # fmt: skip
     print(
         f"CPU: {machine['cpu']}, {machine['threads']} thread(s), at the measured rate of nano or tiny. GPUs: at "
         f"{SHARE:.0%} of the published dense bf16 peak, not measured;\nthe small sizes take longer, as launching the "

@@ -106,8 +106,8 @@ def lines(
             "color": PALETTE[i % len(PALETTE)],
             "linestyle": DASHES[i // len(PALETTE) % len(DASHES)],
         }
-        aside = 0.012 * (max(x) - min(x)) * (i - (len(curves) - 1) / 2) if errors else 0.0  # no interval hides another
-        places = [place + aside for place in x]
+        aside = 0.012 * (i - (len(curves) - 1) / 2) if errors else 0.0  # no interval hides another
+        places = [p * (max(x) / min(x)) ** aside if log_x else p + (max(x) - min(x)) * aside for p in x]
         ax.plot(places, values, label=name, marker="osv^D"[i % 5] if markers else None, **style)
         for place, (low, high) in zip(places, (errors or {}).get(name, ()), strict=False):
             ax.plot([place, place], [low, high], color=style["color"], linewidth=2, alpha=0.6)
@@ -133,12 +133,18 @@ def scaling(
     y_label: str,
     alt: str,
     laws: Mapping[str, Callable[[float], float]] | None = None,
+    errors: Mapping[str, Sequence[float]] | None = None,
 ) -> Picture:
-    """Points of each named group on two logarithmic axes; a group with a law gets its line, the others are joined."""
+    """Points of each named group on two logarithmic axes; a group with a law gets its line, the others are joined.
+
+    `errors` are the half widths of intervals of y.
+    """
     figure, ax = axes(title, x_label, y_label)
     for i, (name, (x, y)) in enumerate(groups.items()):
         law, colour = (laws or {}).get(name), PALETTE[i % len(PALETTE)]
         ax.plot(x, y, "osv^D"[i % 5] + ("" if law else "-"), color=colour, label=name)
+        for place, value, half in zip(x, y, (errors or {}).get(name, ()), strict=False):
+            ax.plot([place, place], [max(value - half, value / 10), value + half], color=colour, linewidth=2, alpha=0.5)
         if law:
             ax.plot(x, [law(value) for value in x], color=colour, linewidth=1)
     ax.set(xscale="log", yscale="log")
@@ -155,17 +161,23 @@ def points(
     y_label: str,
     alt: str,
     level: tuple[str, float] | None = None,
+    errors: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    x_limits: tuple[float, float] | None = None,
+    y_limits: tuple[float, float] | None = None,
 ) -> Picture:
-    """Points (x, y) of several groups over a logarithmic x, those of a group joined; `level` as in `lines`."""
+    """Points (x, y) of several groups over a logarithmic x, joined within a group; `level`, `errors` as in `lines`."""
     figure, ax = axes(title, x_label, y_label, size=(7.2, 4.4))
     for i, (name, places) in enumerate(groups.items()):
         xs, ys = zip(*places, strict=True)
         style: dict[str, Any] = {"color": PALETTE[i % 7], "marker": "osv^DPX*"[i % 8], "linestyle": DASHES[i % 4]}
         ax.plot(xs, ys, label=name, linewidth=1, **style)
+        for x, (low, high) in zip(xs, (errors or {}).get(name, ()), strict=False):
+            ax.plot([x, x], [low, high], color=style["color"], linewidth=2, alpha=0.5)
     if level is not None:
         ax.axhline(level[1], color="black", linewidth=1.2, linestyle=(0, (1, 1)), label=level[0])
     ax.set_xscale("log", base=2)
     ax.xaxis.set_major_formatter("{x:g}")
+    ax.set(**{name: limits for name, limits in {"xlim": x_limits, "ylim": y_limits}.items() if limits})
     ax.legend(frameon=False, fontsize=8, loc="center left", bbox_to_anchor=(1, 0.5))
     return Picture(figure, alt)
 
@@ -232,8 +244,18 @@ def bars(
     return Picture(figure, alt)
 
 
-def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_label: str, alt: str) -> Picture:
-    """Upright bars: for every name on the x axis one bar of each group, side by side, such as exact and model."""
+def grouped_bars(
+    groups: Mapping[str, Mapping[str, float]],
+    *,
+    title: str,
+    y_label: str,
+    alt: str,
+    errors: Mapping[str, Mapping[str, float]] | None = None,
+) -> Picture:
+    """Upright bars: for every name on the x axis one bar of each group, side by side, such as exact and model.
+
+    `errors` are the half widths of intervals, by group and name.
+    """
     names = list(dict.fromkeys(name for values in groups.values() for name in values))
     figure, ax = axes(title, "", y_label)
     width = 0.8 / len(groups)
@@ -241,7 +263,8 @@ def grouped_bars(groups: Mapping[str, Mapping[str, float]], *, title: str, y_lab
         places = [place + (i - (len(groups) - 1) / 2) * width for place in range(len(names))]
         heights = [values.get(name, 0.0) for name in names]
         style: dict[str, Any] = {"color": PALETTE[i], "hatch": ("", "//", "..", "xx")[i % 4], "edgecolor": "white"}
-        ax.bar(places, heights, width, label=group, **style)
+        half = None if errors is None else [errors[group].get(name, 0.0) for name in names]
+        ax.bar(places, heights, width, label=group, yerr=half, ecolor="0.2", capsize=2, **style)
     is_wide = len(names) > 8 or sum(map(len, names)) > 75
     ax.set_xticks(range(len(names)), names, rotation=30 if is_wide else 0, ha="right" if is_wide else "center")
     ax.legend(frameon=False, fontsize=9)

@@ -1,4 +1,4 @@
-"""Pictures of notebook 06: the way from masks to words, and the two errors of few steps."""
+"""Pictures of notebooks 06 and 10: from masks to words, the two errors of few steps, and who calls the network when."""
 
 from __future__ import annotations
 
@@ -69,4 +69,43 @@ def two_errors() -> Drawing:
         picture.box(left, 176, width, 34, label, tint=tint)
     for x, label, anchor in ((10, "0 %", "start"), (470, "exact denoiser", "middle"), (690, "100 %", "end")):
         picture.text(x, 226, label, size=12, anchor=anchor)  # type: ignore[arg-type]
+    return picture
+
+
+def calls_in_time() -> Drawing:
+    """Five tokens and their times, and when four samplers call the network on the way from T to 0."""
+    picture = Drawing(
+        760, 296,
+        "Time runs from T on the left to 0 on the right; five tokens have a time each at which they are revealed. The "
+        "plain loop calls the network at each of twelve steps, although only four of them reveal anything, one of them "
+        "two tokens at once. The lazy sampler makes those four calls. First hitting makes five calls, each at the "
+        "time of its token, so that none are drawn together. The entropy bound does not follow times: it makes three "
+        "calls, which reveal one, three and one token.",
+    )  # fmt: skip
+    left, wide, steps, hits = 190.0, 540.0, 12, (0.055, 0.28, 0.325, 0.63, 0.88)
+    grid = [left + wide * (i + 1) / steps for i in range(steps)]
+    times = [left + wide * hit for hit in hits]
+    busy = [min(x for x in grid if x >= time) for time in times]
+    picture.text(left, 14, "T", bold=True)
+    picture.text(left + wide, 14, "0", bold=True)
+    picture.text(left - 16, 40, "the tokens' own times", anchor="end", size=12)
+    for time in times:
+        picture.box(time - 5, 30, 10, 20, tint=ORANGE)
+    rows = (
+        ("plain loop", grid, busy, "12 calls"),
+        ("lazy", sorted({*busy}), busy, "4 calls"),
+        ("first hitting", times, times, "5 calls"),
+        ("entropy bound", times[:3], [times[0], times[1], times[1], times[1], times[2]], "3 calls"),
+    )
+    for row, (name, calls, reveals, count) in enumerate(rows):
+        y = 92 + 56 * row
+        picture.text(left - 16, y - 7, name, anchor="end", bold=True, size=12)
+        picture.text(left - 16, y + 9, count, anchor="end", size=11)
+        picture.line([(left, y), (left + wide, y)], width=1)
+        for x in calls:
+            picture.line([(x, y - 9), (x, y + 9)], width=3, colour=BLUE)
+            for k in range(reveals.count(x)):
+                picture.box(x - 5, y - 20 - 11 * k, 10, 9, tint=ORANGE)
+    picture.text(left + 160, 284, "bars: calls of the network", colour=BLUE, size=12)
+    picture.text(left + 400, 284, "boxes: tokens they reveal", colour=ORANGE, size=12)
     return picture

@@ -27,7 +27,7 @@ from diffkit.sampling.unmasking import UNMASKING_ORDERS
 
 TITLES = {  # every row, by the name of its file in configs/leaderboard and of its model pico-NAME
     "autoregressive": "autoregressive",
-    "mdlm": "MDLM",
+    "mdlm": "masked, our loss",
     "d3pm-absorbing": "D3PM, absorbing",
     "sedd-absorbing": "SEDD, absorbing",
     "d3pm-uniform": "D3PM, uniform",

@@ -81,25 +81,29 @@ def check_process(point: Point, where: str) -> None:
         raise ValueError(f"{where}: process must be 'mdlm' or 'autoregressive', got {point.process!r}.")
 
 
-def train_config(point: Point) -> TrainConfig:
-    """The same settings for every point of a process: the shipped models', in shorter runs."""
+def train_config(point: Point, seed: int = 0) -> TrainConfig:
+    """The same settings for every point of a process: the shipped models', in shorter runs.
+
+    Args: seed: of times and masks.
+    """
     check_process(point, "train_config")
     common = TrainConfig(
-        steps=point.steps, optimizer="muon", lr=0.003, muon_lr=0.01, warmup=50, decay=0.5, ema=0.99, save_every=200
-    )
+        steps=point.steps, optimizer="muon", lr=0.003, muon_lr=0.01, warmup=50, decay=0.5, ema=0.99, save_every=200,
+        seed=seed,
+    )  # fmt: skip
     if point.process == "autoregressive":
         return replace(common, objective="bound")
     easy_first = Curriculum(start=0.25, hold=0.15, ramp=0.25)
     return replace(common, objective="count_cross_entropy", curriculum=easy_first)
 
 
-def build_point(point: Point, language: StoryLanguage) -> DiffusionModel:
-    """A fresh model of the point's shape; heads are 16 wide."""
+def build_point(point: Point, language: StoryLanguage, seed: int = 0) -> DiffusionModel:
+    """A fresh model of the point's shape, its weights drawn with the seed; heads are 16 wide."""
     check_process(point, "build_point")
     check_whole(point.width / 16, "width / 16", f"build_point, width={point.width}")
     words = {"vocab_size": language.vocab_size, "mask_id": language.mask_id}
     process = MaskedDiffusion(schedule="linear", **words) if point.process == "mdlm" else Autoregressive(**words)
-    torch.manual_seed(0)
+    torch.manual_seed(seed)
     shape = {"hidden_size": point.width, "num_layers": point.layers, "num_heads": point.width // 16, "tied": False}
     return build_model(process, shape, max_length=point.length)
 

@@ -11,8 +11,32 @@ from diffkit.course.experiments.scaling import frontier
 from diffkit.sampling.unmasking import UNMASKING_ORDERS, rounded
 
 
-def exponent(x, y):
-    return -(math.log(y[1]) - math.log(y[0])) / (math.log(x[1]) - math.log(x[0]))
+def line(x, y):
+    u, v = [math.log(value) for value in x], [math.log(value) for value in y]
+    mean_u, mean_v, n = sum(u) / len(u), sum(v) / len(v), len(u)
+    spread = sum((a - mean_u) ** 2 for a in u)
+    slope = sum((a - mean_u) * (b - mean_v) for a, b in zip(u, v, strict=True)) / spread
+    rest = sum((b - mean_v - slope * (a - mean_u)) ** 2 for a, b in zip(u, v, strict=True))
+    return math.exp(mean_v - slope * mean_u), -slope, (rest / (n - 2) / spread) ** 0.5
+
+
+def line_by_numpy(x, y):
+    (slope, level), covariance = np.polyfit(np.log(x), np.log(y), 1, cov=True)
+    return np.exp(level), -slope, covariance[0, 0] ** 0.5
+
+
+def bent(a=lambda a: a, b=lambda b: b, error=lambda error, n: error):
+    """The right fit with one of its numbers spoilt."""
+    return lambda x, y: (a(line(x, y)[0]), b(line(x, y)[1]), error(line(x, y)[2], len(x)))
+
+
+def of_plain_numbers(x, y):
+    slope, level = np.polyfit(x, y, 1)
+    return level, -slope, 0.1
+
+
+def through_the_ends(x, y):
+    return 1.0, -math.log(y[-1] / y[0]) / math.log(x[-1] / x[0]), 0.1
 
 
 def compute(parameters, tokens):
@@ -50,7 +74,7 @@ def across_the_batch(probs, rng):
 
 
 SOLUTIONS = {
-    ex.check_exponent: [exponent],
+    ex.check_fit: [line, line_by_numpy, ex.fit_line],
     ex.check_compute: [compute],
     ex.check_frontier: [records, frontier, lambda c, g: np.array(records(c, g))],
     capstone.check_unmasking_order: [one_open_question, lambda probs, rng: one_open_question(probs, rng) / 2 + 3],
@@ -58,10 +82,14 @@ SOLUTIONS = {
 
 
 WRONG = [
-    (ex.check_exponent, "sign", lambda x, y: -exponent(x, y)),
-    (ex.check_exponent, "logarithms", lambda x, y: (y[1] - y[0]) / (x[1] - x[0])),
-    (ex.check_exponent, "turned round", lambda x, y: 1 / exponent(x, y)),
-    (ex.check_exponent, "yours is", lambda x, y: exponent(x, y) + 0.1),
+    (ex.check_fit, "sign", bent(b=lambda b: -b)),
+    (ex.check_fit, "take logarithms", of_plain_numbers),
+    (ex.check_fit, "all of them", through_the_ends),
+    (ex.check_fit, "its exponential", bent(a=math.log)),
+    (ex.check_fit, "degrees of freedom", bent(error=lambda error, n: error * ((n - 2) / n) ** 0.5)),
+    (ex.check_fit, "root", bent(error=lambda error, n: error**2)),
+    (ex.check_fit, "three numbers", lambda x, y: line(x, y)[1]),
+    (ex.check_fit, "the exponent is", bent(b=lambda b: b + 0.01)),
     (ex.check_compute, "forward pass alone", lambda n, d: 2 * n * d),
     (ex.check_compute, "a multiplication and an addition", lambda n, d: n * d),
     (ex.check_compute, "forward pass comes on top", lambda n, d: 4 * n * d),

@@ -12,6 +12,28 @@ from torch import Generator, Tensor
 from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, number_of, tensor_of
 from diffkit.evaluation.statistics import Estimate
 
+
+def apart(a: Estimate, b: Estimate) -> bool:
+    """Whether two independent estimates differ by more than two standard errors of their difference."""
+    return abs(a.mean - b.mean) > 2 * math.hypot(a.standard_error, b.standard_error)
+
+
+def least_valid(gap: float, L: int) -> float:
+    """The smallest share of valid texts that a model with this gap, nats a token, can have."""
+    return math.exp(-gap * L)
+
+
+def order_nats(log_prob: Callable[[Tensor], Tensor], x0: Tensor, order: Tensor, mask_id: int) -> Tensor:
+    """Nats of a text (L,) whose positions are revealed in this order, one at a time."""
+    xt, nats = torch.full_like(x0, mask_id), torch.zeros((), dtype=torch.float64)
+    for position in order.tolist():
+        nats = nats - log_prob(xt)[position, x0[position]]
+        xt = xt.index_copy(0, torch.tensor([position]), x0[position][None])
+    return nats
+
+
+# ----------------------------------------------------------------------------------------------------------- the checks
+
 PAIRS = [  # (mean, standard error) of two rows that were judged apart
     (Estimate(0.100, 0.010), Estimate(0.115, 0.010)),  # 1.1 errors of the difference
     (Estimate(0.100, 0.002), Estimate(0.110, 0.002)),

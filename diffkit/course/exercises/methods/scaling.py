@@ -6,29 +6,71 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from diffkit.course.exercises.checks import Wrong, exercise, number_of, rows_of
+from scipy.stats import linregress
+
+from diffkit.course.exercises.checks import Wrong, exercise, number, number_of, rows_of
+from diffkit.course.experiments.scaling import frontier
 
 
 def _close(mine: Any, want: float) -> bool:
     return math.isclose(float(mine), want, rel_tol=1e-3)
 
 
+def fit_line(x: Sequence[float], y: Sequence[float]) -> tuple[float, float, float]:
+    """Least squares of log y over log x for y = a x^-b: a, b, and the standard error of b."""
+    line = linregress([math.log(value) for value in x], [math.log(value) for value in y])
+    return math.exp(line.intercept), -line.slope, float(line.stderr)
+
+
+def compute(parameters: float, tokens: float) -> float:
+    """Floating-point operations of a training run: two forward and four backward for each parameter and token."""
+    return 6 * parameters * tokens
+
+
+best_runs = frontier
+
+# ----------------------------------------------------------------------------------------------------------- the checks
+
+
 @exercise
-def check_exponent(exponent: Callable[[Sequence[float], Sequence[float]], Any]) -> str:
-    """exponent(x, y) -> b of y = a x^-b through two points, by the logarithms."""
-    for a, b, x in ((3.0, 0.5, (10.0, 1000.0)), (0.2, 1.3, (2.0, 5.0)), (7.0, 0.1, (1.0, 4.0))):
-        y = [a * value**-b for value in x]
-        mine = number_of(exponent, x, y, called="the exponent")
-        slope = (y[1] - y[0]) / (x[1] - x[0])
-        if _close(mine, -b):
-            raise Wrong("the sign is wrong: y falls as x grows, and b is counted positive.")
-        if _close(mine, slope) or _close(mine, -slope):
-            raise Wrong("that is the slope of y over x; take logarithms of both first.")
-        if _close(mine, 1 / b):
-            raise Wrong("that is log x over log y; it is turned round.")
-        if not _close(mine, b):
-            raise Wrong(f"x = {x} and y = {[round(v, 4) for v in y]} have b = {b}, yours is {float(mine):.4g}.")
-    return "On logarithmic axes a power law is a straight line, and b is its slope downhill."
+def check_fit(fit: Callable[[Sequence[float], Sequence[float]], Any]) -> str:
+    """fit(x, y) -> a and b of y = a x^-b by least squares of the logarithms, and the standard error of b."""
+    cases = (
+        ([10.0, 100.0, 1000.0, 4000.0], [3.0, 0.9, 0.4, 0.11]),
+        ([2.0, 3.0, 7.0, 11.0, 20.0], [0.5, 0.45, 0.2, 0.22, 0.1]),
+    )
+    for x, y in cases:
+        answer = fit(x, y)
+        if not isinstance(answer, tuple | list) or len(answer) != 3:
+            raise Wrong("return three numbers: the factor, the exponent and its standard error.")
+        mine = [
+            number(each, name) for each, name in zip(answer, ("the factor", "the exponent", "its error"), strict=True)
+        ]
+        want = fit_line(x, y)
+        _name_fit(mine, want, x, y)
+        for name, found, right in zip(("the factor", "the exponent", "the standard error"), mine, want, strict=True):
+            if not math.isclose(found, right, rel_tol=1e-6):
+                raise Wrong(f"x = {x}, y = {y}: {name} is {right:.4f}, yours is {found:.4f}.")
+    return "A straight line on logarithmic axes, its slope downhill, and how far the points leave that slope open."
+
+
+def _name_fit(mine: list[float], want: tuple[float, float, float], x: Sequence[float], y: Sequence[float]) -> None:
+    """Raise Wrong for a fit that is known to be wrong."""
+    a, b, error = want
+    n, plain = len(x), linregress(x, y)
+    ends = -(math.log(y[-1]) - math.log(y[0])) / (math.log(x[-1]) - math.log(x[0]))
+    if _close(mine[1], -b):
+        raise Wrong("the sign is wrong: y falls as x grows, and b is counted positive.")
+    if _close(mine[1], plain.slope) or _close(mine[1], -plain.slope):
+        raise Wrong("that is the slope of y over x; take logarithms of both first.")
+    if _close(mine[1], ends):
+        raise Wrong("that is the line through the first and the last point; least squares uses all of them.")
+    if _close(mine[0], math.log(a)):
+        raise Wrong("that is the logarithm of the factor: a is its exponential.")
+    if _close(mine[2], error * math.sqrt((n - 2) / n)) or _close(mine[2], error * math.sqrt((n - 2) / (n - 1))):
+        raise Wrong("two numbers were fitted, so the residuals have n - 2 degrees of freedom.")
+    if _close(mine[2], error**2):
+        raise Wrong("that is the variance of the exponent; its standard error is the root.")
 
 
 @exercise
