@@ -13,7 +13,8 @@ def bound_parts(rows: Mapping[str, Sequence[float]], truth: float) -> Drawing:
     drawing = Drawing(
         720, 116 + 34 * len(rows),
         "The chain: word, z 0, z s, z t, z T, standard normal. The word is read from z 0, which costs the "
-        "reconstruction term; each step from z t to z s costs a squared error; z T is not quite a standard normal, the prior term. "
+        "reconstruction term; each step from z t to z s costs a squared error; z T is not quite a "
+        "standard normal, the prior term. "
         + " ".join(f"{row}: {', '.join(f'{n} {v:.2f}' for n, v in zip(names, parts, strict=True))}." for row, parts in
                    rows.items()) + f" The truth is {truth:.2f} nats.",
     )  # fmt: skip
@@ -47,8 +48,8 @@ def bound_area(g: Sequence[float], height: Sequence[float], ends: tuple[float, f
     drawing = Drawing(
         720, 330,
         f"A curve over g from {g[0]:.1f} to {g[-1]:.1f} that rises and falls; the area below is {area:.2f} nats. A "
-        f"block on the left for reading z 0, {ends[0]:.2f} nats, and one on the right for the end of noise, {ends[1]:.3f} "
-        f"nats. Together {area + sum(ends):.2f}; the entropy is {truth:.2f}.",
+        f"block on the left for reading z 0, {ends[0]:.2f} nats, and one on the right for the end of noise, "
+        f"{ends[1]:.3f} nats. Together {area + sum(ends):.2f}; the entropy is {truth:.2f}.",
     )  # fmt: skip
     left, base, per_g, per_nat = 150.0, 270.0, 470 / (g[-1] - g[0]), 200 / max(height)
     way = [(left + per_g * (x - g[0]), base - per_nat * y) for x, y in zip(g, height, strict=True)]
