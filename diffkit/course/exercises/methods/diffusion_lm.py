@@ -105,7 +105,7 @@ def check_diffuse(diffuse: Callable[[Tensor, Tensor, Tensor, Tensor], Any]) -> s
 
 
 @exercise
-def check_reverse_step(step: Callable[[Tensor, Tensor, Strengths, Strengths, float, Tensor], Any]) -> str:
+def check_gaussian_step(step: Callable[[Tensor, Tensor, Strengths, Strengths, float, Tensor], Any]) -> str:
     """step(x, zt, now, then, fresh, noise) -> z_s, (B, L, E); now and then are (alpha, sigma) of t and s."""
     language, process, rng = _micro(2)
     for name, t, s in (("ddim", 700.0, 400.0), ("renoise", 700.0, 100.0), ("ddpm", 900.0, 500.0), ("ddpm", 60.0, 0.0)):
