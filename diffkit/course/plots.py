@@ -195,27 +195,23 @@ def scatter(places: Mapping[str, tuple[float, float]], *, title: str, x_label: s
 def word_map(
     vectors: Tensor, words: Sequence[str], groups: Mapping[str, Sequence[str]], *, title: str, alt: str
 ) -> Picture:
-    """Word vectors (N, E) along the two directions in which they differ most; words of a group are written out."""
-    centred = vectors.detach() - vectors.detach().mean(0)
-    places = centred @ torch.linalg.svd(centred, full_matrices=False).Vh[:2].T
-    figure, ax = axes(title, "first direction", "second direction", size=(7.2, 4.4))
-    across, up = places.T.tolist()
-    ax.scatter(across, up, s=6, color="0.75")
-    for i, (name, members) in enumerate(groups.items()):
-        where = [words.index(word) for word in members]
-        ax.scatter(
-            [across[n] for n in where],
-            [up[n] for n in where],
-            s=18,
-            color=PALETTE[i % 7],
-            marker="osv^DPX*"[i % 8],
-            label=name,
-        )
-        for word, n in zip(members, where, strict=True):
+    """Word vectors (N, E) along the two directions that part the groups most; the others are grey dots."""
+    rows = {name: [words.index(word) for word in members] for name, members in groups.items()}
+    centres = torch.stack([vectors.detach()[where].mean(0) for where in rows.values()])
+    middle = centres.mean(0)
+    places = (vectors.detach() - middle) @ torch.linalg.svd(centres - middle, full_matrices=False).Vh[:2].T
+    figure, ax = axes(title, "first direction", "second direction", size=(7.2, 4.8))
+    ax.scatter(*places.T.tolist(), s=6, color="0.8", zorder=1)
+    for i, (name, where) in enumerate(rows.items()):
+        colour = PALETTE[i % 7]
+        ax.scatter(*places[where].T.tolist(), s=26, color=colour, marker="osv^DPX*"[i % 8], label=name, zorder=3)
+        for k, n in enumerate(sorted(where, key=lambda n: places[n, 1].item())):  # names below and above in turn
             ax.annotate(
-                word, (across[n], up[n]), xytext=(3, 3), textcoords="offset points", fontsize=8, color=PALETTE[i % 7]
+                words[n], places[n].tolist(), (5, (-11, 4)[k % 2]), textcoords="offset points", fontsize=9, color=colour
             )
-    ax.legend(frameon=False, fontsize=8)
+    reach = 1.25 * places[sum(rows.values(), [])].abs().max(0).values
+    ax.set(xlim=(-reach[0].item(), reach[0].item()), ylim=(-reach[1].item(), reach[1].item()), aspect="equal")
+    ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return Picture(figure, alt)
 
 

@@ -13,7 +13,7 @@ from exercise_cases import CASES
 
 from diffkit.course.exercises import foundations, methods, recent
 from diffkit.course.exercises.foundations import sampling
-from diffkit.course.exercises.methods import capstone, plaid
+from diffkit.course.exercises.methods import capstone
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
@@ -147,12 +147,11 @@ SLIPS = {
 }
 
 
-ALIKE = {  # an order is the same for larger numbers, and what is asked "up to a constant" may have one
+ALIKE = {  # an order is the same for larger numbers
     (capstone.check_unmasking_order, "one too many"),
     (capstone.check_unmasking_order, "half"),
     (sampling.check_order, "one too many"),
     (sampling.check_order, "half"),
-    (plaid.check_own_evidence, "one too many"),
 }
 
 

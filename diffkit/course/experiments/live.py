@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable, Iterator
 
 import torch
@@ -19,22 +20,45 @@ class CanvasNetwork(nn.Module):
     def __init__(self, vocab_size: int, length: int, T: int, width: int = 192, seed: int = 0):
         super().__init__()
         self.V, self.L, self.T = vocab_size, length, T
-        self.layers = nn.Sequential(
-            nn.Linear(length * vocab_size + 8, width), nn.GELU(), nn.Linear(width, width), nn.GELU(),
-            nn.Linear(width, length * vocab_size),
-        )  # fmt: skip
-        rng = torch.Generator().manual_seed(seed)
-        for layer in self.layers:
-            if isinstance(layer, nn.Linear):
-                nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=rng)
-                nn.init.zeros_(layer.bias)
-        nn.init.zeros_(self.layers[-1].weight)  # type: ignore[arg-type]
+        self.layers = three_layers(length * vocab_size + 8, width, length * vocab_size, seed)
 
     def forward(self, zt: Tensor, t: Tensor) -> Tensor:
         """(B, L) ids and (B,) times in [0, T] to (B, L, V)."""
-        phase = t.float()[:, None] / self.T * torch.pi * torch.arange(1, 5)
-        x = torch.cat([F.one_hot(zt, self.V).float().flatten(1), phase.sin(), phase.cos()], 1)
+        x = torch.cat([F.one_hot(zt, self.V).float().flatten(1), phases(t, self.T)], 1)
         return self.layers(x).view(-1, self.L, self.V)
+
+
+class PointsNetwork(nn.Module):
+    """Like CanvasNetwork, but it reads L points of E numbers. Answers have a shape: (L, V), or (4,) for 4 classes."""
+
+    def __init__(self, numbers: int, shape: tuple[int, ...], T: int, width: int = 192, seed: int = 0):
+        super().__init__()
+        self.shape, self.T = shape, T
+        self.layers = three_layers(numbers + 8, width, math.prod(shape), seed)
+
+    def forward(self, zt: Tensor, t: Tensor) -> Tensor:
+        """(B, L, E) points, `numbers` in all, and (B,) times in [0, T] to (B, *shape)."""
+        return self.layers(torch.cat([zt.float().flatten(1), phases(t, self.T)], 1)).view(-1, *self.shape)
+
+
+def three_layers(inputs: int, width: int, outputs: int, seed: int) -> nn.Sequential:
+    """Two hidden layers; the last one starts at zero."""
+    layers = nn.Sequential(
+        nn.Linear(inputs, width), nn.GELU(), nn.Linear(width, width), nn.GELU(), nn.Linear(width, outputs)
+    )
+    rng = torch.Generator().manual_seed(seed)
+    for layer in layers:
+        if isinstance(layer, nn.Linear):
+            nn.init.normal_(layer.weight, std=layer.in_features**-0.5, generator=rng)
+            nn.init.zeros_(layer.bias)
+    nn.init.zeros_(layers[-1].weight)  # type: ignore[arg-type]
+    return layers
+
+
+def phases(t: Tensor, T: int) -> Tensor:
+    """The time as eight waves, (B, 8)."""
+    phase = t.float()[:, None] / T * torch.pi * torch.arange(1, 5)
+    return torch.cat([phase.sin(), phase.cos()], 1)
 
 
 def descend(

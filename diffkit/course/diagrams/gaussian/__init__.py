@@ -1,0 +1,1 @@
+"""Drawings for Diffusion-LM and Plaid: points among words, and their bound."""
