@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -15,8 +15,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from torch import Generator, Tensor
+from tqdm.auto import tqdm
 
 from diffkit.checks import check_whole
+from diffkit.data.files import BAR_DELAY
 from diffkit.data.tokenizer import text_ids
 from diffkit.evaluation.chain import in_batches
 from diffkit.evaluation.text import loaded
@@ -47,6 +49,11 @@ def conditional_nats(
     u = (torch.arange(draws) + uniform_numbers((draws,), rng)) / draws
     rows, frozen = (on_device_of(denoise, x.expand(draws, -1)) for x in (canvas, ~counted))
     return process.bound(in_batches(denoise, batch_size), rows, u, rng, frozen)[:, counted].sum(1).mean().item()
+
+
+def watched(requests: list[Instance]) -> Iterable[Instance]:
+    """The same, with a progress bar where it takes long."""
+    return cast(Iterable[Instance], tqdm(requests, unit="request", delay=BAR_DELAY))
 
 
 @register_model("diffkit")
@@ -86,7 +93,7 @@ class HarnessModel(LM):
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """The bound on log p(continuation | context), nats, and whether one would write it without drawing."""
-        return [self._judged(*cast(tuple[str, str], request.args)) for request in requests]
+        return [self._judged(*cast(tuple[str, str], request.args)) for request in watched(requests)]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """The bound on log p of each whole text, nats, EOS not counted; a long one in windows of the model's length.
@@ -94,7 +101,7 @@ class HarnessModel(LM):
         The last window is a whole one too: the tokens of the window before that it repeats are given.
         """
         found = []
-        for (text,) in (request.args for request in requests):
+        for (text,) in (request.args for request in watched(requests)):
             ids, L = text_ids(text, self.tokenizer), self.length
             starts = [*range(0, max(len(ids) - L, 0), L), max(len(ids) - L, 0)]
             done = [0, *(start + L for start in starts[:-1])]
@@ -103,8 +110,8 @@ class HarnessModel(LM):
         return found
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """What follows each context: the whole canvas is filled, and then cut at EOS and at the first stop string."""
-        return [self._continued(*cast(tuple[str, dict[str, Any]], request.args)) for request in requests]
+        """What follows each context: the canvas is filled, and then cut at EOS and at the first stop string."""
+        return [self._continued(*cast(tuple[str, dict[str, Any]], request.args)) for request in watched(requests)]
 
     # ------------------------------------------------------------------------------------------------------ one request
 
@@ -149,9 +156,11 @@ class HarnessModel(LM):
         L, most = self.length, int(how.get("max_gen_toks", self.length))
         given = text_ids(context, self.tokenizer)[min(most, L // 2) - L :]  # half the canvas is left, or what is asked
         temperature = float(how.get("temperature", 1.0)) if how.get("do_sample") else 0.0
+        if not self.process.bound_varies:  # from left to right, so nothing depends on what follows
+            L = min(L, len(given) + most)
         steps, rng = min(self.steps or L, L - len(given)), self._generator(context)
         made = infill(
-            self.process, self.denoise, self._canvas(given)[None], steps=steps, order=self.order, rng=rng,
+            self.process, self.denoise, self._canvas(given)[None, :L], steps=steps, order=self.order, rng=rng,
             temperature=temperature,
         )[0, len(given) :].tolist()  # fmt: skip
         ends = (i for i, token in enumerate(made) if token in self.ends)

@@ -196,6 +196,7 @@ def watched(bounds: Iterable[TextBound], windows: int | None) -> Iterator[TextBo
             bar.set_postfix_str(f"{bound.per_token} nats per token", refresh=False)
             bar.update(bound.read.windows - bar.n)
             yield bound
+        bar.total = bar.n  # the text may end before so many windows
 
 
 def check_windows(windows: int, stride: int | None, length: int) -> None:

@@ -92,6 +92,14 @@ def test_greedy_is_what_is_written_without_drawing(folder):
     assert greedy[0] == written and all(written.startswith(words) for words in greedy), "and its first words"
 
 
+def test_a_model_that_writes_from_left_to_right_stops_where_it_may(folder):
+    model, lengths = HarnessModel(folder), []
+    network = model.denoise
+    model.denoise = lambda zt, t, **more: lengths.append(zt.shape[1]) or network(zt, t, **more)
+    short, whole = ask(model, "generate_until", ("Mia", {"max_gen_toks": 2}), ("Mia", {}))
+    assert whole.startswith(short) and (min(lengths) < max(lengths)) == ("autoregressive" in folder)
+
+
 def test_no_answer_depends_on_what_else_was_asked(folder):
     model, pairs = HarnessModel(folder), [("Mia", " ran"), ("Mia", " hid"), ("Tom", " ran")]
     together = ask(model, "loglikelihood", *pairs)
