@@ -28,7 +28,8 @@ COMMANDS = {  # name: (its module in diffkit.cli, imported when the command is r
 FLAGS = ("--all", "--animate", "--complete", "--frames", "--json", "--resume", "--stream")
 LONGEST_LINE = 1200  # characters of an error message
 REFUSED = re.compile(  # how jsonargparse refuses the value of a setting
-    r"""Parser key "([\w.]+)": .*?Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\]).*(?:Got|Given) value: (.*)"""
+    r"""Parser key "([\w.]+)": .*?Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])"""
+    r"""(?:.* Given value:|. Got value:) (.*)"""
 )
 KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 MISTAKES = (ValueError, OSError, FloatingPointError)  # shown without a traceback; the last is a run that diverged

@@ -143,9 +143,10 @@ EVALUATE, DATA = ["evaluate", "--model=@/micro", "--n=2", "--samples=1"], ["data
 TRAIN, LEARN = ["train", *MICRO, "--out=run"], [*DATA, "--train-tokenizer=pieces"]
 OPTIONS = [  # command, {option: what the line contains}
     (SAMPLE, {
-        f"--n={HUGE}": "--n", "--n=abc": "--n must be a whole number, got abc", "--steps=0": "steps", f"--steps={HUGE}": "steps",
-        "--temperature=.nan": "temperature", "--top_k=-1": "-1", "--top_k=1.5": "--top_k must be a whole", "--top_p=2": "2",
-        f"--length={HUGE}": "--length", f"--seed={HUGE}": "seed", "--label=lost": "label", "--order=best": "one of",
+        f"--n={HUGE}": "--n", "--n=abc": "--n must be a whole number, got abc", "--steps=0": "steps",
+        f"--steps={HUGE}": "steps", "--temperature=.nan": "temperature", "--top_k=-1": "-1", "--top_p=2": "2",
+        "--top_k=1.5": "--top_k must be a whole", f"--length={HUGE}": "--length", f"--seed={HUGE}": "seed",
+        "--label=lost": "label", "--order=best": "one of",
         "--animate=maybe": "animate", "--prompt=Mia Mia Mia Mia Mia Mia": "tokens", "--prompt=zebra": "'zebra'; use",
         f"--prompt=___{{{HUGE}}}": HUGE, "--prompt=\udcff": "UTF-8", "--prompt=Mia \x1b[2J": "2J",
         "--model=": "config.json", "--model=/dev/null": "/dev/null", "--model=../../../etc": "etc",

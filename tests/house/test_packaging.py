@@ -138,7 +138,8 @@ sys.modules |= dict.fromkeys(("anywidget", "IPython", "ipywidgets", "jupyterlab"
 import diffkit
 from diffkit.cli.main import main
 print(diffkit.__file__)
-sys.exit(main(["demo"]) or main(["evaluate", "--corpus", "own.txt"]) or main(["train", "--model.size=pico", "--train.steps=1", "--data.batch_size=8"]))
+assert main(["demo"]) == main(["evaluate", "--corpus", "own.txt"]) == 0
+sys.exit(main(["train", "--model.size=pico", "--train.steps=1", "--data.batch_size=8"]))
 """
 
 
