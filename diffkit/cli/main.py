@@ -89,7 +89,7 @@ def run(words: list[str]) -> None:
 
 def plain(text: str) -> str:
     """A refusal of jsonargparse in the words of the command line."""
-    text = text.replace("- Expected a dot import path string", "or a class such as diffkit.MaskedDiffusion, got")
+    text = re.sub(r"- Expected a path but (.+?) either .* string: .*", r"a class such as diffkit.D3PM, not \1", text)
     if not (found := REFUSED.fullmatch(text)):
         return re.sub(r'^Parser key "([\w.]+)":', r"--\1:", text)
     name, kind, choices, value = found.groups()
