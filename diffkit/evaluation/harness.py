@@ -26,7 +26,7 @@ from diffkit.hub import fetch
 from diffkit.model import model_folder
 from diffkit.processes.base import Denoise, Process, on_device_of
 from diffkit.random import uniform_numbers
-from diffkit.sampling.sampler import denoise_frames, infill
+from diffkit.sampling.sampler import denoise_frames, last_frame
 
 JUDGED = ("autoregressive", "block", "mdlm")  # a MASK that is never revealed counts as unknown: it is summed over
 
@@ -156,13 +156,13 @@ class HarnessModel(LM):
         L, most = self.length, int(how.get("max_gen_toks", self.length))
         given = text_ids(context, self.tokenizer)[min(most, L // 2) - L :]  # half the canvas is left, or what is asked
         temperature = float(how.get("temperature", 1.0)) if how.get("do_sample") else 0.0
-        if not self.process.bound_varies:  # from left to right, so nothing depends on what follows
-            L = min(L, len(given) + most)
         steps, rng = min(self.steps or L, L - len(given)), self._generator(context)
-        made = infill(
-            self.process, self.denoise, self._canvas(given)[None, :L], steps=steps, order=self.order, rng=rng,
+        frames = denoise_frames(
+            self.process, self.denoise, start=self._canvas(given)[None], steps=steps, order=self.order, rng=rng,
             temperature=temperature,
-        )[0, len(given) :].tolist()  # fmt: skip
+        )  # fmt: skip
+        is_enough = not self.process.bound_varies and not self.steps  # from left to right, one token a step
+        made = last_frame(islice(frames, 1 + most if is_enough else None)).tokens[0, len(given) :].tolist()
         ends = (i for i, token in enumerate(made) if token in self.ends)
         text = self.tokenizer.decode(made[: min(next(ends, L), most)])
         stops = how.get("until") or []
