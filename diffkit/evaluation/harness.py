@@ -64,14 +64,14 @@ class HarnessModel(LM):
     draws, and no result depends on batches, or on what else was asked.
 
     Args:   pretrained: a folder, the name of a shipped model, or of one on the Hub, with revision;
-            draws: maskings for each bound; seed: of all random numbers; batch_size: texts read at a time.
+            draws: maskings for each bound; seed: of all random numbers; batch_size: texts read at a time; auto: 64.
             For generated text, steps (default: one for each token) and order, as in `denoise_frames`.
     Raises: ValueError for a process whose noise does not mask; as `load_model` and `fetch`.
     """
 
     def __init__(
         self, pretrained: str = "tales-mdlm", *, revision: str | None = None, draws: int = 32, seed: int = 0,
-        steps: int | None = None, order: str | None = None, batch_size: int = 64, device: str | None = None,
+        steps: int | None = None, order: str | None = None, batch_size: int | str = 64, device: str | None = None,
         max_batch_size: int | None = None,
     ):  # fmt: skip
         super().__init__()
@@ -87,7 +87,7 @@ class HarnessModel(LM):
         here = device and (torch.cuda.is_available() or not device.startswith("cuda"))  # lm-eval asks for cuda:0
         self.denoise: Denoise = model.to(device if here else "cpu")
         self.seed, self.steps = seed, steps
-        self.how = {"draws": draws, "batch_size": int(batch_size)}
+        self.how = {"draws": draws, "batch_size": 64 if str(batch_size).startswith("auto") else int(batch_size)}
         self.ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         self.order = order or model.process.default_order
 

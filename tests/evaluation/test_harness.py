@@ -118,7 +118,7 @@ def test_a_long_text_is_cut_into_windows_that_count_each_token_once(folder):
 
 
 def test_what_does_not_fit_is_cut_or_refused(folder):
-    model = HarnessModel(folder, device="cuda:0")  # which the command line of lm-eval asks for
+    model = HarnessModel(folder, device="cuda:0", batch_size="auto")  # as the command line of lm-eval may ask
     long = " ".join(["ran"] * 2 * L)
     assert ask(model, "loglikelihood", (long, " hid"))[0][0] < 0
     assert ask(model, "generate_until", (long, {"until": "ran", "do_sample": True, "temperature": 0.5}))
