@@ -28,7 +28,7 @@ from diffkit.processes.base import Network, Process
 from diffkit.processes.masked import MaskedDiffusion
 
 UNREADABLE = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
-WRAPPED = r"^(_orig_mod\.|module\.)+"  # what torch.compile and DDP put before the names of weights
+WRAPPED = r"\b(_orig_mod\.|module\.)+"  # what torch.compile and DDP put into the names of weights
 NETWORKS: dict[str, tuple[type[PretrainedConfig], type[Denoiser | DiT]]] = {
     "transformer": (DenoiserConfig, Denoiser), "dit": (DiTConfig, DiT),
 }  # fmt: skip

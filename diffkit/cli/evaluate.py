@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Iterator
 from functools import partial
 from itertools import chain
@@ -87,12 +88,8 @@ def evaluate(
 
 
 def _default_model(corpus: str) -> str:
-    """A shipped model; of those that a wheel holds none reads a text of one's own."""
-    if not corpus or corpus in GRAMMARS:
-        return "tales-mdlm"
-    if not (PRETRAINED / READS_ANY_TEXT).is_dir():
-        raise ValueError(f"name the model with --model; {READS_ANY_TEXT}, which reads any text, is in the repository.")
-    return READS_ANY_TEXT
+    """A shipped model that can read this text."""
+    return "tales-mdlm" if not corpus or corpus in GRAMMARS else READS_ANY_TEXT
 
 
 def _checked(trained: DiffusionModel, corpus: str, asked: Asked, folder: Path) -> tuple[str, StoryLanguage | None]:
@@ -149,6 +146,8 @@ def _of_text(
     )  # fmt: skip
     found = report.text_figures(trained, bound)
     note = ["Only the start of the text was read; --windows 0 reads all of it."] * (bound.read.windows == asked.most)
+    if found["nats_per_token"] > (guess := math.log(V := trained.process.vocab_size)):
+        note += [f"To guess, all {V:,} tokens alike, costs {guess:.2f} nats per token: this model never saw such text."]
     return found, report.text_lines(found) + note
 
 

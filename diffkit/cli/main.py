@@ -6,6 +6,7 @@ Start with `diffkit doctor`, then `diffkit demo`. Every command lists its option
 from __future__ import annotations
 
 import argparse
+import re
 import sys
 from importlib import import_module
 from pathlib import Path
@@ -26,6 +27,11 @@ COMMANDS = {  # name: (its module in diffkit.cli, imported when the command is r
 }
 FLAGS = ("--all", "--animate", "--complete", "--frames", "--json", "--resume", "--stream")
 LONGEST_LINE = 1200  # characters of an error message
+REFUSED = re.compile(  # how jsonargparse refuses the value of a setting
+    r"""Parser key "([\w.]+)": .*?Expected an? (?:<class '(\w+)'>|typing\.Literal\[(.*?)\])"""
+    r"""(?:.* Given value:|. Got value:) (.*)"""
+)
+KINDS = {"int": "a whole number", "float": "a number", "bool": "true or false"}
 MISTAKES = (ValueError, OSError, FloatingPointError)  # shown without a traceback; the last is a run that diverged
 
 
@@ -56,7 +62,8 @@ def normalised(arguments: list[str]) -> list[str]:
     asked = any(word.split("=")[0] in ("--config", "-h", "--help") for word in words)
     if words[:1] in (["data"], ["train"]) and not asked:
         words[1:1] = ["--config", str(CONFIGS / "default.yaml")]
-    if words[:1] == ["infill"] and any(word.split("=")[0] == "--input" for word in words):
+    is_text = words[1:2] and not words[1].startswith("-")  # beside --input, which is then refused
+    if words[:1] == ["infill"] and not is_text and any(word.split("=")[0] == "--input" for word in words):
         words.insert(1, "")  # the texts are in the file
     return words or ["--help"]
 
@@ -80,12 +87,21 @@ def run(words: list[str]) -> None:
     auto_cli(command, args=words[1:], prog=f"diffkit {words[0]}", parser_class=Parser, exit_on_error=False)
 
 
+def plain(text: str) -> str:
+    """A refusal of jsonargparse in the words of the command line."""
+    text = re.sub(r"- Expected a path but (.+?) either .* string: .*", r"a class such as diffkit.D3PM, not \1", text)
+    if not (found := REFUSED.fullmatch(text)):
+        return re.sub(r'^Parser key "([\w.]+)":', r"--\1:", text)
+    name, kind, choices, value = found.groups()
+    return f"--{name} must be {KINDS.get(kind, kind) if kind else f'one of {choices}'}, got {value}"
+
+
 def message(mistake: BaseException, command: str) -> str | None:
     """A user's mistake in one printable line; None for a bug of ours."""
     text = printable(" ".join(str(mistake).split()))
     text = text if len(text) <= LONGEST_LINE else f"{text[:LONGEST_LINE]} ..."  # it may quote a whole file
     if isinstance(mistake, argparse.ArgumentError):
-        return f"{text} ({command} --help lists the options)"
+        return f"{plain(text)} ({command} --help lists the options)"
     if isinstance(mistake, UnicodeDecodeError):  # errors of texts and tokenizers name their file
         return f"the file of settings is not UTF-8 text ({text}). Save it as UTF-8."
     if isinstance(mistake, MISTAKES):

@@ -226,7 +226,8 @@ def canvas_from_text(text: str, tokenizer: PreTrainedTokenizerBase, length: int,
         pieces = dict.fromkeys(re.findall(r"\w+|[^\w\s]", " ".join([words, *rest[1::2]])))
         unknown = [w for w in pieces if tokenizer.unk_token_id in text_ids(w, tokenizer)]
         raise ValueError(
-            f"canvas_from_text: the model's vocabulary lacks {', '.join(map(repr, unknown))}; use other words."
+            f"canvas_from_text: the model's vocabulary lacks {', '.join(map(repr, unknown))}; use other words, or a "
+            "model that spells any word, such as tinystories-mdlm."
         )
     ids += [tokenizer.eos_token_id] if complete else []
     if len(ids) > length:

@@ -6,7 +6,7 @@
 from __future__ import annotations
 
 import zlib
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from itertools import islice
 from typing import Any, cast
 
@@ -15,8 +15,10 @@ from lm_eval.api.instance import Instance
 from lm_eval.api.model import LM
 from lm_eval.api.registry import register_model
 from torch import Generator, Tensor
+from tqdm.auto import tqdm
 
 from diffkit.checks import check_whole
+from diffkit.data.files import BAR_DELAY
 from diffkit.data.tokenizer import text_ids
 from diffkit.evaluation.chain import in_batches
 from diffkit.evaluation.text import loaded
@@ -24,7 +26,7 @@ from diffkit.hub import fetch
 from diffkit.model import model_folder
 from diffkit.processes.base import Denoise, Process, on_device_of
 from diffkit.random import uniform_numbers
-from diffkit.sampling.sampler import denoise_frames, infill
+from diffkit.sampling.sampler import denoise_frames, last_frame
 
 JUDGED = ("autoregressive", "block", "mdlm")  # a MASK that is never revealed counts as unknown: it is summed over
 
@@ -49,6 +51,11 @@ def conditional_nats(
     return process.bound(in_batches(denoise, batch_size), rows, u, rng, frozen)[:, counted].sum(1).mean().item()
 
 
+def watched(requests: list[Instance]) -> Iterable[Instance]:
+    """The same, with a progress bar where it takes long."""
+    return cast(Iterable[Instance], tqdm(requests, unit="request", delay=BAR_DELAY))
+
+
 @register_model("diffkit")
 class HarnessModel(LM):
     """A trained model as lm-eval calls it. Log-likelihoods are lower bounds, exact for autoregressive models.
@@ -57,14 +64,14 @@ class HarnessModel(LM):
     draws, and no result depends on batches, or on what else was asked.
 
     Args:   pretrained: a folder, the name of a shipped model, or of one on the Hub, with revision;
-            draws: maskings for each bound; seed: of all random numbers; batch_size: texts read at a time.
+            draws: maskings for each bound; seed: of all random numbers; batch_size: texts read at a time; auto: 64.
             For generated text, steps (default: one for each token) and order, as in `denoise_frames`.
     Raises: ValueError for a process whose noise does not mask; as `load_model` and `fetch`.
     """
 
     def __init__(
         self, pretrained: str = "tales-mdlm", *, revision: str | None = None, draws: int = 32, seed: int = 0,
-        steps: int | None = None, order: str | None = None, batch_size: int = 64, device: str | None = None,
+        steps: int | None = None, order: str | None = None, batch_size: int | str = 64, device: str | None = None,
         max_batch_size: int | None = None,
     ):  # fmt: skip
         super().__init__()
@@ -80,13 +87,13 @@ class HarnessModel(LM):
         here = device and (torch.cuda.is_available() or not device.startswith("cuda"))  # lm-eval asks for cuda:0
         self.denoise: Denoise = model.to(device if here else "cpu")
         self.seed, self.steps = seed, steps
-        self.how = {"draws": draws, "batch_size": int(batch_size)}
+        self.how = {"draws": draws, "batch_size": 64 if str(batch_size).startswith("auto") else int(batch_size)}
         self.ends = {self.tokenizer.eos_token_id, self.tokenizer.pad_token_id}
         self.order = order or model.process.default_order
 
     def loglikelihood(self, requests: list[Instance]) -> list[tuple[float, bool]]:
         """The bound on log p(continuation | context), nats, and whether one would write it without drawing."""
-        return [self._judged(*cast(tuple[str, str], request.args)) for request in requests]
+        return [self._judged(*cast(tuple[str, str], request.args)) for request in watched(requests)]
 
     def loglikelihood_rolling(self, requests: list[Instance]) -> list[float]:
         """The bound on log p of each whole text, nats, EOS not counted; a long one in windows of the model's length.
@@ -94,7 +101,7 @@ class HarnessModel(LM):
         The last window is a whole one too: the tokens of the window before that it repeats are given.
         """
         found = []
-        for (text,) in (request.args for request in requests):
+        for (text,) in (request.args for request in watched(requests)):
             ids, L = text_ids(text, self.tokenizer), self.length
             starts = [*range(0, max(len(ids) - L, 0), L), max(len(ids) - L, 0)]
             done = [0, *(start + L for start in starts[:-1])]
@@ -103,8 +110,8 @@ class HarnessModel(LM):
         return found
 
     def generate_until(self, requests: list[Instance]) -> list[str]:
-        """What follows each context: the whole canvas is filled, and then cut at EOS and at the first stop string."""
-        return [self._continued(*cast(tuple[str, dict[str, Any]], request.args)) for request in requests]
+        """What follows each context: the canvas is filled, and then cut at EOS and at the first stop string."""
+        return [self._continued(*cast(tuple[str, dict[str, Any]], request.args)) for request in watched(requests)]
 
     # ------------------------------------------------------------------------------------------------------ one request
 
@@ -150,10 +157,12 @@ class HarnessModel(LM):
         given = text_ids(context, self.tokenizer)[min(most, L // 2) - L :]  # half the canvas is left, or what is asked
         temperature = float(how.get("temperature", 1.0)) if how.get("do_sample") else 0.0
         steps, rng = min(self.steps or L, L - len(given)), self._generator(context)
-        made = infill(
-            self.process, self.denoise, self._canvas(given)[None], steps=steps, order=self.order, rng=rng,
+        frames = denoise_frames(
+            self.process, self.denoise, start=self._canvas(given)[None], steps=steps, order=self.order, rng=rng,
             temperature=temperature,
-        )[0, len(given) :].tolist()  # fmt: skip
+        )  # fmt: skip
+        is_enough = not self.process.bound_varies and not self.steps  # from left to right, one token a step
+        made = last_frame(islice(frames, 1 + most if is_enough else None)).tokens[0, len(given) :].tolist()
         ends = (i for i, token in enumerate(made) if token in self.ends)
         text = self.tokenizer.decode(made[: min(next(ends, L), most)])
         stops = how.get("until") or []

@@ -17,10 +17,10 @@ from tqdm.auto import tqdm
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.checks import check_whole
-from diffkit.data.chunks import Encode, texts_of
+from diffkit.data.chunks import texts_of
 from diffkit.data.corpus import CORPORA, load_corpus
 from diffkit.data.files import BAR_DELAY
-from diffkit.data.tokenizer import load_tokenizer, special_ids
+from diffkit.data.tokenizer import load_tokenizer, special_ids, text_ids
 from diffkit.evaluation.bounds import TOGETHER, sequence_bounds
 from diffkit.evaluation.ngram import NGram
 from diffkit.evaluation.statistics import Estimate, Sums
@@ -29,7 +29,8 @@ from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoise, Process
 
 CONTEXT = 16  # tokens decoded before new ones, so that no character or word is counted in halves
-DOCUMENTS = 16  # tokenized at a time
+PIECE = 2**14  # characters of a document that are tokenized at once
+PIECES = 16  # together
 MOST_COUNTED = 2**23  # tokens that an n-gram counts
 Judge = tuple[Process, Denoise]
 
@@ -94,11 +95,24 @@ class TextBound(NamedTuple):
 
 
 def stream_of(documents: Iterable[str], tokenizer: PreTrainedTokenizerBase) -> Iterator[np.ndarray]:
-    """Documents as ids, an EOS after each, in pieces."""
-    encode, documents = Encode(tokenizer), iter(documents)
-    while texts := [*islice(documents, DOCUMENTS)]:
-        for ids in encode({"text": texts})["ids"]:
-            yield np.array(ids, dtype=np.int64)
+    """Documents as ids, an EOS after each, in pieces: a long document is cut between two words."""
+    eos, pieces = special_ids(tokenizer).eos, (piece for text in documents for piece in pieces_of(text or ""))
+    while some := [*islice(pieces, PIECES)]:
+        for ids, (_, is_last) in zip(text_ids([text for text, _ in some], tokenizer), some, strict=True):
+            yield np.array([*ids, eos] if is_last else ids, dtype=np.int64)
+
+
+def pieces_of(text: str) -> Iterator[tuple[str, bool]]:
+    """A document in pieces that begin with the space before a word, if there is one, and whether each is the last."""
+    if not text.strip():
+        return
+    start = 0
+    while len(text) - start > PIECE:
+        space = text.rfind(" ", start + 1, start + PIECE)
+        end = space if space > start else start + PIECE
+        yield text[start:end], False
+        start = end
+    yield text[start:], True
 
 
 def windows_of(pieces: Iterable[np.ndarray], length: int, stride: int | None = None) -> Iterator[tuple[Tensor, Tensor]]:
@@ -196,6 +210,7 @@ def watched(bounds: Iterable[TextBound], windows: int | None) -> Iterator[TextBo
             bar.set_postfix_str(f"{bound.per_token} nats per token", refresh=False)
             bar.update(bound.read.windows - bar.n)
             yield bound
+        bar.total = bar.n  # the text may end before so many windows
 
 
 def check_windows(windows: int, stride: int | None, length: int) -> None:

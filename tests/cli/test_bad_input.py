@@ -150,10 +150,11 @@ EVALUATE, DATA = ["evaluate", "--model=@/micro", "--n=2", "--samples=1"], ["data
 TRAIN, LEARN = ["train", *MICRO, "--out=run"], [*DATA, "--train-tokenizer=pieces"]
 OPTIONS = [  # command, {option: what the line contains}
     (SAMPLE, {
-        f"--n={HUGE}": "--n", "--n=abc": "abc", "--steps=0": "steps", f"--steps={HUGE}": "steps",
-        "--temperature=.nan": "temperature", "--top_k=-1": "-1", "--top_k=1.5": "top_k", "--top_p=2": "2",
-        f"--length={HUGE}": "--length", f"--seed={HUGE}": "seed", "--label=lost": "label", "--order=best": "best",
-        "--animate=maybe": "animate", "--prompt=Mia Mia Mia Mia Mia Mia": "tokens", "--prompt=zebra": "zebra",
+        f"--n={HUGE}": "--n", "--n=abc": "--n must be a whole number, got abc", "--steps=0": "steps",
+        f"--steps={HUGE}": "steps", "--temperature=.nan": "temperature", "--top_k=-1": "-1", "--top_p=2": "2",
+        "--top_k=1.5": "--top_k must be a whole", f"--length={HUGE}": "--length", f"--seed={HUGE}": "seed",
+        "--label=lost": "label", "--order=best": "one of",
+        "--animate=maybe": "animate", "--prompt=Mia Mia Mia Mia Mia Mia": "tokens", "--prompt=zebra": "'zebra'; use",
         f"--prompt=___{{{HUGE}}}": HUGE, "--prompt=\udcff": "UTF-8", "--prompt=Mia \x1b[2J": "2J",
         "--model=": "config.json", "--model=/dev/null": "/dev/null", "--model=../../../etc": "etc",
         "--model=bert-base-uncased": "bert-base-uncased", "--speed=3": "--speed", "--config=none.yaml": "none.yaml",
@@ -163,7 +164,7 @@ OPTIONS = [  # command, {option: what the line contains}
     (["sample", "--model=pico-plaid", "--steps=1"], {"--order=confidence": "order", "--prompt=One": "MASK"}),
     (["sample", "--model=pico-diffusion-lm", "--steps=1"], {"--top_k=1": "top_k"}),
     (INFILL, {"--n=0": "--n", "--length=3": "length", "--complete=maybe": "complete", "more": "more"}),
-    (["infill"], {"--n=1": "text"}),
+    (["infill"], {"--n=1": "text"}), (["infill", "___ ran"], {"--input=@/text.txt": "either one text"}),
     (["infill", "--model=@/micro"], {"zebra ___": "zebra"}),
     (EVALUATE, {
         f"--n={HUGE}": "--n", "--samples=-1": "--samples", "--steps=0": "steps", "--fraction=2": "fraction",
@@ -173,7 +174,7 @@ OPTIONS = [  # command, {option: what the line contains}
     ([*EVALUATE, "--all"], {"--samples=0": "--all", "--json_file=x.json": "--all", "--out=@/text.txt": "text.txt"}),
     (["evaluate", "--model=@/own", "--n=2"], {"--corpus=@/unknown.txt": "", "--corpus=micro": "micro"}),
     (TRAIN, {
-        "--model.size=giant": "giant", "--model.process=x": "x",
+        "--model.size=giant": "giant", "--model.process=x": "a class such as",
         "--model.process.schedule=wavy": "wavy", "--model.process.noise=x": "noise", "--model.time=x": "'x'",
         "--model.process={class_path: D3PM, init_args: {reverse: x}}": "'x'", "--train.precision=fp16": "fp16",
         f"--model.process={{class_path: Plaid, init_args: {{width: {HUGE}}}}}": "process", "--train.stepz=3": "stepz",

@@ -211,6 +211,11 @@ def test_a_tokenizer_is_learned_from_ones_own_text(here, letters, capsys):
 # -------------------------------------------------------------------------------------------- sample, infill, evaluate
 
 
+def test_a_text_that_a_model_knows_nothing_of_is_named(letters, capsys):
+    assert main.main(["evaluate", "--model=tales-mdlm", f"--corpus={letters[0]}", "--windows=2"]) == 0
+    assert "this model never saw such text" in capsys.readouterr().out
+
+
 def test_sampling_is_played_to_its_end(micro, capsys):
     """Not on a terminal: a few frames, the first all hidden, the last all words; nothing is printed twice."""
     assert main.main(["sample", "--model", str(micro), "--animate", "--seed", "3"]) == 0

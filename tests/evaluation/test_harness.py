@@ -92,6 +92,15 @@ def test_greedy_is_what_is_written_without_drawing(folder):
     assert greedy[0] == written and all(written.startswith(words) for words in greedy), "and its first words"
 
 
+def test_a_model_that_writes_from_left_to_right_stops_where_it_may(folder):
+    model, calls = HarnessModel(folder), []
+    network = model.denoise
+    model.denoise = lambda zt, t, **more: calls.append(1) or network(zt, t, **more)
+    (whole,), n = ask(model, "generate_until", ("Mia", {})), len(calls)
+    assert whole.startswith(ask(model, "generate_until", ("Mia", {"max_gen_toks": 2}))[0])
+    assert len(calls) - n == (2 if "autoregressive" in folder else n)
+
+
 def test_no_answer_depends_on_what_else_was_asked(folder):
     model, pairs = HarnessModel(folder), [("Mia", " ran"), ("Mia", " hid"), ("Tom", " ran")]
     together = ask(model, "loglikelihood", *pairs)
@@ -109,7 +118,7 @@ def test_a_long_text_is_cut_into_windows_that_count_each_token_once(folder):
 
 
 def test_what_does_not_fit_is_cut_or_refused(folder):
-    model = HarnessModel(folder, device="cuda:0")  # which the command line of lm-eval asks for
+    model = HarnessModel(folder, device="cuda:0", batch_size="auto")  # as the command line of lm-eval may ask
     long = " ".join(["ran"] * 2 * L)
     assert ask(model, "loglikelihood", (long, " hid"))[0][0] < 0
     assert ask(model, "generate_until", (long, {"until": "ran", "do_sample": True, "temperature": 0.5}))

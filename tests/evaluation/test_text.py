@@ -9,7 +9,7 @@ import torch
 from toys import MASK, MICRO, PROBS, TEXTS, L, V, generator, masked_diffusion
 
 from diffkit.data.chunks import texts_of
-from diffkit.data.tokenizer import train_tokenizer, word_level_tokenizer
+from diffkit.data.tokenizer import text_ids, train_tokenizer, word_level_tokenizer
 from diffkit.evaluation.statistics import Sums, mean_of
 from diffkit.evaluation.text import Counted, bound_on_text, full_windows, stream_of, text_bounds, together, windows_of
 from diffkit.model import build_model
@@ -117,6 +117,15 @@ def test_characters_and_words_are_those_of_the_text(length):
     assert read.unknown == 0 and read.windows == len(windows)
     ids = torch.from_numpy(np.concatenate([*stream_of(TEXT * 9, tokenizer)]))
     assert read.tokens == len(ids) and texts_of(ids[None], tokenizer)[:3] == TEXT
+
+
+def test_a_long_document_has_the_ids_that_it_has_whole(monkeypatch):
+    """However it is cut, so that what is held does not grow with it; nothing is made of a blank one."""
+    monkeypatch.setattr("diffkit.evaluation.text.PIECE", 12)
+    tokenizer, document = train_tokenizer(TEXT * 3, 280), "  ".join(TEXT * 3)
+    pieces = [*stream_of([document, " ", document], tokenizer)]
+    assert len(pieces) > 20 and max(map(len, pieces)) < 30
+    assert np.concatenate(pieces).tolist() == 2 * [*text_ids(document, tokenizer), tokenizer.eos_token_id]
 
 
 @pytest.fixture(scope="module")

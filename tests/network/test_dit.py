@@ -107,11 +107,11 @@ def test_a_converted_model_is_saved_as_one_of_ours(published, tmp_path):
     assert again.process.settings() == model.process.settings() and isinstance(again.denoiser, DiT)
 
 
-@pytest.mark.parametrize("prefix", ["_orig_mod.", "module.", ""])
+@pytest.mark.parametrize("prefix", ["_orig_mod.backbone.", "module.backbone.", "backbone.", "backbone._orig_mod."])
 def test_prefixes_of_wrapped_weights_are_taken_off(published, prefix):
     folder = published()
     want = load_mdlm(folder).denoiser.head.weight
-    wrapped = {prefix + name: value for name, value in load_file(folder / "model.safetensors").items()}
+    wrapped = {name.replace("backbone.", prefix): w for name, w in load_file(folder / "model.safetensors").items()}
     save_file(wrapped, folder / "model.safetensors", {"format": "pt"})
     assert torch.equal(load_mdlm(folder).denoiser.head.weight, want)
 
