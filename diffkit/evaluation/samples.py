@@ -121,9 +121,7 @@ def marginals(language: Language, ids: Tensor) -> dict[str, Distance]:
         "ending": (endings[plots], by_ending),
         "length": (lengths[valid], language.length_law()),
     }
-    return {
-        name: distance(torch.bincount(kind, minlength=len(probs)), probs) for name, (kind, probs) in kinds.items()
-    }
+    return {name: distance(torch.bincount(kind, minlength=len(probs)), probs) for name, (kind, probs) in kinds.items()}
 
 
 def _first_mentions(language: StoryLanguage, slot: str) -> list[tuple[int, str] | None]:

@@ -17,7 +17,7 @@ from diffkit.languages.tales import slot_and_form
 class Shown(NamedTuple):
     """Words that a chapter shows: each of U values of a slot shows P words, at these distances from its start."""
 
-    log_p: Tensor  # (U,)
+    log_p: Tensor  # (U,), of a slot of the chapter's own
     ids: Tensor  # (U, P)
     offsets: Tensor  # (P,)
 
@@ -75,13 +75,13 @@ class SagaTables:
     def _chapter(self, canvas: list[Part]) -> ChapterTable:
         literals = [(self._id(part), i) for i, part in enumerate(canvas) if isinstance(part, str)]
         ids, offsets = torch.tensor(literals, dtype=torch.int64).reshape(-1, 2).T
-        table = ChapterTable(len(canvas) - canvas.count("[EOS]"), Shown(torch.zeros(1), ids[None], offsets), [], {})
+        table = ChapterTable(len(canvas) - canvas.count("[EOS]"), Shown(torch.empty(0), ids[None], offsets), [], {})
         for name, positions in groups_of(canvas):
             at, forms = zip(*positions, strict=True)
             if name in self.grammar.shared:
                 number, slot = [*self.grammar.shared].index(name), self.grammar.shared[name]
                 words = torch.tensor([[self._id(value[form]) for form in forms] for value in slot.values])
-                table.shared[number] = Shown(torch.tensor(slot.probs).log(), words, torch.tensor(at))
+                table.shared[number] = Shown(torch.empty(0), words, torch.tensor(at))
             else:
                 table.own.append(Shown(*visible_values(self.grammar.slots[name], forms, self._id), torch.tensor(at)))
         return table

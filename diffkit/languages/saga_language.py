@@ -21,6 +21,7 @@ from diffkit.languages.sagas import SagaGrammar
 from diffkit.random import categorical
 
 CELLS_AT_ONCE = 2**22  # numbers in a table over chapters, starts, shared slots and texts: 32 MB
+FAINT = 1e-200  # share of the largest summand below which a sum is taken anew, in logarithms
 NEGLIGIBLE = 1e-20  # posterior probability of shared slots that no float64 sum would notice
 
 
@@ -39,7 +40,7 @@ class Segments(NamedTuple):
     words: Tensor  # (V, L + longest, B)
     own: list[list[Tensor]]  # per chapter and own slot: (U, S, B), joint with the value
     chapters: Tensor  # (K, S, B), own slots summed out; -inf where a chapter does not fit
-    shared: list[Tensor]  # per shared slot: (K, S, U * B)
+    shared: list[Tensor]  # per shared slot: (K, S, U, B)
 
 
 class Past(NamedTuple):
@@ -59,7 +60,8 @@ class SagaLanguage:
     A plot is a number of chapters and a closing chapter.
     Args:       length: the canvas in tokens; None for the grammar's.
     Attributes: length (L); labels, the ways a saga can end; tokenizer; mask_id, pad_id, eos_id; plots, each (number of
-                chapters, closing one); template_probs and template_labels, their probabilities and endings.
+                chapters, closing one); template_probs and template_labels, their probabilities and endings;
+                share_that_fits, the probability of the sagas of the chain that are no longer than the canvas.
     Raises:     ValueError if no saga fits the canvas.
     """
 
@@ -73,21 +75,23 @@ class SagaLanguage:
             self.tokenizer.convert_tokens_to_ids(token) for token in ("[MASK]", "[PAD]", "[EOS]")
         )
         self.tables = tables = SagaTables(grammar, self.tokenizer, self.length)
-        ends = [chapter.label for chapter in grammar.chapters.values() if not chapter.next]
-        self.labels = list(dict.fromkeys(ends))
+        ends = {name: grammar.chapters[name].label for name in tables.names if not grammar.chapters[name].next}
+        can_be = [
+            grammar.chapters[name].label for name, fits in zip(tables.names, tables.fits, strict=True) if fits.any()
+        ]
+        self.labels = [label for label in dict.fromkeys(can_be) if label]
         self._laws = {label: self._conditioned(label) for label in (None, *self.labels)}
+        self.share_that_fits = self._laws[None].log_total.exp().item()
         self.visits, ended = self._walk(self._laws[None])
-        names = [name for name, closes in zip(tables.names, tables.closing, strict=True) if closes]
-        plots = (ended > 0).nonzero()
-        self.plots = [(n + 1, names[c]) for n, c in plots.tolist()]
+        self.plots = [(n + 1, [*ends][c]) for n, c in (ended > 0).nonzero().tolist()]
         self.template_probs = ended[ended > 0]
-        self.template_labels = torch.tensor([self.labels.index(ends[c]) for c in plots[:, 1].tolist()])
+        self.template_labels = torch.tensor([self.labels.index(ends[name]) for _, name in self.plots])
 
     def _conditioned(self, label: str | None) -> Law:
         tables = self.tables
         others = [label not in (None, chapter.label or label) for chapter in self.grammar.chapters.values()]
         log_next = tables.log_next.masked_fill(torch.tensor(others), -torch.inf)
-        beta, onward = self._backward(torch.where(tables.fits, 0.0, -torch.inf)[..., None].double(), log_next)
+        beta = self._backward(torch.where(tables.fits, 0.0, -torch.inf)[..., None].double(), log_next)
         log_total, first = exact.normalise(tables.log_first + beta[:, 0, 0], 0)
         padded = torch.cat([beta[..., 0], torch.full((len(beta), 1), -torch.inf)], 1)
         follow = exact.normalise(log_next[:, None] + padded.T[tables.after], -1)[1]
@@ -143,19 +147,16 @@ class SagaLanguage:
 
     # -------------------------------------------------------------------------------------------------- exact inference
 
-    def _backward(self, segments: Tensor, log_next: Tensor) -> tuple[Tensor, Tensor]:
-        """beta, log p(evidence from s on | chapter k starts at s), (K, S, N); the same if s is where chapter k ended.
-
-        Args: segments: (K, S, N) log-evidence of the words of chapter k from s on.
-        """
+    def _backward(self, segments: Tensor, log_next: Tensor) -> Tensor:
+        """log p(evidence from s on | chapter k starts at s), (K, S, N), from that of chapter k's own words there."""
         K, S, N = segments.shape
         beta, onward = torch.empty_like(segments), segments.new_full((K, S + 1, N), -torch.inf)
-        onward[self.tables.closing, S] = 0.0
+        onward[self.tables.closing, S] = 0.0  # log p(evidence from s on | chapter k ended there)
         each = torch.arange(K)[:, None]
         for block in reversed(self.tables.blocks):
             beta[:, block] = segments[:, block] + onward[each, self.tables.after[:, block]]
-            onward[:, block] = _log_matmul(log_next.exp(), beta[:, block])
-        return beta, onward
+            onward[:, block] = _log_matmul(log_next, beta[:, block])
+        return beta
 
     def _forward(self, segments: Tensor, log_next: Tensor) -> Tensor:
         """log p(evidence before s, chapter k starts at s), (K, S, N)."""
@@ -165,7 +166,7 @@ class SagaLanguage:
         each = torch.arange(K)[:, None]
         for block in self.tables.blocks:
             if block.start:
-                alpha[:, block] = _log_matmul(log_next.T.exp(), done[each, self.tables.before[:, block]])
+                alpha[:, block] = _log_matmul(log_next.T, done[each, self.tables.before[:, block]])
             done[:, block] = alpha[:, block] + segments[:, block]
         return alpha
 
@@ -186,7 +187,7 @@ class SagaLanguage:
                 chapters[k] += pads[tables.starts + table.length + 1]
             for j, shown in table.shared.items():
                 shared[j][k] = self._of(words, shown).transpose(0, 1)
-        return Segments(words, own, chapters, [each.flatten(2) for each in shared])
+        return Segments(words, own, chapters, shared)
 
     def _of(self, words: Tensor, shown: Shown) -> Tensor:
         """Log-evidence of what the values of a slot show, for every start of the chapter, (U, S, B)."""
@@ -194,20 +195,19 @@ class SagaLanguage:
 
     def _columns(self, segments: Segments) -> tuple[Tensor, Tensor]:
         """Texts (N,) and combinations of shared slots (N,) that the words of the first chapter do not exclude."""
-        B, tables = segments.chapters.shape[-1], self.tables
-        total = (tables.log_first[:, None] + segments.chapters[:, 0])[..., None]  # (K, B, 1)
-        for shared, value in zip(segments.shared, tables.values.T, strict=True):
-            total = total + shared[:, 0].unflatten(-1, (-1, B)).transpose(1, 2)[..., value]  # (K, B, G)
-        text, combination = (total.amax(0) > -torch.inf).nonzero(as_tuple=True)
+        total = (self.tables.log_first[:, None] + segments.chapters[:, 0])[:, None]  # (K, 1, B)
+        for shared, value in zip(segments.shared, self.tables.values.T, strict=True):
+            total = total + shared[:, 0, value]  # (K, G, B)
+        combination, text = (total.amax(0) > -torch.inf).nonzero(as_tuple=True)
         return text, combination
 
     def _past(self, segments: Segments, label: str | None) -> Past:
         """The backward pass, and Bayes over the shared slots."""
         law, B, (text, combination) = self._law(label), segments.chapters.shape[-1], self._columns(segments)
-        given = segments.chapters.index_select(-1, text)
+        given = segments.chapters[..., text]
         for value, shared in zip(self.tables.values.T, segments.shared, strict=True):
-            given += shared.index_select(-1, value[combination] * B + text)
-        beta, _ = self._backward(given, law.log_next)
+            given += shared.flatten(2)[..., value[combination] * B + text]
+        beta = self._backward(given, law.log_next)
         total = (self.tables.log_first[:, None] + beta[:, 0]).logsumexp(0)  # (N,)
         joint = given.new_full((B, len(self.tables.values)), -torch.inf)
         joint[text, combination] = self.tables.log_p[combination] + total
@@ -216,8 +216,10 @@ class SagaLanguage:
 
     def _chapters(self, past: Past, label: str | None) -> tuple[Tensor, list[Tensor]]:
         """The forward pass: p(chapter k at start s | evidence), (K, S, B), and jointly with each shared slot."""
-        kept, (K, S, _), B = (past.weight > NEGLIGIBLE).nonzero().flatten(), past.given.shape, len(past.log_p)
-        given, beta = (each.index_select(-1, kept) for each in (past.given, past.beta))
+        (K, S, _), B = past.given.shape, len(past.log_p)
+        kept: Tensor | slice = past.weight > NEGLIGIBLE
+        kept = slice(None) if kept.all() else kept  # a view is cheaper than a copy
+        given, beta = past.given[..., kept], past.beta[..., kept]
         alpha = self._forward(given, self._laws[label].log_next)
         weight = ((alpha + beta).exp() * past.weight[kept]).flatten(0, 1).T.contiguous()  # (N, K S)
         text, values = past.text[kept], self.tables.values[past.combination[kept]]
@@ -244,13 +246,9 @@ class SagaLanguage:
         chapters, shared = self._chapters(past, label)
         probs, pads = torch.zeros_like(segments.words), torch.zeros_like(segments.words[0])
         for k, table in enumerate(tables.chapters):
-            shows = [
-                (table.literals, chapters[k][None]),
-                *((shown, shared[j][:, k]) for j, shown in table.shared.items()),
-            ]
-            for shown, slot in zip(table.own, segments.own[k], strict=True):
-                shows.append((shown, exact.normalise(slot, 0)[1] * chapters[k]))
-            for shown, weight in shows:
+            weights = [exact.normalise(slot, 0)[1] * chapters[k] for slot in segments.own[k]]
+            weights += [chapters[k][None], *(shared[j][:, k] for j in table.shared)]
+            for shown, weight in zip([*table.own, table.literals, *table.shared.values()], weights, strict=True):
                 at = (shown.ids[:, :, None], tables.starts + shown.offsets[:, None])
                 probs.index_put_(at, weight[:, None].expand(*shown.ids.shape, -1, -1), accumulate=True)
             if tables.closing[k]:
@@ -272,9 +270,8 @@ class SagaLanguage:
 
         PAD and EOS count. A MASK is summed over: a canvas with masks gets the log-probability of its visible tokens.
         """
-        return torch.cat(
-            [self._past(self._segments(self.seen(rows)), None).log_p for rows in ids.cpu().split(self._at_once)]
-        )
+        parts = ids.cpu().split(self._at_once)
+        return torch.cat([self._past(self._segments(self.seen(rows)), None).log_p for rows in parts])
 
     def parse(self, ids: Tensor) -> Tensor:
         """The plot of each canvas, an index of `plots`, (n,) int64; -1 outside the language and for any MASK."""
@@ -321,10 +318,15 @@ class SagaLanguage:
         return exact.text_of_canvases(ids, self)
 
 
-def _log_matmul(matrix: Tensor, log_rows: Tensor) -> Tensor:
-    """log(matrix @ exp(log_rows)), (J, K) and (K, S, N) to (J, S, N), without underflow of the largest."""
+def _log_matmul(log_matrix: Tensor, log_rows: Tensor) -> Tensor:
+    """logsumexp over k of log_matrix[j, k] + log_rows[k], (J, K) and (K, S, N) to (J, S, N)."""
     largest = log_rows.amax(0).clamp(min=torch.finfo(log_rows.dtype).min)
-    return torch.tensordot(matrix, (log_rows - largest).exp(), 1).log() + largest
+    sums = torch.tensordot(log_matrix.exp(), (log_rows - largest).exp(), 1)
+    found = sums.log() + largest
+    possible = torch.tensordot((log_matrix > -torch.inf).float(), (log_rows > -torch.inf).float(), 1) > 0
+    j, s, n = (possible & (sums < FAINT)).nonzero(as_tuple=True)  # where the largest row is not among those of j
+    found[j, s, n] = (log_matrix[j].T + log_rows[:, s, n]).logsumexp(0)
+    return found
 
 
 def _draw(probs: list[float], shape: tuple[int, int], rng: Generator) -> Tensor:

@@ -43,44 +43,23 @@ SAGAS_SHARED = {
     "home": paired("sea", {"mill": "river", "farm": "lake", "lighthouse": "sea"}),
     "thing": paired("golden", {"key": "golden", "bell": "silver", "lamp": "magic", "ring": "ruby"}),
 }
-SAGAS_SLOTS = {
-    "little": uniform("little", "white", "crooked", "quiet", "lonely", "pretty"),
-    "sunny": uniform("sunny", "cold", "windy", "grey", "misty", "frosty"),
-    "morning": uniform("morning", "evening", "afternoon", "day"),
-    "brave": uniform("brave", "clever", "kind", "cheerful"),
-    "wicked": uniform("wicked", "sly", "bold", "nasty", "clumsy"),
-    "thief": uniform("thief", "giant", "witch", "pirate", "dragon", "wizard"),
-    "deep": uniform("deep", "dark", "silent", "green", "gloomy", "cold"),
-    "old": uniform(*map(article, ["old", "tired", "hungry", "wise", "angry", "friendly"])),
-    "owl": uniform("owl", "wolf", "bear", "deer", "hare", "badger", "snake", "mole"),
-    "narrow": uniform("narrow", "secret", "winding", "steep", "stony"),
-    "wide": uniform("wide", "wild", "muddy", "icy", "roaring"),
-    "raft": uniform("raft", "boat", "bridge"),
-    "oak": uniform("oak", "birch", "pine", "willow"),
-    "bare": uniform("bare", "snowy", "windy", "rocky", "lonely"),
-    "slept": uniform("slept", "rested", "waited", "sat"),
-    "blanket": uniform("blanket", "coat", "bread", "soup", "cheese", "apple"),
-    "baker": uniform("baker", "farmer", "miller", "tailor", "smith", "widow"),
-    "bread": uniform("bread", "cake", "milk", "honey", "plums", "porridge", "stew"),
-    "found": uniform("found", "seen", "bought", "stolen"),
-    "greedy": uniform("greedy", "grumpy", "hairy", "huge", "hungry"),
-    "troll": uniform("troll", "ogre", "goblin", "robber"),
-    "supper": uniform("supper", "breakfast", "dinner", "lunch"),
-    "sang": uniform("sang", "talked", "cried", "hummed", "spoke"),
-    "long": uniform("long", "sadly", "softly", "gently", "sweetly"),
-    "whispered": uniform("whispered", "talked", "sang", "worried"),
-    "moon": uniform("moon", "sun", "wind", "mist"),
-    "mossy": uniform("mossy", "broken", "round", "grey", "hollow"),
-    "rock": uniform("rock", "log", "wall", "well", "stump"),
-    "glove": uniform("glove", "button", "feather", "boot", "scarf", "hat"),
-    "nest": uniform("nest", "cave", "tower", "barn", "chest", "ruin"),
-    "happy": uniform("happy", "glad", "merry", "proud"),
-    "poor": uniform("poor", "lonely", "sick", "blind"),
-    "girl": uniform("girl", "boy", "shepherd", "queen", "king", "sailor"),
-    "hundred": uniform("hundred", "dozen", "thousand"),
-    "stories": uniform("stories", "songs", "riddles", "jokes"),
-}
-
+# A slot is called after the first of its values.
+SAGAS_WORDS = """
+little white crooked quiet lonely pretty | sunny cold windy grey misty frosty
+morning evening afternoon day | brave clever kind cheerful | wicked sly bold nasty clumsy
+thief giant witch pirate dragon wizard | deep dark silent green gloomy cold
+owl wolf bear deer hare badger snake mole | narrow secret winding steep stony | wide wild muddy icy roaring
+raft boat bridge | oak birch pine willow | bare snowy windy rocky lonely | slept rested waited sat
+blanket coat bread soup cheese apple | baker farmer miller tailor smith widow
+bread cake milk honey plums porridge stew | found seen bought stolen | greedy grumpy hairy huge hungry
+troll ogre goblin robber | supper breakfast dinner lunch | sang talked cried hummed spoke
+long sadly softly gently sweetly | whispered talked sang worried | moon sun wind mist
+mossy broken round grey hollow | rock log wall well stump | glove button feather boot scarf hat
+nest cave tower barn chest ruin | happy glad merry proud | poor lonely sick blind
+girl boy shepherd queen king sailor | hundred dozen thousand | stories songs riddles jokes
+"""
+SAGAS_SLOTS = {words.split()[0]: uniform(*words.split()) for words in SAGAS_WORDS.replace("\n", "|").split("|")[1:-1]}
+SAGAS_SLOTS["old"] = uniform(*map(article, ["old", "tired", "hungry", "wise", "angry", "friendly"]))
 
 SAGAS_CHAPTERS = {
     "once": Chapter(

@@ -5,8 +5,6 @@ import math
 
 import pytest
 import torch
-from hypothesis import given, settings
-from hypothesis import strategies as st
 from scipy import stats
 from toys import generator
 
@@ -60,7 +58,7 @@ class Table:
         rows = [[*(vocab[word] for word in words), vocab["[EOS]"]] for words, *_ in found]
         self.texts = torch.tensor([row + [vocab["[PAD]"]] * (L - len(row)) for row in rows])
         probs = torch.tensor([prob for _, prob, *_ in found], dtype=torch.float64)
-        self.probs = probs / probs.sum()
+        self.probs, self.total = probs / probs.sum(), probs.sum().item()
         self.plots = [(count, end) for *_, count, end in found]
         self.labels = [grammar.chapters[end].label for _, end in self.plots]
         self.words = torch.tensor([len(words) for words, *_ in found])
@@ -94,7 +92,7 @@ ALL = pytest.mark.parametrize("table", TABLES.values(), ids=map(str, TABLES))
 
 
 def test_the_canvas_that_is_loaded_is_one_of_these():
-    assert TABLES[10].language.length == MICRO.length and len(TABLES[10].texts) > 100
+    assert TABLES[10].language.length == MICRO.length and len(TABLES[10].texts) == 100
     assert [len(table.texts) for table in TABLES.values()] == sorted({len(table.texts) for table in TABLES.values()})
 
 
@@ -110,6 +108,7 @@ def test_each_text_has_one_derivation_and_its_probability(table):
 @ALL
 def test_entropy_length_law_and_plots_are_the_enumerated_ones(table):
     language = table.language
+    assert language.share_that_fits == pytest.approx(table.total, abs=1e-9)
     assert language.entropy() == pytest.approx(-(table.probs * table.probs.log()).sum().item(), abs=1e-9)
     law = torch.zeros(language.length, dtype=torch.float64).index_add_(0, table.words, table.probs)
     torch.testing.assert_close(language.length_law(), law, atol=1e-9, rtol=0)
@@ -120,16 +119,22 @@ def test_entropy_length_law_and_plots_are_the_enumerated_ones(table):
     assert [language.labels[language.template_labels[i]] for i in number] == table.labels
 
 
-@given(st.lists(st.lists(st.integers(0, 12), min_size=7, max_size=7), max_size=4))
-def test_garbage_gets_minus_infinity(rows):
-    table = TABLES[7]
-    language = table.language
-    ids = torch.tensor(rows, dtype=torch.int64).reshape(-1, 7) % language.vocab_size
-    ids[ids == language.mask_id] = language.pad_id
+def test_log_prob_of_every_canvas_that_can_be_written():
+    """Every canvas of four tokens without MASK: the enumerated value, or -inf; in total exactly 1."""
+    table = TABLES[4]
+    tokens = torch.tensor([i for i in range(table.language.vocab_size) if i != table.language.mask_id])
+    canvases = torch.cartesian_prod(*[tokens] * 4)
     known = dict(zip(map(tuple, table.texts.tolist()), table.probs.log().tolist(), strict=True))
-    want = [known.get(tuple(row), -math.inf) for row in ids.tolist()]
-    assert language.log_prob(ids).tolist() == pytest.approx(want, abs=1e-9)
-    assert (language.parse(ids) >= 0).tolist() == [tuple(row) in known for row in ids.tolist()]
+    want = torch.tensor([known.get(tuple(row), -math.inf) for row in canvases.tolist()], dtype=torch.float64)
+    log_p = table.language.log_prob(canvases)
+    torch.testing.assert_close(log_p, want, atol=1e-9, rtol=0)
+    assert torch.equal(table.language.parse(canvases) >= 0, want > -torch.inf)
+
+
+def test_empty_batches_have_empty_answers():
+    none = TABLES[10].texts[:0]
+    assert MICRO.log_prob(none).shape == MICRO.parse(none).shape == (0,)
+    assert MICRO.posterior(MICRO.seen(none))[1].shape == (0, 10, MICRO.vocab_size) and MICRO.decode(none) == []
 
 
 def test_a_grammar_that_hides_something_has_no_entropy():
@@ -147,22 +152,19 @@ def test_a_grammar_that_hides_something_has_no_entropy():
 
 
 @ALL
-@pytest.mark.parametrize("label", [None, "end", "sad"])
-@settings(max_examples=15)
-@given(
-    seed=st.integers(0, 2**32 - 1), scale=st.sampled_from([0, 1, 30, 1000]), forbidden=st.sampled_from([0, 0.2, 0.5])
-)
-def test_posterior_of_any_evidence_is_bayes_over_all_texts(table, label, seed, scale, forbidden):
-    """Any table of log-likelihoods, also very sharp ones, and ones that no text fits."""
-    if label not in (None, *table.labels):
-        return
-    rng, shape = generator(seed), (3, table.language.length, table.language.vocab_size)
+def test_posterior_of_any_evidence_is_bayes_over_all_texts(table):
+    """Any table of log-likelihoods, also very sharp ones, and ones that no text fits; for each label."""
+    rng, shape = generator(6), (60, table.language.length, table.language.vocab_size)
+    scale = torch.tensor([0, 1, 30, 1000.0]).repeat(15)[:, None, None]
+    forbidden = torch.tensor([0, 0, 0, 0.1, 0.3]).repeat(12)[:, None, None]
     evidence = scale * torch.randn(shape, dtype=torch.float64, generator=rng)
     evidence[torch.rand(shape, generator=rng) < forbidden] = -torch.inf
-    log_p, probs = table.language.posterior(evidence, label)
-    want_log_p, want_probs = table.posterior(evidence, label)
-    torch.testing.assert_close(log_p, want_log_p, atol=1e-9, rtol=1e-12)
-    torch.testing.assert_close(probs, want_probs, atol=1e-9, rtol=0)
+    for label in (None, *table.language.labels):
+        log_p, probs = table.language.posterior(evidence, label)
+        want_log_p, want_probs = table.posterior(evidence, label)
+        assert (log_p == -torch.inf).any() and (log_p > -torch.inf).sum() > 30
+        torch.testing.assert_close(log_p, want_log_p, atol=1e-9, rtol=1e-12)
+        torch.testing.assert_close(probs, want_probs, atol=1e-9, rtol=0)
 
 
 @pytest.mark.parametrize("length", [128, 256, 512])
@@ -208,10 +210,10 @@ def test_samples_follow_the_table(table):
 
 
 def test_lengths_and_plots_of_sagas():
-    """Chi-square of 4,000 sagas against the exact law; fails by chance once in a million seeds."""
-    x0 = LANGUAGE.sample(4000, generator(4))
+    """Chi-square of 2,000 sagas against the exact law; fails by chance once in a million seeds."""
+    x0 = LANGUAGE.sample(2000, generator(4))
     lengths = (x0 != LANGUAGE.pad_id).sum(1) - 1
-    plots = LANGUAGE.parse(x0[:500])
+    plots = LANGUAGE.parse(x0[:150])
     for found, law in ((lengths, LANGUAGE.length_law()), (plots, LANGUAGE.template_probs)):
         counts, expected = torch.bincount(found, minlength=len(law)).double(), len(found) * law
         assert counts[expected == 0].sum() == 0
@@ -222,10 +224,10 @@ def test_lengths_and_plots_of_sagas():
 
 
 def test_same_seed_same_sagas_and_the_entropy_is_their_mean_surprise():
-    first, again, other = (LANGUAGE.sample(300, generator(seed)) for seed in (5, 5, 6))
+    first, again, other = (LANGUAGE.sample(150, generator(seed)) for seed in (5, 5, 6))
     assert torch.equal(first, again) and not torch.equal(first, other)
     nats = -LANGUAGE.log_prob(first)
-    assert abs(nats.mean().item() - LANGUAGE.entropy()) < 5 * nats.std().item() / math.sqrt(300)
+    assert abs(nats.mean().item() - LANGUAGE.entropy()) < 5 * nats.std().item() / math.sqrt(150)
     ids = [LANGUAGE.tokenizer(text)["input_ids"] for text in LANGUAGE.decode(first[:20])]
     assert all(row[: len(one)].tolist() == one for row, one in zip(first, ids, strict=False))
     assert LANGUAGE.sample(0, generator()).shape == (0, 256)
@@ -237,9 +239,9 @@ def test_same_seed_same_sagas_and_the_entropy_is_their_mean_surprise():
 @pytest.mark.parametrize("kind", [MaskedDiffusion, D3PM, UDLM, SEDD, BlockDiffusion])
 def test_the_exact_denoiser_reaches_the_entropy(kind):
     """The bound of true sagas is their -log p, for every process; within 5 standard errors, a fixed seed."""
-    settings = {"block_size": 4} if kind is BlockDiffusion else {}
-    process = kind(MICRO.vocab_size, MICRO.mask_id, **settings)
-    x0 = MICRO.sample(400, generator(7))
+    own = {"block": 4} if kind is BlockDiffusion else {}
+    process = kind(MICRO.vocab_size, MICRO.mask_id, **own)
+    x0 = MICRO.sample(200, generator(7))
     bound = nelbo(process, MICRO.denoiser(process), x0, rng=generator(8), draws=2)
     assert abs(bound.mean + MICRO.log_prob(x0).mean().item()) < max(5 * bound.standard_error, 1e-6), bound
 
