@@ -30,7 +30,7 @@ from diffkit.sampling.sampler import Ancestral
 from diffkit.sampling.skipping import even_times
 
 RESULTS = Path(__file__).parent / "results" / "uniform_blocks.json"
-DRAWS, STORIES = 10_000, {"tales": 64, "sagas": 16}
+DRAWS, STORIES = 10_000, {"tales": 64, "sagas": 8}
 CALLS, BLOCKS = {"tales": 24, "sagas": 48}, {"tales": (8, 16), "sagas": (32, 64)}
 micro = load_language("micro")
 
