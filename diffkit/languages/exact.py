@@ -27,7 +27,6 @@ class Language(Protocol):
     grammar: Any
     length: int  # L
     labels: list[str]  # the ways a text can end
-    tokenizer: PreTrainedTokenizerBase
     vocab_size: int
     mask_id: int
     pad_id: int
@@ -35,6 +34,8 @@ class Language(Protocol):
     template_probs: Tensor  # (K,) probability of each plot
     template_labels: Tensor  # (K,) how each plot ends
 
+    @property
+    def tokenizer(self) -> PreTrainedTokenizerBase: ...
     def sample(self, n: int, rng: Generator, label: str | None = None) -> Tensor: ...  # (n, L) int64
     def posterior(self, log_evidence: Tensor, label: str | None = None) -> tuple[Tensor, Tensor]: ...
     def seen(self, ids: Tensor) -> Tensor: ...  # evidence of looking at tokens, (B, L, V)
