@@ -217,8 +217,8 @@ class SagaLanguage:
     def _chapters(self, past: Past, label: str | None) -> tuple[Tensor, list[Tensor]]:
         """The forward pass: p(chapter k at start s | evidence), (K, S, B), and jointly with each shared slot."""
         (K, S, _), B = past.given.shape, len(past.log_p)
-        kept: Tensor | slice = past.weight > NEGLIGIBLE
-        kept = slice(None) if kept.all() else kept  # a view is cheaper than a copy
+        likely = past.weight > NEGLIGIBLE
+        kept: Tensor | slice = slice(None) if likely.all() else likely  # a view is cheaper than a copy
         given, beta = past.given[..., kept], past.beta[..., kept]
         alpha = self._forward(given, self._laws[label].log_next)
         weight = ((alpha + beta).exp() * past.weight[kept]).flatten(0, 1).T.contiguous()  # (N, K S)
