@@ -1,8 +1,9 @@
-"""Notebook 18's stored tables: diffusers' schedulers against exact laws on micro, and 24 calls of the exact denoiser of
-tales under masks, uniform and hybrid noise.
+"""Notebook 18's stored tables: diffusers' schedulers against exact laws on micro, and exact denoisers under masks,
+uniform and hybrid noise: 24 calls for the 48 tokens of tales, 48 calls for the 256 tokens of sagas.
 
     python benchmarks/uniform_blocks.py judges
     python benchmarks/uniform_blocks.py tales [words in the name of a row]
+    python benchmarks/uniform_blocks.py sagas "hybrid, share 0.1"
 
 Rows replace those of the same name in results/uniform_blocks.json. diffusers is needed for the judges alone.
 """
@@ -29,8 +30,9 @@ from diffkit.sampling.sampler import Ancestral
 from diffkit.sampling.skipping import even_times
 
 RESULTS = Path(__file__).parent / "results" / "uniform_blocks.json"
-DRAWS, STORIES, CALLS = 10_000, 64, 24
-micro, tales = load_language("micro"), load_language("tales")
+DRAWS, STORIES = 10_000, {"tales": 64, "sagas": 8}
+CALLS, BLOCKS = {"tales": 24, "sagas": 48}, {"tales": (8, 16), "sagas": (32, 64)}
+micro = load_language("micro")
 
 
 def seeded(seed: int) -> Generator:
@@ -120,26 +122,27 @@ def distance(drawn: Tensor) -> float:
     return float((found - truth).clamp(min=0).sum())
 
 
-# ------------------------------------------------------------------------------------------------------------- 24 calls
+# -------------------------------------------------------------------------------------------------------- a few calls
 
 
-def ways() -> dict[str, Callable[[Generator], Tensor]]:
-    """How to draw the stories, by name."""
-    V, mask, L = tales.vocab_size, tales.mask_id, tales.length
-    mdlm, shape = MaskedDiffusion(V, mask, "linear"), (STORIES, tales.length)
+def ways(part: str) -> dict[str, Callable[[Generator], Tensor]]:
+    """How to draw the stories of a language, by name."""
+    language, calls = load_language(part), CALLS[part]
+    V, mask, L = language.vocab_size, language.mask_id, language.length
+    mdlm, shape = MaskedDiffusion(V, mask, "linear"), (STORIES[part], L)
     hybrids = {share: HybridDiffusion(V, mask, share) for share in (0.03, 0.1)}
     udlm, gemma = UDLM(V, mask), D3PM(V, mask, "uniform", reverse="mixture")
 
     def plain(process: Any, **how: Any) -> Callable[[Generator], Tensor]:
-        how = {"steps": CALLS} | how
+        how = {"steps": calls} | how
         if how["steps"] is None:
             del how["steps"]
-        denoise = tales.denoiser(getattr(process, "process", process))
+        denoise = language.denoiser(getattr(process, "process", process))
         return lambda rng: sample(process, denoise, shape=shape, rng=rng, **how)
 
     def blocks(process: Any, size: int) -> Callable[[Generator], Tensor]:
-        times = even_times(process.T, CALLS * size // L)
-        return lambda rng: sample_in_blocks(tales, Ancestral(process, times), STORIES, size, rng)
+        times = even_times(process.T, calls * size // L)
+        return lambda rng: sample_in_blocks(language, Ancestral(process, times), shape[0], size, rng)
 
     return {
         "masked, random order": plain(mdlm, order="random"),
@@ -148,36 +151,36 @@ def ways() -> dict[str, Callable[[Generator], Tensor]]:
         "masked, entropy bound 0.1": plain(entropy_bounded(mdlm, 0.1), steps=None),
         **{f"hybrid, share {share:g}": plain(process) for share, process in hybrids.items()},
         "uniform": plain(udlm),
-        "uniform, corrected": plain(Corrected(udlm, CALLS), steps=None),
-        "hybrid 0.1, corrected": plain(Corrected(hybrids[0.1], CALLS), steps=None),
-        **{f"{name}, blocks of {size}": blocks(process, size) for size in (8, 16)
+        "uniform, corrected": plain(Corrected(udlm, calls), steps=None),
+        "hybrid 0.1, corrected": plain(Corrected(hybrids[0.1], calls), steps=None),
+        **{f"{name}, blocks of {size}": blocks(process, size) for size in BLOCKS[part]
            for name, process in (("masked", mdlm), ("hybrid 0.1", hybrids[0.1]), ("uniform", udlm))},
         "uniform, time-agnostic": lambda rng: sample(
-            gemma, time_agnostic(tales, gemma, 8), shape=(32, L), steps=CALLS, rng=rng
+            gemma, time_agnostic(language, gemma, 8), shape=(32, L), steps=calls, rng=rng
         ),
         "DiffusionGemma's sampler, time-agnostic": lambda rng: sample(
-            EntropyBounded(gemma, CALLS), time_agnostic(tales, gemma, 8), shape=(32, L), rng=rng
+            EntropyBounded(gemma, calls), time_agnostic(language, gemma, 8), shape=(32, L), rng=rng
         ),
     }  # fmt: skip
 
 
-def calls_to_the_bound() -> float:
+def calls_to_the_bound(part: str) -> float:
     """How many calls a story takes on average with masks and an entropy bound of 0.1."""
-    process = MaskedDiffusion(tales.vocab_size, tales.mask_id, "linear")
-    frames = denoise_frames(
-        entropy_bounded(process, 0.1), tales.denoiser(process), shape=(STORIES, tales.length), rng=seeded(18)
-    )
-    return float(torch.stack([(frame.z == tales.mask_id).any(1) for frame in frames]).sum(0).double().mean())
+    language = load_language(part)
+    process = MaskedDiffusion(language.vocab_size, language.mask_id, "linear")
+    shape = (STORIES[part], language.length)
+    frames = denoise_frames(entropy_bounded(process, 0.1), language.denoiser(process), shape=shape, rng=seeded(18))
+    return float(torch.stack([(frame.z == language.mask_id).any(1) for frame in frames]).sum(0).double().mean())
 
 
-def stories(only: str) -> Iterator[dict[str, Any]]:
+def stories(part: str, only: str) -> Iterator[dict[str, Any]]:
     """Valid stories of the exact denoiser, with 95 % intervals; one seed."""
-    for name, draw in ways().items():
+    for name, draw in ways(part).items():
         if only not in name:
             continue
         drawn = draw(seeded(18))
-        calls = calls_to_the_bound() if "entropy bound" in name else CALLS
-        log_p = tales.log_prob(drawn)
+        calls = calls_to_the_bound(part) if "entropy bound" in name else CALLS[part]
+        log_p = load_language(part).log_prob(drawn)
         valid = log_p[log_p > -torch.inf]
         low, high = wilson(len(valid), len(drawn))
         nats = float(-valid.mean()) if len(valid) else None
@@ -190,7 +193,7 @@ def stories(only: str) -> Iterator[dict[str, Any]]:
 def main() -> None:
     """Make the rows, store each as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["judges", "tales"])
+    parser.add_argument("part", choices=["judges", *CALLS])
     parser.add_argument("only", nargs="?", default="", help="only rows whose name holds this")
     options = parser.parse_args()
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
@@ -198,9 +201,9 @@ def main() -> None:
     if options.part == "judges":
         settings |= {"diffusers": version("diffusers"), "draws": DRAWS}
     else:
-        settings |= {"calls": CALLS, "seed": 18, "entropy_nats": tales.entropy()}
+        settings |= {"calls": CALLS[options.part], "seed": 18, "entropy_nats": load_language(options.part).entropy()}
     rows = {row["name"]: row for row in found.get(options.part, {}).get("rows", [])}
-    for row in judges() if options.part == "judges" else stories(options.only):
+    for row in judges() if options.part == "judges" else stories(options.part, options.only):
         print(row, flush=True)
         rows[row["name"]] = row
         found[options.part] = {"settings": settings, "rows": list(rows.values())}

@@ -100,10 +100,20 @@ TABLE = {
     ],
     ("languages/story_language.py", "languages/test_story_language.py"): [
         ("entropy of the template", "float(templates + self.template_probs @", "float(self.template_probs @"),
-        ("slots weigh as their templates do", "_normalise(slots, 1)[1] * group_weight[bucket.group][:, None]",
-         "_normalise(slots, 1)[1]"),
+        ("slots weigh as their templates do", "exact.normalise(slots, 1)[1] * group_weight[bucket.group][:, None]",
+         "exact.normalise(slots, 1)[1]"),
         ("evidence of literal words", "templates = templates + sum(evidence[column] for column in",
          "templates = templates + 0 * sum(evidence[column] for column in"),
+    ],
+    ("languages/saga_language.py", "languages/test_saga_language.py"): [
+        ("the law is that of sagas that fit", "log_p - law.log_total", "log_p"),
+        ("very sharp evidence", "(possible & (sums < FAINT))", "(possible & (sums < 0))"),
+        ("a chapter weighs as its shared slots do", "(alpha + beta).exp() * past.weight[kept]", "(alpha + beta).exp()"),
+        ("evidence of padding", "chapters[k] += pads[", "chapters[k] += 0 * pads["),
+        ("entropy of a chapter's own slots", "(entr(follow).sum(-1) + own)", "entr(follow).sum(-1)"),
+    ],
+    ("languages/compile_sagas.py", "languages/test_saga_language.py"): [
+        ("EOS fits, too", "start + needs[k] < self.L", "start + needs[k] <= self.L"),
     ],
     ("languages/compile.py", "languages/test_story_language.py"): [
         ("two templates, one text", "word.get(cell // V, cell) == cell", "True"),

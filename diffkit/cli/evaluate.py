@@ -21,8 +21,8 @@ from diffkit.data.corpus import CORPORA, load_corpus
 from diffkit.evaluation.samples import quality
 from diffkit.evaluation.text import bound_on_text, check_windows, full_windows, judge_of, text_bounds, together
 from diffkit.io import check_writable, write_json
-from diffkit.languages.story_language import StoryLanguage, load_language
-from diffkit.languages.tales import GRAMMARS
+from diffkit.languages.exact import Language
+from diffkit.languages.story_language import LANGUAGES, load_language
 from diffkit.model import DiffusionModel, held_out_split
 from diffkit.paths import PRETRAINED
 from diffkit.random import checked_seed
@@ -89,15 +89,15 @@ def evaluate(
 
 def _default_model(corpus: str) -> str:
     """A shipped model that can read this text."""
-    return "tales-mdlm" if not corpus or corpus in GRAMMARS else READS_ANY_TEXT
+    return "tales-mdlm" if not corpus or corpus in LANGUAGES else READS_ANY_TEXT
 
 
-def _checked(trained: DiffusionModel, corpus: str, asked: Asked, folder: Path) -> tuple[str, StoryLanguage | None]:
+def _checked(trained: DiffusionModel, corpus: str, asked: Asked, folder: Path) -> tuple[str, Language | None]:
     """The text to judge a model on, and its language if that is known. Raises ValueError for what cannot be done."""
     own, L = trained.config.language or "", trained.denoiser.config.max_length
     if not (corpus or own):
         raise ValueError("this model was trained on real text; name a text with --corpus.")
-    if corpus in GRAMMARS and corpus != own:
+    if corpus in LANGUAGES and corpus != own:
         raise ValueError(f"--corpus {corpus} has another vocabulary than this model, trained on {own or 'real text'}.")
     for option, count, least in (("--n", asked.n, 1), ("--samples", asked.samples, 0)):
         check_whole(count, option, "evaluate", least, MOST_TOKENS["validation_sequences"] // L)
@@ -111,7 +111,7 @@ def _checked(trained: DiffusionModel, corpus: str, asked: Asked, folder: Path) -
     return corpus or own, known
 
 
-def _of_stories(trained: DiffusionModel, known: StoryLanguage, asked: Asked) -> tuple[report.Figures, list[str]]:
+def _of_stories(trained: DiffusionModel, known: Language, asked: Asked) -> tuple[report.Figures, list[str]]:
     """Bound, gap and valid stories of a model whose language is known, as figures and as lines."""
     rng, L = Generator().manual_seed(asked.seed), known.length
     x0 = known.sample(asked.n, Generator().manual_seed(VALIDATION_SEED))
@@ -173,7 +173,7 @@ def _documents(trained: DiffusionModel, corpus: str, asked: Asked) -> tuple[Iter
     return chain([first], texts), None if rest is None else (row["text"] for row in rest)
 
 
-def _report(trained: DiffusionModel, known: StoryLanguage | None, asked: Asked, json_file: str, out: str) -> None:
+def _report(trained: DiffusionModel, known: Language | None, asked: Asked, json_file: str, out: str) -> None:
     """Measure everything, print it, and write it to a folder."""
     if known is None or asked.samples < 1 or json_file or asked.beside:
         raise ValueError(

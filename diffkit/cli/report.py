@@ -19,6 +19,7 @@ from diffkit.evaluation.by_count import error_by_count
 from diffkit.evaluation.statistics import Estimate
 from diffkit.evaluation.text import TextBound
 from diffkit.io import atomic_files, write_json
+from diffkit.languages.exact import Language
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.model import DiffusionModel
 from diffkit.network.transformer import parameter_count
@@ -26,7 +27,7 @@ from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.sampler import sample_many
 
 Figures = dict[str, Any]  # plain numbers, texts and dictionaries of them: JSON can hold it
-SHOWN_COUNTS = (1, 4, 8, 16, 24, 32, 40, 44, 47, 48)  # masked tokens
+SHOWN_COUNTS = (1, 4, 8, 16, 24, 32, 40, 44, 47, 48, 96, 160, 224, 255, 256)  # masked tokens
 PAIRS = (("hero", "park"), ("weather", "time"))  # slots of `tales` whose joint distribution is compared
 PADDED = "EOS and PAD are predicted and counted like any token"
 
@@ -97,7 +98,7 @@ def _exp(nats: float) -> float:
     return math.inf if nats > 709 else math.exp(nats)
 
 
-def measure_gap(model: DiffusionModel, language: StoryLanguage, n: int, rng: Generator) -> Figures:
+def measure_gap(model: DiffusionModel, language: Language, n: int, rng: Generator) -> Figures:
     """The distance to the exact entropy, nats per canvas token, paired over n fresh stories."""
     gap = gap_to_entropy(model.process, model, language, n, rng=rng) / language.length
     return {
@@ -112,7 +113,7 @@ def draw(model: DiffusionModel, n: int, L: int, steps: int, rng: Generator) -> T
     return sample_many(process, model, n=n, length=L, steps=steps, rng=rng, order=process.default_order)
 
 
-def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor) -> Figures:
+def measure_samples(language: Language, ids: Tensor, training: Tensor) -> Figures:
     """Samples (n, L): validity, exact probability, variety, copies of `training` (N, L), marginals."""
     ends = {"eos_id": language.eos_id}
     stop_id = language.tokenizer.convert_tokens_to_ids(".")
@@ -127,20 +128,21 @@ def measure_samples(language: StoryLanguage, ids: Tensor, training: Tensor) -> F
         "copied": same.share, "copied_by_chance": same.by_chance,
     }  # fmt: skip
     if found["valid"] > 0:
-        pairs = [pair for pair in PAIRS if {*pair} <= {*language.grammar.slots}]
         distances = judge.marginals(language, ids)
-        distances |= {f"{a} and {b}": judge.pair_distance(language, ids, a, b) for a, b in pairs}
+        if isinstance(language, StoryLanguage):
+            pairs = [pair for pair in PAIRS if {*pair} <= {*language.grammar.slots}]
+            distances |= {f"{a} and {b}": judge.pair_distance(language, ids, a, b) for a, b in pairs}
         found["marginals"] = {name: one._asdict() for name, one in distances.items()}
     return found
 
 
-def training_stories(language: StoryLanguage) -> Tensor:
+def training_stories(language: Language) -> Tensor:
     """The first 6,400 stories (N, L) that a run with seed 0 learns from."""
     return torch.cat([*islice(StoryBatches(language, 64, 0), 100)])
 
 
 def measure(
-    model: DiffusionModel, language: StoryLanguage, *, n: int, samples: int, steps: tuple[int, ...], rng: Generator
+    model: DiffusionModel, language: Language, *, n: int, samples: int, steps: tuple[int, ...], rng: Generator
 ) -> Figures:
     """Everything about a model of a known language: n stories for the bounds, `samples` stories for each of `steps`.
 

@@ -12,8 +12,7 @@ from diffkit.cli.show.chart import Line, Window, chart, smoothed
 from diffkit.cli.show.page import whole_page
 from diffkit.cli.terminal import printable
 from diffkit.io import check_writable, write_atomic
-from diffkit.languages.story_language import load_language
-from diffkit.languages.tales import GRAMMARS
+from diffkit.languages.story_language import LANGUAGES, load_language
 from diffkit.paths import user_path
 
 ROWS = 24  # of a table; more are thinned out
@@ -71,7 +70,7 @@ def _settings(folder: Path) -> dict[str, Any]:
 def run_page(name: str, records: Lines, samples: Lines, settings: dict[str, Any]) -> str:
     """The page; every text in it is escaped."""
     corpus = settings.get("data", {}).get("corpus")
-    language = load_language(corpus) if corpus in GRAMMARS else None
+    language = load_language(corpus) if corpus in LANGUAGES else None
     level = ("exact entropy", language.entropy() / language.length) if language else None
     last, bounds = records[-1], [one for one in records if one.get("validation") is not None]
     rows = {"steps": f"{last['step']:,}", "training loss, smoothed": f"{_losses(records)[-1][1]:.4f} nats per token"}

@@ -20,8 +20,8 @@ from diffkit.data.corpus import CORPORA, load_corpus, shadowed, split_documents
 from diffkit.data.tokenizer import load_tokenizer, special_ids, train_tokenizer
 from diffkit.evaluation.bounds import nelbo
 from diffkit.io import atomic_folder
-from diffkit.languages.story_language import StoryLanguage, endings, load_language
-from diffkit.languages.tales import GRAMMARS
+from diffkit.languages.exact import Language
+from diffkit.languages.story_language import LANGUAGES, endings, load_language
 from diffkit.model import DiffusionModel, build_model, check_tokenizer, load_pretrained, start_from
 from diffkit.network.transformer import SIZES, TIMES
 from diffkit.processes import PROCESSES
@@ -39,7 +39,7 @@ RANGES |= {"workers": (1, 1024)}
 class DataSettings:
     """What the model reads."""
 
-    corpus: str  # tales, micro, tinystories, wikitext-2, openwebtext, or a .txt, .jsonl, .parquet file or folder
+    corpus: str  # tales, micro, sagas, tinystories, wikitext-2, openwebtext, or a .txt, .jsonl, .parquet file or folder
     tokenizer: str = "bert-base-uncased"  # a name on the Hub or a local folder; the built-in languages bring their own
     length: int = 128  # tokens in a sequence; the built-in languages have their own
     batch_size: int = 64  # sequences in a batch
@@ -147,7 +147,7 @@ class Texts(NamedTuple):
     batches: Batches
     validation: Tensor  # (N, L)
     length: int
-    language: StoryLanguage | None  # None for real text
+    language: Language | None  # None for real text
 
 
 class Setup(NamedTuple):
@@ -157,7 +157,7 @@ class Setup(NamedTuple):
     tokenizer: PreTrainedTokenizerBase
     batches: Batches
     validate: Callable[[DiffusionModel], float]  # bound on held-out text, nats per token
-    language: StoryLanguage | None  # None for real text
+    language: Language | None  # None for real text
     label_of: Callable[[Tensor], Tensor] | None  # (B, L) to labels (B,), for a conditional model
 
 
@@ -167,12 +167,12 @@ def build(data: DataSettings, model: ModelSettings, seed: int, tell: Callable[[s
     Args:   tell: takes one line about the text: what was read and left out, how many documents, the share held out.
     Raises: ValueError, OSError or ConnectionError that names the setting.
     """
-    if model.conditional and data.corpus not in GRAMMARS:
+    if model.conditional and data.corpus not in LANGUAGES:
         raise ValueError(
-            f"build: a conditional model needs labels, which {data.corpus!r} does not have; choose the corpus "
-            f"{' or '.join(sorted(GRAMMARS))}, or leave `conditional` out."
+            f"build: a conditional model needs labels, which {data.corpus!r} does not have; choose one of "
+            f"{', '.join(LANGUAGES)}, or leave `conditional` out."
         )
-    if model.pretrained and data.corpus not in GRAMMARS:
+    if model.pretrained and data.corpus not in LANGUAGES:
         data = replace(data, tokenizer=model.pretrained)
         load_tokenizer(data.tokenizer, add_mask=model.add_mask)  # says now what is missing, not when the text is read
     texts = read(data, seed, tell)
@@ -194,7 +194,7 @@ def _fresh_model(model: ModelSettings, texts: Texts) -> DiffusionModel:
     if not process.aligned and not texts.language:
         raise ValueError(
             f"build: {type(process).__name__} learns where texts end, but this corpus is read as documents in one "
-            f"row. Choose the corpus {' or '.join(sorted(GRAMMARS))}, or another process."
+            f"row. Choose the corpus {', '.join(LANGUAGES)}, or another process."
         )
     network: dict[str, Any] = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout}
     labels = len(texts.language.labels) if texts.language and model.conditional else 0
@@ -218,7 +218,7 @@ def validation_bound(model: DiffusionModel, x0: Tensor) -> float:
 
 def read(data: DataSettings, seed: int, tell: Callable[[str], Any] = str) -> Texts:
     """Corpus and tokenizer, batches to train on, and sequences held out."""
-    if data.corpus in GRAMMARS:
+    if data.corpus in LANGUAGES:
         tell(f"{data.corpus}: the built-in language{shadowed(data.corpus)}.")
         language = load_language(data.corpus)
         batches = StoryBatches(language, data.batch_size, seed)
@@ -242,7 +242,7 @@ def learn_tokenizer(data: DataSettings, seed: int, folder: Path, vocab_size: int
     """
     if folder.exists():
         raise ValueError(f"learn_tokenizer: {folder} is there already. Choose another folder, or delete it.")
-    if data.corpus in GRAMMARS:
+    if data.corpus in LANGUAGES:
         raise ValueError(
             f"learn_tokenizer: {data.corpus!r} has its own vocabulary and no documents. Choose another corpus."
         )
@@ -254,7 +254,7 @@ def learn_tokenizer(data: DataSettings, seed: int, folder: Path, vocab_size: int
 
 def read_held_out(data: DataSettings, seed: int, tell: Callable[[str], Any] = str) -> Tensor:
     """Only the sequences that `read` holds out, (N, L); all of the text if validation_fraction is 1."""
-    if data.corpus in GRAMMARS:
+    if data.corpus in LANGUAGES:
         return _fresh(load_language(data.corpus), data)
     tokenizer = load_tokenizer(data.tokenizer)
     whole = data.validation_fraction == 1
@@ -263,7 +263,7 @@ def read_held_out(data: DataSettings, seed: int, tell: Callable[[str], Any] = st
     return _sequences(texts, tokenizer, data, seed)
 
 
-def _fresh(language: StoryLanguage, data: DataSettings) -> Tensor:
+def _fresh(language: Language, data: DataSettings) -> Tensor:
     return language.sample(data.validation_sequences, Generator().manual_seed(VALIDATION_SEED))
 
 

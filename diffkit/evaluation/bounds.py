@@ -10,7 +10,7 @@ from torch import Generator, Tensor
 from diffkit.checks import check_ids, check_whole
 from diffkit.evaluation.chain import chain_bound, in_batches
 from diffkit.evaluation.statistics import Estimate, mean_of
-from diffkit.languages.story_language import StoryLanguage
+from diffkit.languages.exact import Language
 from diffkit.processes.base import Denoise, Process, on_device_of
 from diffkit.random import uniform_numbers
 
@@ -92,7 +92,7 @@ def paired_gap(
 
 @torch.no_grad()
 def gap_to_entropy(
-    process: Process, denoise: Denoise, language: StoryLanguage, n: int, *, rng: Generator, draws: int = 4
+    process: Process, denoise: Denoise, language: Language, n: int, *, rng: Generator, draws: int = 4
 ) -> Estimate:
     """How far a model's bound lies above the exact one, nats per sequence: the mean over n fresh stories.
 

@@ -10,7 +10,7 @@ from torch import Generator
 
 from diffkit.checks import check_whole
 from diffkit.evaluation.statistics import Estimate, mean_of
-from diffkit.languages.story_language import StoryLanguage
+from diffkit.languages.exact import Language
 from diffkit.processes.base import Denoise, on_device_of
 from diffkit.processes.masked import MaskedDiffusion, corrupt_count
 
@@ -28,7 +28,7 @@ class CountError(NamedTuple):
 def error_by_count(
     process: MaskedDiffusion,
     denoise: Denoise,
-    language: StoryLanguage,
+    language: Language,
     *,
     counts: Iterable[int],
     n: int,

@@ -10,6 +10,7 @@ import torch
 from torch import Tensor
 
 from diffkit.evaluation.statistics import binomial, kl_floor, kl_of_counts, wilson
+from diffkit.languages.exact import Language
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.languages.tales import slot_and_form
 
@@ -77,7 +78,7 @@ class Copied(NamedTuple):
     standard_error: float  # of the share, if it were by chance
 
 
-def copied(ids: Tensor, training: Tensor, language: StoryLanguage) -> Copied:
+def copied(ids: Tensor, training: Tensor, language: Language) -> Copied:
     """Compare samples (n, L) with the stories (N, L) that a model was trained on."""
     known = training.unique(dim=0)
     seen = {tuple(row) for row in known.tolist()}
@@ -104,22 +105,23 @@ def distance(counts: Tensor, probs: Tensor) -> Distance:
     return Distance(kl_of_counts(counts, probs), kl_floor(probs, n), variation, away.item())
 
 
-def marginals(language: StoryLanguage, ids: Tensor) -> dict[str, Distance]:
+def marginals(language: Language, ids: Tensor) -> dict[str, Distance]:
     """Plots, endings and lengths of the valid samples among (n, L), each compared with its exact distribution.
 
     Raises: ValueError if no sample is valid.
     """
-    plots = plots_of(language, ids)
-    plots = plots[plots >= 0]
-    if not len(plots):
+    plots, lengths = plots_of(language, ids), torch.tensor([len(row) for row in until_end(ids, language.eos_id)])
+    valid = plots >= 0
+    if not valid.any():
         raise ValueError("marginals: no sample is a story of the language, so nothing can be counted.")
-    lengths = torch.tensor([len(template.text.split()) for template in language.grammar.templates])
-    kinds = {"plot": torch.arange(len(lengths)), "ending": language.template_labels, "length": lengths}
-    found = {}
-    for name, kind in kinds.items():
-        probs = torch.zeros(int(kind.max()) + 1, dtype=torch.float64).index_add_(0, kind, language.template_probs)
-        found[name] = distance(torch.bincount(kind[plots], minlength=len(probs)), probs)
-    return found
+    endings, plots = language.template_labels, plots[valid]
+    by_ending = torch.zeros(len(language.labels), dtype=torch.float64).index_add_(0, endings, language.template_probs)
+    kinds = {
+        "plot": (plots, language.template_probs),
+        "ending": (endings[plots], by_ending),
+        "length": (lengths[valid], language.length_law()),
+    }
+    return {name: distance(torch.bincount(kind, minlength=len(probs)), probs) for name, (kind, probs) in kinds.items()}
 
 
 def _first_mentions(language: StoryLanguage, slot: str) -> list[tuple[int, str] | None]:
@@ -166,12 +168,12 @@ class Quality(NamedTuple):
     plot_kl_floor: float  # what a perfect sampler of this many samples shows on average
 
 
-def plots_of(language: StoryLanguage, ids: Tensor) -> Tensor:
+def plots_of(language: Language, ids: Tensor) -> Tensor:
     """The plot, which is the template, that each sample (n, L) follows, (n,) int64; -1 if it is no whole story."""
     return language.parse(ids).where((ids != language.mask_id).all(1), -1)
 
 
-def quality(language: StoryLanguage, ids: Tensor) -> Quality:
+def quality(language: Language, ids: Tensor) -> Quality:
     """Judge samples (n, L) exactly. The plot is the template a story follows, the ending included.
 
     A perfect sampler has plot_kl near its floor: counts are noisy.

@@ -6,6 +6,7 @@ A cell is a position and a word, position * V + word. Exact inference looks up a
 from __future__ import annotations
 
 from collections import defaultdict
+from collections.abc import Callable, Iterable, Mapping, Sequence
 from functools import cached_property
 from itertools import combinations
 from typing import NamedTuple
@@ -14,7 +15,7 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.languages.tales import Grammar, slot_and_form
+from diffkit.languages.tales import Grammar, Slot, slot_and_form
 
 Choice = list[set[int]]  # the cells that each value of a slot fills
 Part = str | tuple[str, str]  # of a canvas: a literal token, or (slot, form)
@@ -46,7 +47,7 @@ class Tables:
         self.grammar, self.tokenizer, self.V = grammar, tokenizer, len(tokenizer)
         canvases = [self._canvas(template.text) for template in grammar.templates]
         numbers: dict[tuple[str, Positions], int] = {}
-        members = [[numbers.setdefault(group, len(numbers)) for group in _groups_of(canvas)] for canvas in canvases]
+        members = [[numbers.setdefault(group, len(numbers)) for group in groups_of(canvas)] for canvas in canvases]
         self.buckets = self._buckets(numbers)
         literals = [
             [i * self.V + self._id(part) for i, part in enumerate(canvas) if isinstance(part, str)]
@@ -56,7 +57,7 @@ class Tables:
         self.groups = _padded(members, len(numbers))
         self.members = torch.zeros(len(numbers) + 1, len(canvases), dtype=torch.float64)
         self.members[self.groups, torch.arange(len(canvases))[:, None]] = 1
-        self.script, self.forms = self._script(canvases)
+        self.script, self.forms = script_of(canvases, grammar.slots, self._id)
 
     def _id(self, word: str) -> int:
         return self.tokenizer.convert_tokens_to_ids(word)
@@ -73,17 +74,11 @@ class Tables:
         """All groups, those of one shape stacked."""
         shapes = defaultdict(list)
         for (slot, positions), number in numbers.items():
-            log_p, cells = self._visible_values(slot, positions)
+            at, forms = zip(*positions, strict=True)
+            log_p, ids = visible_values(self.grammar.slots[slot], forms, self._id)
+            cells = torch.tensor(at) * self.V + ids
             shapes[cells.shape].append((torch.tensor(number), log_p, cells))
         return [Bucket(*map(torch.stack, zip(*same, strict=True))) for same in shapes.values()]
-
-    def _visible_values(self, slot: str, positions: Positions) -> tuple[Tensor, Tensor]:
-        """Values of a slot as these positions show them: equal-looking ones are merged. (U,) log p and (U, P) cells."""
-        total: dict[tuple[int, ...], float] = defaultdict(float)
-        for value, p in zip(*self.grammar.slots[slot], strict=True):
-            total[tuple(i * self.V + self._id(value[form]) for i, form in positions)] += p
-        probs = torch.tensor(list(total.values()), dtype=torch.float64)
-        return (probs / probs.sum()).log(), torch.tensor(list(total))
 
     @cached_property
     def ambiguous(self) -> tuple[int, int] | None:
@@ -108,20 +103,40 @@ class Tables:
                 return k, other
         return None
 
-    def _script(self, canvases: list[list[Part]]) -> tuple[Tensor, list[tuple[str, Tensor]]]:
-        """What a sampler fills in: `script` and `forms`."""
-        numbers: dict[tuple[str, str], int] = {}
 
-        def entry(part: Part) -> int:
-            return self._id(part) if isinstance(part, str) else -1 - numbers.setdefault(part, len(numbers))
+def visible_values(slot: Slot, forms: Sequence[str], word_id: Callable[[str], int]) -> tuple[Tensor, Tensor]:
+    """Values of a slot as these forms show them: equal-looking ones are merged. (U,) log p and (U, P) words."""
+    total: dict[tuple[int, ...], float] = defaultdict(float)
+    for value, p in zip(*slot, strict=True):
+        total[tuple(word_id(value[form]) for form in forms)] += p
+    probs = torch.tensor(list(total.values()), dtype=torch.float64)
+    return (probs / probs.sum()).log(), torch.tensor(list(total))
 
-        rows = [[entry(part) for part in canvas] for canvas in canvases]
-        values = {name: slot.values for name, slot in self.grammar.slots.items()}
-        forms = [
-            (slot, torch.tensor([self._id(value.get(form, "[UNK]")) for value in values[slot]]))
-            for slot, form in numbers
-        ]
-        return torch.tensor(rows), forms
+
+def script_of(
+    canvases: list[list[Part]], slots: Mapping[str, Slot], word_id: Callable[[str], int]
+) -> tuple[Tensor, list[tuple[str, Tensor]]]:
+    """What a sampler fills in: `script` and `forms`, see Tables."""
+    numbers: dict[tuple[str, str], int] = {}
+
+    def entry(part: Part) -> int:
+        return word_id(part) if isinstance(part, str) else -1 - numbers.setdefault(part, len(numbers))
+
+    rows = [[entry(part) for part in canvas] for canvas in canvases]
+    forms = [
+        (slot, torch.tensor([word_id(value.get(form, "[UNK]")) for value in slots[slot].values]))
+        for slot, form in numbers
+    ]
+    return torch.tensor(rows), forms
+
+
+def words_of(texts: Iterable[str], slots: Mapping[str, Slot]) -> list[str]:
+    """Every word that these templates can show, once, in the order of its first appearance."""
+    found: dict[str, None] = {}
+    for word in " ".join(texts).split():
+        part = slot_and_form(word)
+        found |= dict.fromkeys([word] if part is None else [value[part[1]] for value in slots[part[0]].values])
+    return [*found]
 
 
 def can_agree(choices: list[Choice], V: int) -> bool:
@@ -137,7 +152,7 @@ def can_agree(choices: list[Choice], V: int) -> bool:
     return any(can_agree([fitting(made, choice) for choice in rest], V) for made in first)
 
 
-def _groups_of(canvas: list[Part]) -> list[tuple[str, Positions]]:
+def groups_of(canvas: list[Part]) -> list[tuple[str, Positions]]:
     """The slots of a canvas in order of appearance, each with its positions."""
     shown: dict[str, list[tuple[int, str]]] = defaultdict(list)
     for i, part in enumerate(canvas):

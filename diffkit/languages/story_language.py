@@ -6,29 +6,23 @@ independent, so whatever is observed about a story, position by position, become
 
 from __future__ import annotations
 
-from collections.abc import Iterator
 from functools import lru_cache
-from typing import NamedTuple, Protocol
+from typing import Literal, NamedTuple, overload
 
 import torch
 from torch import Generator, Tensor
 
-from diffkit.checks import check_ids, check_whole
+from diffkit.checks import check_whole
 from diffkit.data.tokenizer import word_level_tokenizer
-from diffkit.languages.compile import Tables
-from diffkit.languages.tales import GRAMMARS, Grammar, slot_and_form
+from diffkit.languages import exact
+from diffkit.languages.compile import Tables, words_of
+from diffkit.languages.saga_language import SagaLanguage
+from diffkit.languages.sagas import SAGA_GRAMMARS
+from diffkit.languages.tales import GRAMMARS, Grammar
 from diffkit.random import categorical
 
 STORIES_AT_ONCE = 256  # keeps the memory of exact inference under a gigabyte
-FAINT = -14.0  # nats: log-likelihood of a misread token where a canvas fits no story
-
-
-class HasLikelihood(Protocol):
-    """What the exact denoiser needs of a diffusion process."""
-
-    def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor: ...  # log q(z_t[i] | x_0[i] = v), (B, L, V)
-
-    def ideal_output(self, log_posterior: Tensor, zt: Tensor, t: Tensor) -> Tensor: ...  # the optimal output
+LANGUAGES = sorted({**GRAMMARS, **SAGA_GRAMMARS})
 
 
 class Forward(NamedTuple):
@@ -49,7 +43,9 @@ class StoryLanguage:
     def __init__(self, grammar: Grammar):
         self.grammar, self.length = grammar, grammar.length
         self.labels = list(dict.fromkeys(template.label for template in grammar.templates))
-        self.tokenizer = word_level_tokenizer(list(dict.fromkeys(_words(grammar))))
+        self.tokenizer = word_level_tokenizer(
+            words_of((template.text for template in grammar.templates), grammar.slots)
+        )
         self.vocab_size = len(self.tokenizer)
         self.mask_id, self.pad_id, self.eos_id = (
             self.tokenizer.convert_tokens_to_ids(token) for token in ("[MASK]", "[PAD]", "[EOS]")
@@ -85,9 +81,7 @@ class StoryLanguage:
 
     def label_id(self, label: str) -> int:
         """The index of a label in `labels`. Raises ValueError for an unknown one."""
-        if label not in self.labels:
-            raise ValueError(f"StoryLanguage: label must be one of {self.labels}, got {label!r}.")
-        return self.labels.index(label)
+        return exact.number_of_label(label, self)
 
     # -------------------------------------------------------------------------------------------------- exact inference
 
@@ -115,22 +109,18 @@ class StoryLanguage:
                  probs (B, L, V) float64, p(x_0[i] = v | evidence); all zero where log_p is -inf.
         Raises:  ValueError for a wrong shape, NaN or +inf.
         """
-        shape = (self.length, self.vocab_size)
-        if log_evidence.ndim != 3 or log_evidence.shape[1:] != shape:
-            raise ValueError(f"posterior: log_evidence must be (B, *{shape}), got {tuple(log_evidence.shape)}.")
-        if torch.isnan(log_evidence).any() or (log_evidence == torch.inf).any():
-            raise ValueError("posterior: log_evidence must be finite or -inf; it holds NaN or +inf.")
+        exact.check_evidence(log_evidence, self)
         parts = [self._posterior(rows, label) for rows in log_evidence.split(STORIES_AT_ONCE)]
         log_p, probs = (torch.cat(part) for part in zip(*parts, strict=True))
         return log_p.to(log_evidence.device), probs.to(log_evidence.device)
 
     def _posterior(self, log_evidence: Tensor, label: str | None) -> tuple[Tensor, Tensor]:
         forward = self._forward(log_evidence.cpu(), label)
-        log_p, templates = _normalise(forward.templates, 0)  # (B,), (K, B)
+        log_p, templates = exact.normalise(forward.templates, 0)  # (B,), (K, B)
         group_weight = self.tables.members @ templates  # (groups + 1, B)
         cells, weights = [self.tables.literals.T.flatten()], [templates.repeat(self.tables.literals.shape[1], 1)]
         for bucket, slots in zip(self.tables.buckets, forward.slots, strict=True):
-            weight = _normalise(slots, 1)[1] * group_weight[bucket.group][:, None]  # (G, U, B)
+            weight = exact.normalise(slots, 1)[1] * group_weight[bucket.group][:, None]  # (G, U, B)
             for column in bucket.cells.unbind(-1):
                 cells.append(column.flatten())
                 weights.append(weight.flatten(0, 1))
@@ -141,12 +131,7 @@ class StoryLanguage:
 
     def seen(self, ids: Tensor) -> Tensor:
         """Evidence of looking at tokens, (B, L) ids to (B, L, V): 0 at what is seen, -inf elsewhere; all 0 at MASK."""
-        check_ids(ids, self.vocab_size, "StoryLanguage")
-        if ids.shape[1] != self.length:
-            raise ValueError(f"StoryLanguage: ids must be (n, {self.length}), got {tuple(ids.shape)}. Pad them?")
-        hidden = (ids == self.mask_id)[..., None]
-        is_word = torch.nn.functional.one_hot(ids.long(), self.vocab_size).bool()
-        return torch.zeros(is_word.shape, dtype=torch.float64).masked_fill_(~(is_word | hidden), -torch.inf)
+        return exact.evidence_of_tokens(ids, self)
 
     def _templates_of(self, ids: Tensor) -> Tensor:
         """log p(visible tokens, template), (n, K)."""
@@ -165,6 +150,11 @@ class StoryLanguage:
         templates = self._templates_of(ids)
         return templates.argmax(1).where(templates.amax(1) > -torch.inf, -1)
 
+    def length_law(self) -> Tensor:
+        """Probability of each number of words, EOS and PAD not counted, (L,) float64."""
+        lengths = torch.tensor([len(template.text.split()) for template in self.grammar.templates])
+        return torch.zeros(self.length, dtype=torch.float64).index_add_(0, lengths, self.template_probs)
+
     def entropy(self) -> float:
         """Entropy of a story in nats: H(template) + expected H(visible slots), as each text has one derivation.
 
@@ -180,61 +170,25 @@ class StoryLanguage:
 
     # ---------------------------------------------------------------------------------------------------- as a denoiser
 
-    def denoiser(self, process: HasLikelihood, label: str | None = None) -> ExactDenoiser:
+    def denoiser(self, process: exact.HasLikelihood, label: str | None = None) -> exact.ExactDenoiser:
         """The optimal denoiser of this language: call it like a model, (z_t, t) -> what the process expects."""
-        return ExactDenoiser(self, process, label)
+        return exact.ExactDenoiser(self, process, label)
 
     def decode(self, ids: Tensor) -> list[str]:
         """Canvases to texts: (n, L) ids to n strings, cut at EOS or PAD; a MASK shows as [MASK]."""
-        check_ids(ids, self.vocab_size, "StoryLanguage")
-        is_text = ((ids != self.eos_id) & (ids != self.pad_id)).cumprod(1).bool()
-        return [self.tokenizer.decode(row[kept].tolist()) for row, kept in zip(ids, is_text, strict=True)]
+        return exact.text_of_canvases(ids, self)
 
 
-class ExactDenoiser:
-    """The posterior of a story language as a denoiser.
-
-    A state that fits no story (samplers that reveal several tokens at once make them) has no posterior. There each
-    token counts as misread with a probability of about one in a million: the prediction completes the nearest stories.
-
-    Raises: ValueError for an unknown label.
-    """
-
-    def __init__(self, language: StoryLanguage, process: HasLikelihood, label: str | None = None):
-        if label is not None:
-            language.label_id(label)
-        self.language, self.process, self.label = language, process, label
-
-    def __call__(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
-        evidence = self.process.log_likelihood(zt, t)
-        log_p, probs = self.language.posterior(evidence, self.label)
-        lost = log_p == -torch.inf
-        if lost.any():
-            faint = evidence[lost] - evidence[lost].amax(-1, keepdim=True)
-            probs[lost] = self.language.posterior(faint.clamp(min=FAINT), self.label)[1]
-        raw = self.process.ideal_output(probs.log(), zt, t)
-        return raw if where is None else raw[where]
-
-
-def _normalise(log_weights: Tensor, axis: int) -> tuple[Tensor, Tensor]:
-    """logsumexp over an axis, and the softmax along it, with zeros where every weight is -inf."""
-    total = log_weights.logsumexp(axis, keepdim=True)
-    return total.squeeze(axis), (log_weights - total.clamp(min=torch.finfo(total.dtype).min)).exp()
-
-
-def _words(grammar: Grammar) -> Iterator[str]:
-    """Every word that the grammar can show, in the order of its templates."""
-    for template in grammar.templates:
-        for word in template.text.split():
-            place = slot_and_form(word)
-            yield from [word] if place is None else (value[place[1]] for value in grammar.slots[place[0]].values)
-
-
+@overload
+def load_language(name: Literal["tales", "micro"]) -> StoryLanguage: ...
+@overload
+def load_language(name: str) -> exact.Language: ...
 @lru_cache
-def load_language(name: str) -> StoryLanguage:
-    """The language "tales" (small stories, the default corpus) or "micro" (16 texts, to enumerate everything).
+def load_language(name: str) -> exact.Language:
+    """A language by its name, made once and kept.
 
-    Args:   name: of a grammar in tales.py; made once and kept.
+    "tales" are small stories, the default corpus, and "micro" is 16 texts, to enumerate everything. "sagas" are chains
+    of chapters on a canvas of 256 tokens, and "micro-sagas" some hundred texts of that kind.
     Raises: ValueError for any other name.
 
     >>> micro = load_language("micro")
@@ -242,12 +196,12 @@ def load_language(name: str) -> StoryLanguage:
     >>> f"{micro.log_prob(torch.tensor([[*text, micro.eos_id]])).item():.3f} nats of {micro.entropy():.3f} on average"
     '-1.784 nats of 2.564 on average'
     """
-    if name not in GRAMMARS:
-        raise ValueError(f"load_language: the languages are {sorted(GRAMMARS)}, got {name!r}.")
-    return StoryLanguage(GRAMMARS[name])
+    if name not in LANGUAGES:
+        raise ValueError(f"load_language: the languages are {LANGUAGES}, got {name!r}.")
+    return StoryLanguage(GRAMMARS[name]) if name in GRAMMARS else SagaLanguage(SAGA_GRAMMARS[name])
 
 
-def endings(language: StoryLanguage, ids: Tensor) -> Tensor:
+def endings(language: exact.Language, ids: Tensor) -> Tensor:
     """How each canvas (n, L) ends, (n,) int64: its index in `language.labels`, -1 outside the language."""
     templates = language.parse(ids)
     return torch.where(templates >= 0, language.template_labels[templates], -1)

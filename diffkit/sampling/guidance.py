@@ -8,7 +8,7 @@ import torch
 from torch import Tensor, nn
 
 from diffkit.checks import check_whole
-from diffkit.languages.story_language import StoryLanguage
+from diffkit.languages.exact import Language
 from diffkit.model import DiffusionModel
 from diffkit.network.conditioning import Conditioned
 from diffkit.processes.base import Denoise, Process, as_denoiser
@@ -80,7 +80,7 @@ def condition_on(model: DiffusionModel, label: int, scale: float = 0.0) -> Denoi
     return guide(Conditioned(model, label), model, scale)
 
 
-def exact_classifier(language: StoryLanguage, process: Process, label: str) -> Classify:
+def exact_classifier(language: Language, process: Process, label: str) -> Classify:
     """log p(label | z_t and x_0[i] = v) of every position i and token v, by Bayes from two posteriors.
 
     p(y | z, x_i = v) = p(y) p(z | y) p(x_i = v | z, y) / (p(z) p(x_i = v | z)): two passes in place of L V calls of a

@@ -270,6 +270,25 @@ def test_evaluate_prints_and_writes_every_number(micro, here, capsys):
     assert 0 <= found["low"] <= found["valid"] <= found["high"] <= 1 and found["sequences"] == 32
 
 
+def test_sagas_are_a_corpus_like_tales(here, capsys):
+    """Trained with labels, sampled with one, reported on in full."""
+    run = [
+        "train",
+        "--data.corpus=micro-sagas",
+        *MICRO[2:],
+        "--model.conditional=true",
+        "--train.steps=2",
+        "--out=saga",
+    ]
+    assert main.main(run) == 0
+    assert main.main(["sample", "--model=saga", "--n=2", "--label=sad"]) == 0
+    assert main.main(["evaluate", "--model=saga", "--n=32", "--samples=8", "--all"]) == 0
+    language, found = load_language("micro-sagas"), json.loads((here / "reports/saga/report.json").read_text("utf-8"))
+    assert f"exact entropy        {language.entropy() / language.length:.4f}" in capsys.readouterr().out
+    assert found["true_stories"]["valid"] == 1 and {*found["true_stories"]["marginals"]} == {"plot", "ending", "length"}
+    assert found["by_count"][-1]["count"] == language.length and found["gap_nats_per_token"] > 0
+
+
 # ------------------------------------------------------------------------------------------------------------ mistakes
 
 

@@ -17,7 +17,7 @@ SPINE = (
     "network/attention.py training/losses.py training/trainer.py sampling/unmasking.py sampling/sampler.py "
     "evaluation/bounds.py"
 ).split()
-MOST_LINES = {"spine": 2100, "package": 11_300, "function": 50, "most functions": 32}
+MOST_LINES = {"spine": 2100, "package": 12_000, "function": 50, "most functions": 32}
 MOST_FILES = {"root": 8, "folder": 12}
 DRAWN_WITH = {"matplotlib", "ipywidgets", "anywidget", "IPython"}
 NEVER = {"wandb", "tensorboard", "trackio", "cloudpickle", "dill"}  # accelerate calls the trackers

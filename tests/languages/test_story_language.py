@@ -383,7 +383,7 @@ def test_evidence_that_is_none_raises(evidence, message):
 
 
 def test_unknown_names_list_the_choices():
-    with pytest.raises(ValueError, match=r"\['micro', 'tales'\], got 'novel'"):
+    with pytest.raises(ValueError, match=r"'sagas', 'tales'\], got 'novel'"):
         load_language("novel")
     with pytest.raises(ValueError, match=r"\['short', 'long'\], got 'sad'"):
         MICRO.sample(1, generator(), "sad")

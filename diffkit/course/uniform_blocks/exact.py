@@ -8,13 +8,13 @@ import numpy
 import torch
 from torch import Generator, Tensor
 
-from diffkit.languages.story_language import StoryLanguage
+from diffkit.languages.exact import Language
 from diffkit.processes.base import Denoise, Process
 from diffkit.processes.transitions import TransitionProcess
 from diffkit.sampling.sampler import Sampler
 
 
-def time_agnostic(language: StoryLanguage, process: TransitionProcess, nodes: int = 32) -> Denoise:
+def time_agnostic(language: Language, process: TransitionProcess, nodes: int = 32) -> Denoise:
     """The best denoiser that is not told the time: log f*, (B, L, V).
 
     f*(z) ~ sum over x of p(x) times the integral of q_t(z | x) over t, uniform: the posterior at every time, weighed by
@@ -41,7 +41,7 @@ class BlockEvidence:
     `language.denoiser` of it is the exact denoiser of the block.
     """
 
-    def __init__(self, language: StoryLanguage, process: Process, first: int, size: int):
+    def __init__(self, language: Language, process: Process, first: int, size: int):
         self.language, self.process, self.first, self.after = language, process, first, first + size
 
     def log_likelihood(self, zt: Tensor, t: Tensor) -> Tensor:
@@ -55,7 +55,7 @@ class BlockEvidence:
 
 
 @torch.no_grad()
-def sample_in_blocks(language: StoryLanguage, sampler: Sampler, n: int, size: int, rng: Generator) -> Tensor:
+def sample_in_blocks(language: Language, sampler: Sampler, n: int, size: int, rng: Generator) -> Tensor:
     """n texts, block by block: each starts as noise and is finished by the sampler, with the text before it clean."""
     z = sampler.process.prior(n, language.length, rng)
     for first in range(0, language.length, size):
@@ -69,12 +69,12 @@ def sample_in_blocks(language: StoryLanguage, sampler: Sampler, n: int, size: in
 # -------------------------------------------------------------------------------------------------- laws by enumeration
 
 
-def word_states(language: StoryLanguage) -> Tensor:
+def word_states(language: Language) -> Tensor:
     """Every canvas without MASK, (K^L, L), the last position changing fastest."""
     return torch.tensor(list(itertools.product(words_of(language).tolist(), repeat=language.length)))
 
 
-def words_of(language: StoryLanguage | Process) -> Tensor:
+def words_of(language: Language | Process) -> Tensor:
     """(K,) every id but MASK: what uniform noise draws from."""
     ids = torch.arange(language.vocab_size)
     return ids[ids != language.mask_id]
@@ -86,7 +86,7 @@ class Tabulated:
     Args: ignores_time: one table for all times.
     """
 
-    def __init__(self, language: StoryLanguage, denoise: Denoise, ignores_time: bool = False):
+    def __init__(self, language: Language, denoise: Denoise, ignores_time: bool = False):
         self.language, self.denoise, self.ignores_time = language, denoise, ignores_time
         self.states, K = word_states(language), language.vocab_size - 1
         self.powers = K ** torch.arange(language.length - 1, -1, -1)
@@ -120,6 +120,6 @@ def next_law(law: Tensor, tokens: Tensor) -> Tensor:
     return ((law[:, None] * left).T @ right).flatten()
 
 
-def total_variation(language: StoryLanguage, law: Tensor, states: Tensor) -> float:
+def total_variation(language: Language, law: Tensor, states: Tensor) -> float:
     """Half the sum of |law - p| over all canvases, in [0, 1]."""
     return 0.5 * float((law - language.log_prob(states).exp()).abs().sum())

@@ -11,14 +11,14 @@ STORED = RESULTS / "uniform_blocks.json"
 
 
 def stored_rows(part: str) -> list[dict[str, Any]]:
-    """Rows of a table, "tales" or "judges"."""
+    """Rows of a table, "tales", "sagas" or "judges"."""
     return list(json.loads(STORED.read_text(encoding="utf-8"))[part]["rows"])
 
 
-def stories_table() -> str:
-    """Samplers of `tales`: calls, stories, the valid ones with their interval, and -log p of those if ten or more."""
+def stories_table(part: str = "tales") -> str:
+    """Samplers of a language: calls, texts, valid ones with their interval, and -log p of those if ten or more."""
     lines = [f"{'sampler':40}calls  of  valid [95 % interval]  -log p of the valid, nats"]
-    for row in stored_rows("tales"):
+    for row in stored_rows(part):
         nats = "" if row["valid"] * row["stories"] < 10 else f"{row['nats_of_valid']:10.1f}"
         interval = f"[{row['low']:4.0%}, {row['high']:4.0%}]"
         lines.append(f"{row['name']:40}{row['calls']:5.3g} {row['stories']:3} {row['valid']:6.0%} {interval}{nats}")
