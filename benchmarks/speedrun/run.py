@@ -33,9 +33,10 @@ from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import fit
 
 RECORD = "notebook_05"  # what `make speedrun` repeats
-RESULTS = Path(__file__).resolve().parent / "results"
+HERE = Path(__file__).resolve().parent
+RECORDS = [path.stem for path in (HERE / "records").glob("[!_]*.py")]
 SEED = 2026  # of the texts and the masks that every run is judged on
-STORIES, DRAWS = 512, 4  # stories of `tales`, and masks of each
+STORIES, DRAWS = 1024, 4  # stories of a language, and masks of each
 Judge = Callable[[DiffusionModel], Estimate]
 
 
@@ -46,7 +47,7 @@ class Track(NamedTuple):
     unit: str
 
 
-TALES = Track(0.05, "nats a token above the entropy")
+LANGUAGE = Track(0.05, "nats a token above the entropy")
 TEXT = Track(1.2, "bits a character")
 
 
@@ -65,7 +66,7 @@ class Judged(NamedTuple):
 def judge_of(setup: Setup) -> tuple[Track, Judge]:
     """The track of a run and its judge: fixed texts and masks, every number of masks alike.
 
-    On `tales` the exact denoiser reads the same masked stories, so that their variance cancels.
+    Of a language the exact denoiser reads the same masked stories, so that their variance cancels.
     """
 
     def bounds(denoise: Any) -> Tensor:
@@ -74,7 +75,7 @@ def judge_of(setup: Setup) -> tuple[Track, Judge]:
     if setup.language:
         x0 = setup.language.sample(STORIES, Generator().manual_seed(SEED))
         exact = bounds(setup.language.denoiser(setup.model.process))
-        return TALES, lambda model: mean_of(bounds(model) - exact) / x0.shape[1]
+        return LANGUAGE, lambda model: mean_of(bounds(model) - exact) / x0.shape[1]
     x0 = setup.validation
     characters = sum(map(len, texts_of(x0, setup.tokenizer))) / len(x0)  # of a window
     return TEXT, lambda model: mean_of(bounds(model)) / (characters * math.log(2))
@@ -108,12 +109,12 @@ def run(setup: Setup, config: TrainConfig, track: Track, judge: Judge) -> Iterat
 def main() -> None:
     """Repeat a record and keep its curve."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("record", nargs="?", default=RECORD, help=f"a module of records/ ({RECORD})")
+    parser.add_argument("record", nargs="?", default=RECORD, choices=sorted(RECORDS), help=f"{RECORD} if none is named")
     parser.add_argument("--seed", type=int, default=0, help="of weights, data, times and masks")
     parser.add_argument("--text", default="tinystories", help="second track: a text file, or a name on the Hub")
     parser.add_argument("--every", type=int, help="steps between two verdicts")
     parser.add_argument("--steps", type=int, help="another plan than the record's, to try things out")
-    parser.add_argument("--out", type=Path, default=RESULTS, help="folder for the curve")
+    parser.add_argument("--out", type=Path, default=HERE / "results", help="folder for the curve")
     options = parser.parse_args()
     torch.set_num_threads(1)
     setup, config = importlib.import_module(f"records.{options.record}").setup(options.seed, options.text)

@@ -199,7 +199,7 @@ def word_map(
     rows = {name: [words.index(word) for word in members] for name, members in groups.items()}
     centres = torch.stack([vectors.detach()[where].mean(0) for where in rows.values()])
     middle = centres.mean(0)
-    places = (vectors.detach() - middle) @ torch.linalg.svd(centres - middle, full_matrices=False).Vh[:2].T
+    places = (vectors.detach() - middle) @ torch.linalg.svd(centres - middle).Vh[:2].T
     figure, ax = axes(title, "first direction", "second direction", size=(7.2, 4.8))
     ax.scatter(*places.T.tolist(), s=6, color="0.8", zorder=1)
     for i, (name, where) in enumerate(rows.items()):
@@ -209,7 +209,7 @@ def word_map(
             ax.annotate(
                 words[n], places[n].tolist(), (5, (-11, 4)[k % 2]), textcoords="offset points", fontsize=9, color=colour
             )
-    reach = 1.25 * places[sum(rows.values(), [])].abs().max(0).values
+    reach = 1.25 * places[sum(rows.values(), [])].abs().max(0).values.clamp(min=1e-3)
     ax.set(xlim=(-reach[0].item(), reach[0].item()), ylim=(-reach[1].item(), reach[1].item()), aspect="equal")
     ax.legend(frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1.0, 0.5))
     return Picture(figure, alt)

@@ -56,7 +56,7 @@ def test_links_to_other_hosts_are_plain_and_secure():
         for address in re.findall(r"(?<![\w/])\w+://[^\s)>\]`\"']+", prose(page)):
             assert re.match(r"https://[\w.-]+\.[a-z]{2,}(/|$)", address), f"{page.name}: {address}"
             assert not re.search(r"[.,;]$|utm_", address), f"{page.name}: {address}"
-            is_abstract = re.fullmatch(r"https://arxiv\.org/abs/\d{4}\.\d{4,5}", address)
+            is_abstract = re.fullmatch(r"https://arxiv\.org/abs/(\d{4}\.\d{4,5}|cs/\d{7})", address)
             assert "arxiv.org" not in address or is_abstract, f"{page.name}: {address}: link to the abstract"
 
 
