@@ -62,7 +62,7 @@ demo: $(READY) ## watch a story unmask in the terminal, from the shipped model
 quickstart: $(READY) ## real stories from scratch, on the device there is: says how long, resumes, ends with stories (QUICKSTART_ARGS)
 	@$(PY) scripts/train_stories.py --out runs/quickstart $(QUICKSTART_ARGS)
 
-speedrun: $(READY) ## train on `tales` to 0.05 nats a token above the entropy, and say how long it took (SPEEDRUN_ARGS)
+speedrun: $(READY) ## train to 0.05 nats a token above the entropy, and say how long it took (SPEEDRUN_ARGS)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/speedrun/run.py $(SPEEDRUN_ARGS)
 
 lint: $(READY)
