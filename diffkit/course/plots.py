@@ -201,10 +201,11 @@ def word_map(
     middle = centres.mean(0)
     places = (vectors.detach() - middle) @ torch.linalg.svd(centres - middle).Vh[:2].T
     figure, ax = axes(title, "first direction", "second direction", size=(7.2, 4.8))
-    ax.scatter(*places.T.tolist(), s=6, color="0.8", zorder=1)
+    ax.scatter(places[:, 0].tolist(), places[:, 1].tolist(), s=6, color="0.8", zorder=1)
     for i, (name, where) in enumerate(rows.items()):
         colour = PALETTE[i % 7]
-        ax.scatter(*places[where].T.tolist(), s=26, color=colour, marker="osv^DPX*"[i % 8], label=name, zorder=3)
+        x, y = places[where].T.tolist()
+        ax.scatter(x, y, s=26, color=colour, marker="osv^DPX*"[i % 8], label=name, zorder=3)
         for k, n in enumerate(sorted(where, key=lambda n: places[n, 1].item())):  # names below and above in turn
             ax.annotate(
                 words[n], places[n].tolist(), (5, (-11, 4)[k % 2]), textcoords="offset points", fontsize=9, color=colour

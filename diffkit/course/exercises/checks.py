@@ -172,3 +172,11 @@ def counterexample(mine: Tensor, want: Tensor, cases: Sequence[object], what: st
     if len(bad):
         i = int(bad[0])
         raise Wrong(f"for {cases[i]} {what} should be {want[i]:.5g}, yours is {mine[i]:.5g}.")
+
+
+def worst(mine: Tensor, want: Tensor, where: str, what: str, why: str) -> None:
+    """Raise Wrong with the number that is furthest off, if it is off by more than 1e-6 of its size."""
+    off = (mine - want).abs() / want.abs().clamp(min=1.0)
+    if not off.max() <= 1e-6:
+        at = tuple((off == off.max()).nonzero()[0].tolist())
+        raise Wrong(f"{where}, at {list(at)} {what} should be {want[at]:.5f}, yours is {mine[at]:.5f}. {why}")

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.course.embedding_guidance import exact_log_classifier, gradient_guided
-from diffkit.course.exercises.checks import Wrong, exercise, not_these, tensor_of
+from diffkit.course.exercises.checks import Wrong, exercise, not_these, tensor_of, worst
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.gaussian.embedding_diffusion import MOVERS
@@ -69,14 +69,6 @@ def _micro(seed: int, clamp: float = 0.0) -> tuple[StoryLanguage, DiffusionLM, G
     return language, process.requires_grad_(False), rng
 
 
-def _worst(mine: Tensor, want: Tensor, where: str, what: str, why: str) -> None:
-    """Raise Wrong with the number that is furthest off, if it is off by more than 1e-6 of its size."""
-    off = (mine - want).abs() / want.abs().clamp(min=1.0)
-    if not off.max() <= 1e-6:
-        at = tuple((off == off.max()).nonzero()[0].tolist())
-        raise Wrong(f"{where}, at {list(at)} {what} should be {want[at]:.5f}, yours is {mine[at]:.5f}. {why}")
-
-
 @exercise
 def check_diffuse(diffuse: Callable[[Tensor, Tensor, Tensor, Tensor], Any]) -> str:
     """diffuse(ids, tau, vectors, noise) -> z_t, (B, L, E): square-root schedule, tau = t / T (B,)."""
@@ -100,7 +92,7 @@ def check_diffuse(diffuse: Callable[[Tensor, Tensor, Tensor, Tensor], Any]) -> s
             "that is the signal alone; add sigma times the noise": kept.sqrt() * clean,
         }
         not_these(mine, slips)
-        _worst(mine, want, "micro", "z_t", "alpha e(w) + sigma noise, where alpha^2 is at least 0.0001.")
+        worst(mine, want, "micro", "z_t", "alpha e(w) + sigma noise, where alpha^2 is at least 0.0001.")
     return "The same as `DiffusionLM.diffuse` to 1e-6 on micro."
 
 
@@ -117,8 +109,8 @@ def check_gaussian_step(step: Callable[[Tensor, Tensor, Strengths, Strengths, fl
         fresh = {"ddim": 0.0, "renoise": 1.0, "ddpm": 1 - ratio}[name]
         mine = tensor_of(step, x, zt, (now[0], now[1]), (then[0], then[1]), fresh, noise,
                          shape=tuple(zt.shape), called="z_s").double()  # fmt: skip
-        times = [torch.full((6,), each, dtype=torch.float64) for each in (t, s)]
-        want = MOVERS[name](process, x, zt, *times, Generator().manual_seed(seed))
+        before, after = (torch.full((6,), each, dtype=torch.float64) for each in (t, s))
+        want = MOVERS[name](process, x, zt, before, after, Generator().manual_seed(seed))
         old = (zt - now[0] * x) / now[1]
         mixed = (1 - fresh) ** 0.5 * old + fresh**0.5 * noise
         slips = {
@@ -133,7 +125,7 @@ def check_gaussian_step(step: Callable[[Tensor, Tensor, Strengths, Strengths, fl
             "x is to be scaled by alpha_s": x + then[1] * mixed,
         }
         not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-4)})
-        _worst(mine, want, f"fresh = {fresh:.2f}, from {t:.0f} to {s:.0f}", "z_s", "alpha_s x + sigma_s times a "
+        worst(mine, want, f"fresh = {fresh:.2f}, from {t:.0f} to {s:.0f}", "z_s", "alpha_s x + sigma_s times a "
                "mixture of the old noise and the new one, with variance one.")  # fmt: skip
     return "The same as `ddim`, `renoise` and `ddpm` to 1e-6 on micro: three samplers in one line."
 
@@ -206,7 +198,7 @@ def check_push(pushed: Callable[[Any, Any, Tensor, float, float], Any]) -> str:
             "the point itself is no guess: push E[x | z_t]": zt + push,
         }
         not_these(mine, slips)
-        _worst(mine, want, f"micro, t = {t:.0f}, label {label}", "it", "E[x | z] + sigma^2 / alpha times the gradient.")
+        worst(mine, want, f"micro, t = {t:.0f}, label {label}", "it", "E[x | z] + sigma^2 / alpha times the gradient.")
     return "With exact parts it is E[x | z_t, y], to 1e-6 on micro: Bayes' rule, and no approximation."
 
 
@@ -241,6 +233,6 @@ def check_log_known(log_known: Callable[[Posterior, Tensor, Tensor, int], Any]) 
             - torch.log((fits * log_p.exp()).sum(1)),
         }
         not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-4)})
-        _worst(mine, want, f"micro, t = {t:.0f}", "log p", "log p of all evidence where wrong words are ruled out, "
+        worst(mine, want, f"micro, t = {t:.0f}", "log p", "log p of all evidence where wrong words are ruled out, "
                "less log p of the evidence as it was.")  # fmt: skip
     return "The same to 1e-6 as adding up all sixteen texts of micro."

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.course.exercises.checks import Wrong, exercise, not_these, tensor_of
+from diffkit.course.exercises.checks import Wrong, exercise, not_these, tensor_of, worst
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.processes.gaussian.plaid import Plaid
 
@@ -51,14 +51,6 @@ def _micro(seed: int, self_conditioned: bool = False) -> tuple[StoryLanguage, Pl
     return language, process.requires_grad_(False), rng
 
 
-def _worst(mine: Tensor, want: Tensor, where: str, what: str, why: str) -> None:
-    """Raise Wrong with the number that is furthest off, if it is off by more than 1e-6 of its size."""
-    off = (mine - want).abs() / want.abs().clamp(min=1.0)
-    if not off.max() <= 1e-6:
-        at = tuple((off == off.max()).nonzero()[0].tolist())
-        raise Wrong(f"{where}, at {list(at)} {what} should be {want[at]:.5f}, yours is {mine[at]:.5f}. {why}")
-
-
 @exercise
 def check_word_probs(word_probs: Callable[[Tensor, Tensor, Tensor, float, float], Any]) -> str:
     """word_probs(raw, zt, vectors, alpha, sigma) -> (B, L, V): the network's logits and what z_t says itself."""
@@ -87,7 +79,7 @@ def check_word_probs(word_probs: Callable[[Tensor, Tensor, Tensor, float, float]
         if torch.allclose(mine.exp().sum(-1), torch.ones(()).double(), atol=1e-5):
             raise Wrong("these are log-probabilities; asked are probabilities.")
         want = process.token_probs(raw, zt, t)
-        _worst(mine, want, f"micro, t = {t:.0f}", "p", "softmax of raw - |z - alpha e|^2 / (2 sigma^2).")
+        worst(mine, want, f"micro, t = {t:.0f}", "p", "softmax of raw - |z - alpha e|^2 / (2 sigma^2).")
     return "The same as `Plaid.token_probs` to 1e-6 on micro, and it costs one matrix product."
 
 
@@ -119,7 +111,7 @@ def check_diffusion_loss(loss: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor]
             "the error has to be squared": 0.5 * rate * clean.sum(-1).sqrt(),
         }
         not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-4)})
-        _worst(mine, want, "micro", "the loss", "Half of g' exp(-g) times |e(w) - mean word|^2.")
+        worst(mine, want, "micro", "the loss", "Half of g' exp(-g) times |e(w) - mean word|^2.")
     return "The same as `Plaid.diffusion_loss` to 1e-6 on micro."
 
 
@@ -162,10 +154,10 @@ def check_self_conditioned(conditioned: Callable[[Any, Any, Tensor], Any]) -> st
                 ).detach(),
             },
         )
-        _worst(mine, want.detach(), "micro", "the output", "network([z_t, estimate(network([z_t, 0]))]).")
+        worst(mine, want.detach(), "micro", "the output", "network([z_t, estimate(network([z_t, 0]))]).")
         if isinstance(answers[-1], Tensor) and answers[-1].requires_grad:
-            slopes = [torch.autograd.grad(each.square().sum(), table)[0] for each in (answers[-1], want)]
-            if not torch.allclose(*slopes, rtol=1e-6, atol=1e-6):
+            own, right = (torch.autograd.grad(each.square().sum(), table)[0] for each in (answers[-1], want))
+            if not torch.allclose(own, right, rtol=1e-6, atol=1e-6):
                 raise Wrong("the number is right, but a gradient flows through the first estimate; stop it there.")
     return "The same as `Plaid.self_conditioned_output` to 1e-6 on micro, and so is its gradient."
 
@@ -193,6 +185,6 @@ def check_visits(best: Callable[[Tensor, Tensor, Tensor], Any]) -> str:
         if abs(mine.sum() - 1) > 1e-6:
             raise Wrong(f"chances add up to 1, yours to {mine.sum():.4f}.")
         not_these(mine, {why: slip / slip.sum() for why, slip in slips.items()})
-        _worst(mine, want, "five pieces", "the chance", "visits times the root mean square of nats, over its sum.")
+        worst(mine, want, "five pieces", "the chance", "visits times the root mean square of nats, over its sum.")
         cost = [float(((visits**2 * squares) / p.clamp(min=1e-9)).sum()) for p in (mine, visits)]
     return f"The mean square falls from {cost[1]:.1f} to {cost[0]:.1f}, and by Cauchy-Schwarz no other choice is lower."

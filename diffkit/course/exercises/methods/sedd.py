@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.course.exercises.checks import Wrong, exercise, not_these, tensor_of
+from diffkit.course.exercises.checks import exercise, not_these, tensor_of, worst
 from diffkit.course.experiments.exact_chain import matrix
 from diffkit.languages.story_language import load_language
 from diffkit.processes import sedd
@@ -45,14 +45,6 @@ def staggered_step(s: Tensor, zt: Tensor, Q_st: Tensor) -> Tensor:
 PAIRS = (("absorbing", "loglinear"), ("uniform", "geometric"))
 
 
-def _worst(mine: Tensor, want: Tensor, where: str, what: str, why: str) -> None:
-    """Raise Wrong with the position that is furthest off, if it is off by more than 1e-6 of its size."""
-    off = (mine - want).abs() / want.abs().clamp(min=1.0)
-    if off.max() > 1e-6:
-        at = tuple((off == off.max()).nonzero()[0].tolist())
-        raise Wrong(f"{where}, at {list(at)} {what} should be {want[at]:.5f}, yours is {mine[at]:.5f}. {why}")
-
-
 @exercise
 def check_score(score: Callable[[Tensor, Tensor], Any]) -> str:
     """score(p, zt) -> (B, L, V), how much more likely than the token that is there each token is."""
@@ -73,7 +65,7 @@ def check_score(score: Callable[[Tensor, Tensor], Any]) -> str:
                 / p.amax(-1, keepdim=True),
             },
         )
-        _worst(mine, want, f"V = {V}", "the ratio", "Divide row [b, i] of p by its entry zt[b, i].")
+        worst(mine, want, f"V = {V}", "the ratio", "Divide row [b, i] of p by its entry zt[b, i].")
     return "Any constant factor of p cancels: the network never has to make its numbers sum to one."
 
 
@@ -104,7 +96,7 @@ def check_score_entropy(entropy: Callable[[Tensor, Tensor, Tensor, Tensor], Any]
         }
         not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-5)})
         where = f"{noise} noise on micro, t = {t:.0f}"
-        _worst(mine, want, where, "it", "Rate times the sum over y of s - r log s + r (log r - 1); where r = 0, of s.")
+        worst(mine, want, where, "it", "Rate times the sum over y of s - r log s + r (log r - 1); where r = 0, of s.")
     return "Zero at s = r and positive elsewhere, the same as `SEDD.score_entropy` to 1e-6 on micro."
 
 
@@ -134,7 +126,7 @@ def check_euler(step: Callable[[Tensor, Tensor, Tensor, float], Any]) -> str:
             "the time step h is missing": leave / h + stays * (1 - (leave / h).sum(-1, keepdim=True)).clamp(min=0),
         }  # fmt: skip
         not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-5)})
-        _worst(mine, want, f"t = {t:.0f}, h = {h:.0f}", "the probability", "h times rate times score for a jump, what "
+        worst(mine, want, f"t = {t:.0f}, h = {h:.0f}", "the probability", "h times rate times score for a jump, what "
                "is left over, but never less than 0, to stay; then over the sum.")  # fmt: skip
     return "The same as `euler` to 1e-6 on micro."
 
@@ -158,7 +150,7 @@ def check_staggered(step: Callable[[Tensor, Tensor, Tensor], Any]) -> str:
         "to divide by the diagonal is not to invert": s / Q.diagonal() * Q.T[zt],
     }
     not_these(mine, {why: slip / slip.sum(-1, keepdim=True) for why, slip in slips.items()})
-    _worst(mine, staggered_step(s, zt, Q), "a random matrix", "the probability", "(s Q_st^-1)_y times [Q_st]_{y z_t}.")
+    worst(mine, staggered_step(s, zt, Q), "a random matrix", "the probability", "(s Q_st^-1)_y times [Q_st]_{y z_t}.")
     language = load_language("micro")
     for (noise, schedule), t in zip(PAIRS, (600.0, 800.0), strict=True):
         process = SEDD(language.vocab_size, language.mask_id, noise, schedule)
@@ -167,6 +159,6 @@ def check_staggered(step: Callable[[Tensor, Tensor, Tensor], Any]) -> str:
         weights = process.staggered_score(raw, zt, t, t / 2)
         mine = tensor_of(step, process.log_score(raw, zt, t).exp(), zt, matrix(process, t / 2, t),
                          shape=tuple(raw.shape), called="the probabilities").double()  # fmt: skip
-        _worst(mine, weights / weights.sum(-1, keepdim=True), f"{noise} noise on micro, from {t:.0f} to {t / 2:.0f}",
+        worst(mine, weights / weights.sum(-1, keepdim=True), f"{noise} noise on micro, from {t:.0f} to {t / 2:.0f}",
                "the probability", "(s Q_st^-1)_y times [Q_st]_{y z_t}, over its sum.")  # fmt: skip
     return "The same as `SEDD.staggered_score` to 1e-6 on micro, and exact for one position, however long the step."

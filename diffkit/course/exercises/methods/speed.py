@@ -137,8 +137,7 @@ def _canvases() -> tuple[Tensor, Tensor]:
     micro, rng = load_language("micro"), Generator().manual_seed(6)
     process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
     zt, is_masked = process.corrupt(micro.sample(60, rng), 800.0, rng)
-    denoise = micro.denoiser(process)
-    probs = probs_at(process, lambda z, t, where: denoise(z, t)[where], zt, torch.full((60,), 800.0), is_masked)
+    probs = probs_at(process, micro.denoiser(process), zt, torch.full((60,), 800.0), is_masked)
     return is_masked, -scores(-torch.special.entr(probs).sum(-1), is_masked) / 1e4
 
 
