@@ -18,7 +18,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers import logging as transformers_logging
 
 from diffkit.data.tokenizer import load_tokenizer
-from diffkit.network.cache import KeyValueCache
+from diffkit.network.cache import CachedDenoiser, KeyValueCache
 from diffkit.network.dit import DiT, DiTConfig
 from diffkit.network.pretrained import PretrainedDenoiser, PretrainedSettings, borrow
 from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig
@@ -113,6 +113,12 @@ class DiffusionModel(PreTrainedModel):
             return self.denoiser(zt, t, where, cache, None if label is None else label[: len(zt)])
 
         return self.process.call_network(network, xt, cast(Tensor, t), where, self.training)
+
+    def with_cache(self) -> nn.Module:
+        """The model as a sampler asks it: with keys and values kept, where the network never looks to the right."""
+        shape = self.denoiser.config
+        looks_left = isinstance(self.denoiser, Denoiser) and (shape.causal or shape.block)
+        return CachedDenoiser(self, shape.block or 1) if looks_left else self
 
 
 def network_from(settings: dict[str, Any]) -> Any:

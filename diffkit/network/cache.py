@@ -36,20 +36,33 @@ class KeyValueCache:
 
 
 class CachedDenoiser(nn.Module):
-    """A causal network as a denoiser of growing prefixes: of a longer one it reads only what is new.
+    """A causal network, or one with blocks, as a denoiser that reads only what is new.
 
-    A prefix that does not continue the last one, or a `where` at positions read before, starts again.
+    Asked at some positions, it reads no further than to the last of them, and nothing twice that stands as it stood at
+    the last call: what looks to the left only is exact however the text goes on. Of a network with blocks it reads one
+    text where the network alone reads two, so the clean text must be the noisy one, as it is in sampling.
+
+    Args: block: tokens of a block, 1 for a causal network.
     """
 
-    def __init__(self, model: nn.Module):
+    def __init__(self, model: nn.Module, block: int = 1):
         super().__init__()
-        self.model, self.cache, self.read = model, KeyValueCache(), torch.empty(0, 0)
+        self.model, self.block, self.cache, self.read = model, block, KeyValueCache(), torch.empty(0, 0)
         self.train(model.training)
 
     def forward(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
-        past = len(self.cache)
-        goes_on = where is not None and torch.equal(zt[:, :past], self.read) and not where[:, :past].any()
-        if not goes_on:
-            past, self.cache = 0, KeyValueCache()
-        self.read = zt.clone()
-        return self.model(zt[:, past:], t, None if where is None else where[:, past:], cache=self.cache)
+        if where is None:
+            return self.model(zt, t)
+        asked = where.any(0).nonzero()[:, 0]
+        first, last = int(asked[0]) // self.block * self.block, int(asked[-1]) // self.block * self.block + self.block
+        known = min(first, self._unchanged(zt) // self.block * self.block)
+        self.cache.cut(known)
+        self.read = zt[:, : min(last, where.shape[1])].clone()
+        return self.model(self.read[:, known:], t, where[:, known:last], cache=self.cache)
+
+    def _unchanged(self, zt: Tensor) -> int:
+        """How many positions at the start of all texts are those of the last call."""
+        if len(self.read) != len(zt):
+            self.cache, self.read = KeyValueCache(), zt[:, :0]
+        same = (zt[:, : self.read.shape[1]] == self.read).all(0)
+        return int(same.int().cumprod(0).sum())

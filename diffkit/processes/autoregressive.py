@@ -2,15 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import Denoise, LossTerms, Network, Process, Step, Time, as_rows, not_counted, one_hot
-from diffkit.random import categorical
+from diffkit.processes.base import (
+    Denoise,
+    FromLeftToRight,
+    LossTerms,
+    Move,
+    Network,
+    Time,
+    as_denoiser,
+    as_rows,
+    not_counted,
+    one_hot,
+)
+from diffkit.random import inverse_cdf, uniform_numbers
 
 
-class Autoregressive(Process):
+class Autoregressive(FromLeftToRight):
     """Generation from left to right as a process: time masks the end of a text, a reverse step adds the next tokens.
 
     The denoiser reads the text shifted right by one position, MASK in front, and its row i predicts token i. With
@@ -53,24 +66,21 @@ class Autoregressive(Process):
         nats = self.bound(denoise, x0, torch.zeros(len(x0)), rng, frozen)
         return LossTerms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
 
-    def advance(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
-        return self.step(denoise, zt, t, s, rng).zs
+    def moves(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Iterator[Move]:
+        """Write the first masked token of each row, again and again, until the share s / t of them is left.
 
-    def step(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Step:
-        """Write the first masked tokens of each row, one after the other, until the share s / t of them is left.
-
-        Tokens further right are kept, and not seen. `probs`: certain where a token stood, zeros where none is written.
+        Tokens further right are kept, and not seen.
         """
-        (zt, t), (_, s) = as_rows(zt, t), as_rows(zt, s)
-        is_masked = zt == self.mask_id
-        left = (is_masked.sum(1) * (s / t).to(zt.device) + 1e-9).floor()
-        zs, probs = zt.clone(), one_hot(zt, self.vocab_size) * ~is_masked[..., None]
-        while (due := (zs == self.mask_id).sum(1) > left).any():
-            row, first = torch.arange(len(zs), device=zs.device), (zs == self.mask_id).int().argmax(1)
-            written = self.log_probs(denoise, zs, t)[row, first].double().exp()  # (B, V)
-            token = categorical(written, rng)
-            zs[row[due], first[due]], probs[row[due], first[due]] = token[due], written[due]
-        return Step(zs, probs)
+        (zs, t), (_, s), ask = as_rows(zt, t), as_rows(zt, s), as_denoiser(denoise)
+        left = ((zs == self.mask_id).sum(1) * (s / t).to(zs.device) + 1e-9).floor()
+        position = torch.arange(zs.shape[1], device=zs.device)
+        while (due := (is_masked := zs == self.mask_id).sum(1) > left).any():
+            is_next = (position == is_masked.int().argmax(1)[:, None]) & due[:, None]
+            raw = self.columns(ask(self.shifted(zs), t, is_next))
+            probs = self.token_logits(raw.double(), zs[is_next]).softmax(-1)
+            u = uniform_numbers((len(zs),), rng).to(zs.device)  # for each row, due or not
+            zs = zs.masked_scatter(is_next, inverse_cdf(probs, u[due]))
+            yield Move(zs, is_next, probs)
 
     def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
         """Evidence that each position has, of the ones before it: shifted text (B, L) to L tables for each text.

@@ -2,9 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from inspect import Parameter, signature
-from typing import Any, NamedTuple, Protocol
+from typing import Any, NamedTuple, Protocol, runtime_checkable
 
 import torch
 from torch import Generator, Tensor, nn
@@ -16,6 +16,13 @@ class Denoiser(Protocol):
     """(z_t, t) -> raw, (B, L, head), or (N, head) at the N positions of `where` (B, L) bool, in reading order."""
 
     def __call__(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor: ...
+
+
+@runtime_checkable
+class Cacheable(Protocol):
+    """A denoiser that has a faster form for a sampler, whose states follow each other."""
+
+    def with_cache(self) -> Denoiser: ...
 
 
 Time = Tensor | float  # one for all rows, or (B,)
@@ -194,6 +201,36 @@ class Process(nn.Module):
     def decode(self, z: Tensor) -> Tensor:
         """(B, L) ids to print: the state itself where it is ids."""
         return z
+
+
+class Move(NamedTuple):
+    """A part of a reverse step: one call of the network, and what was written with it."""
+
+    zs: Tensor  # (B, L) ids
+    where: Tensor  # (B, L) bool, the positions that were predicted
+    probs: Tensor  # (N, V), their predictions
+
+
+class FromLeftToRight(Process):
+    """A process whose reverse step writes one piece of text behind the other; it brings `moves`."""
+
+    def moves(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Iterator[Move]:
+        """The moves of a reverse step, until the share s / t of the masked tokens is left."""
+        raise NotImplementedError
+
+    def advance(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
+        zs = zt.long()
+        for move in self.moves(denoise, zt, t, s, rng):
+            zs = move.zs
+        return zs
+
+    def step(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Step:
+        """`advance`, and its predictions: certain where a token stood, zeros where nothing was predicted."""
+        zs = zt.long()
+        probs = one_hot(zs, self.vocab_size) * (zs != self.mask_id)[..., None]
+        for move in self.moves(denoise, zt, t, s, rng):
+            zs, probs[move.where] = move.zs, move.probs
+        return Step(zs, probs)
 
 
 def as_rows(z: Tensor, t: Time) -> tuple[Tensor, Tensor]:

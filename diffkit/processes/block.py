@@ -2,16 +2,28 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import Denoise, LossTerms, Network, Process, Step, Time, as_denoiser, as_rows, one_hot
+from diffkit.processes.base import (
+    Denoise,
+    FromLeftToRight,
+    LossTerms,
+    Move,
+    Network,
+    Time,
+    as_denoiser,
+    as_rows,
+    one_hot,
+)
 from diffkit.processes.masked import masked_nll, subs_log_probs
-from diffkit.random import categorical, highest, uniform_like
+from diffkit.random import highest, inverse_cdf, uniform_like
 
 
-class BlockDiffusion(Process):
+class BlockDiffusion(FromLeftToRight):
     """p(x) = prod p(x_b | x_<b): blocks in reading order, each factor a masked diffusion of the block.
 
     The denoiser is given two texts one behind the other, [x_t ; x_0], (B, 2 L) ids. Its row i predicts token i from
@@ -94,29 +106,23 @@ class BlockDiffusion(Process):
         """Log-probabilities of the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
         return subs_log_probs(logits, zt, self.mask_id)
 
-    def advance(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
-        return self.step(denoise, zt, t, s, rng).zs
-
-    def step(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Step:
+    def moves(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Iterator[Move]:
         """Fill masked tokens block by block, until the share s / t of them is left.
 
         Within a block any masked tokens come next, drawn all at once: one token in a step is exact, a whole block in a
-        step is fast. Tokens in later blocks are kept, and not seen. `probs`: zeros in blocks that were not computed.
+        step is fast. Tokens in later blocks are kept, and not seen.
         """
-        (zt, t), (_, s) = as_rows(zt, t), as_rows(zt, s)
-        left = ((zt == self.mask_id).sum(1) * (s / t).to(zt.device) + 1e-9).floor()
-        zs, number = zt.clone(), self.blocks(zt.shape[1], zt.device)
-        probs = one_hot(zt, self.vocab_size) * (zt != self.mask_id)[..., None]
-        while (due := (zs == self.mask_id).sum(1) - left).gt(0).any():
-            is_masked = zs == self.mask_id
+        (zs, t), (_, s), ask = as_rows(zt, t), as_rows(zt, s), as_denoiser(denoise)
+        left = ((zs == self.mask_id).sum(1) * (s / t).to(zs.device) + 1e-9).floor()
+        number = self.blocks(zs.shape[1], zs.device)
+        while (due := (is_masked := zs == self.mask_id).sum(1) - left).gt(0).any():
             current = number[is_masked.int().argmax(1)]  # the first block with a MASK, (B,)
             candidates = is_masked & (number == current[:, None]) & (due > 0)[:, None]
-            raw = self.columns(denoise(torch.cat([zs, zs], 1), t))
-            predicted = self.log_probs(raw.double(), zs).exp()
-            order = uniform_like(zs, rng)
-            probs = torch.where(candidates[..., None], predicted, probs)
-            zs = torch.where(highest(-order, candidates, due), categorical(predicted, rng), zs)
-        return Step(zs, probs)
+            raw = self.columns(ask(torch.cat([zs, zs], 1), t, candidates))
+            probs = self.token_logits(raw.double(), zs[candidates]).softmax(-1)
+            reveal, u = highest(-uniform_like(zs, rng), candidates, due), uniform_like(zs, rng)
+            zs = zs.masked_scatter(reveal, inverse_cdf(probs[reveal[candidates]], u[reveal]))
+            yield Move(zs, candidates, probs)
 
     # --------------------------------------------------------------------------------------------- for exact posteriors
 

@@ -12,7 +12,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffkit.checks import check_generator, check_whole
-from diffkit.processes.base import Denoise, Denoiser, Process, as_denoiser, on_device_of
+from diffkit.processes.base import Cacheable, Denoise, Denoiser, Process, as_denoiser, on_device_of
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.processes.schedules import Schedule
 from diffkit.sampling.logits import filtered
@@ -152,7 +152,8 @@ def denoise_frames(
     check_generator(rng)
     process = (sampler := sampler_for(process, steps, order, counts)).process
     check_canvas(process, shape, start)
-    ask = with_filters(process, denoise, temperature, top_k, top_p)
+    cached = denoise.with_cache() if isinstance(denoise, Cacheable) else denoise
+    ask = with_filters(process, cached, temperature, top_k, top_p)
     z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
     z = z if z.is_floating_point() else z.long()
     t = float(process.T)

@@ -8,7 +8,6 @@ from itertools import pairwise
 import torch
 from torch import Generator, Tensor
 
-from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoiser
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import highest, inverse_cdf, uniform_like, uniform_numbers
@@ -68,25 +67,3 @@ class FirstHitting:
 def first_hitting(process: MaskedDiffusion) -> FirstHitting:
     """The first-hitting sampler of a masked diffusion, for `denoise_frames`."""
     return FirstHitting(process)
-
-
-class LeftToRight:
-    """Autoregressive generation, one token per move: the draws of one-token steps, but each call reads a prefix.
-
-    With a `CachedDenoiser` as denoiser, only what is new of the prefix is read.
-    """
-
-    def __init__(self, process: Autoregressive):
-        self.process = process
-
-    def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
-        t, position = torch.zeros(len(z), device=z.device), torch.arange(z.shape[1], device=z.device)
-        for i in range(z.shape[1]):
-            u = uniform_numbers((len(z),), rng)  # used or not: what a row draws does not depend on the others
-            is_next = (z == self.process.mask_id) & (position == i)
-            if is_next.any():
-                where = (position[: i + 1] == i).expand(len(z), -1)
-                logits = denoise(self.process.shifted(z)[:, : i + 1], t, where).double()  # (B, V)
-                tokens = inverse_cdf(self.process.token_logits(logits, z[:, i]).softmax(-1), u)
-                z = torch.where(is_next, tokens[:, None], z)
-                yield self.process.T * (1 - (i + 1) / z.shape[1]), z

@@ -22,13 +22,12 @@ from diffkit.evaluation.bounds import nelbo
 from diffkit.evaluation.by_count import error_by_count
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model, load_model
-from diffkit.network.cache import CachedDenoiser
 from diffkit.paths import PRETRAINED
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.guidance import condition_on
 from diffkit.sampling.parallel import confidence_threshold
 from diffkit.sampling.sampler import denoise_frames, last_frame, sample
-from diffkit.sampling.skipping import FirstHitting, LeftToRight, SkipIdle, even_times
+from diffkit.sampling.skipping import FirstHitting, SkipIdle, even_times
 from diffkit.training.config import TrainConfig
 from diffkit.training.trainer import Trainer, fit
 
@@ -105,9 +104,7 @@ def test_grow_and_write():
         texts = []
         for model in (load_model(name), load_model(name).cuda()):
             if name == "tales-ar":
-                texts.append(
-                    sample(LeftToRight(model.process), CachedDenoiser(model), shape=(3, L), rng=seeded(6)).cpu()
-                )
+                texts.append(sample(model.process, model, shape=(3, L), steps=L, rng=seeded(6)).cpu())
                 continue
             ends = {"eos_id": TALES.eos_id, "pad_id": TALES.pad_id}
             frames = grow(model.process, model, rows=3, length=L, steps=8, rng=seeded(6), **ends)

@@ -11,10 +11,9 @@ from hypothesis import strategies as st
 from toys import MASK, MICRO, PROBS, TALES, TEXTS, L, V, generator, likeness, micro_counts, random_texts
 
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo, sequence_bounds
-from diffkit.network.cache import CachedDenoiser, KeyValueCache
+from diffkit.network.cache import KeyValueCache
 from diffkit.processes.autoregressive import Autoregressive
-from diffkit.sampling.sampler import denoise_frames, infill, last_frame, sample
-from diffkit.sampling.skipping import LeftToRight
+from diffkit.sampling.sampler import infill, sample
 
 PROCESS = Autoregressive(V, MASK)
 
@@ -117,9 +116,8 @@ def test_the_cache_changes_no_logit():
 @pytest.mark.parametrize("steps", [1, 2, L])
 def test_the_cache_writes_the_same_text(steps, rotary):
     model, start = network(rotary=rotary), torch.full((20, L), MASK)
-    slow = last_frame(denoise_frames(PROCESS, model, start=start, steps=steps, rng=generator(4))).tokens
-    assert torch.equal(infill(LeftToRight(PROCESS), model, start, rng=generator(4)), slow)
-    assert torch.equal(infill(LeftToRight(PROCESS), CachedDenoiser(model), start, rng=generator(4)), slow)
+    slow = infill(PROCESS, lambda z, t: model(z, t), start, steps=steps, rng=generator(4))
+    assert torch.equal(infill(PROCESS, model, start, steps=steps, rng=generator(4)), slow)
     assert (slow != MASK).all()
 
 
@@ -127,11 +125,8 @@ def test_what_is_given_is_kept():
     start = random_texts(30, 5)
     hidden = torch.rand(30, L, generator=generator(6)) < 0.5
     start = start.masked_fill(hidden, MASK)
-    for filled in (
-        infill(PROCESS, network(), start, steps=3, rng=generator()),
-        infill(LeftToRight(PROCESS), network(), start, rng=generator()),
-    ):
-        assert torch.equal(filled[~hidden], start[~hidden]) and (filled != MASK).all()
+    filled = infill(PROCESS, network(), start, steps=3, rng=generator())
+    assert torch.equal(filled[~hidden], start[~hidden]) and (filled != MASK).all()
 
 
 def test_it_cannot_see_to_the_right():

@@ -222,6 +222,18 @@ def test_two_streams_say_what_a_reader_of_the_prefix_says(block, rotary):
         torch.testing.assert_close(alone[:, first:], whole[:, first:last], rtol=0, atol=1e-10)
 
 
+@each_block
+@pytest.mark.parametrize("steps", [1, 3, L])
+def test_the_cache_writes_the_same_text(block, steps):
+    """With prompts of other lengths, so that the rows are in other blocks, and with tokens given further right."""
+    model, start = network(block), random_texts(20, 5)
+    start[torch.arange(L) >= torch.arange(20)[:, None] % L] = MASK
+    start[:, -1] = MICRO.eos_id
+    slow = infill(process(block), lambda z, t: model(z, t), start, steps=steps, rng=generator(4))
+    assert torch.equal(infill(process(block), model, start, steps=steps, rng=generator(4)), slow)
+    assert (slow != MASK).all()
+
+
 def test_only_the_places_asked_for_are_computed():
     model, x0 = network(2), random_texts(6)
     pair, where = torch.cat([random_texts(6, 1), x0], 1), torch.rand(6, L, generator=generator()) < 0.4
