@@ -19,10 +19,8 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.cli.show.chart import smoothed
 from diffkit.evaluation.by_count import CountError
 from diffkit.processes.schedules import Schedule
-from diffkit.training.trainer import Record
 
 # Okabe and Ito (2008): eight colours that stay apart under every common colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
@@ -300,16 +298,6 @@ def categories(values: Tensor, names: Sequence[str], *, title: str, x_label: str
     patches = [Patch(facecolor=colours(i), edgecolor="0.5", label=name) for i, name in enumerate(names)]
     ax.legend(handles=patches, frameon=False, fontsize=9, loc="center left", bbox_to_anchor=(1, 0.5))
     return Picture(figure, alt)
-
-
-def training_curve(records: Sequence[Record], *, entropy: float | None = None, title: str = "Training") -> Picture:
-    """Loss by step, smoothed, with the exact entropy per token as a line where it is known."""
-    loss = smoothed([record.loss for record in records])
-    return lines(
-        [record.step for record in records], {"training loss, smoothed": loss}, title=title, x_label="step",
-        y_label="nats per token", level=None if entropy is None else ("exact entropy per token", entropy),
-        alt=f"Training loss over {len(records)} steps, " + ("falling" if loss[-1] < loss[0] else "not falling") + ".",
-    )  # fmt: skip
 
 
 def error_by_count(rows: Sequence[CountError], *, title: str = "Loss by number of hidden tokens") -> Picture:

@@ -22,14 +22,12 @@ from diffkit.paths import PRETRAINED
 from diffkit.processes.schedules import get_schedule
 from diffkit.random import inverse_cdf
 from diffkit.sampling.sampler import Frame
-from diffkit.training.trainer import Record
 
 # ------------------------------------------------------------------------------------------------------------ figures
 
 WORDS = {"title": "A title", "alt": "What it shows"}
 TEXT = {"x_label": "steps"} | WORDS
 MORE = {"level": ("entropy", 2.0), "markers": True, "log_x": True, "log_y": True}
-RECORDS = [Record(step, 5 / step, 1.0, 3e-4, 1000.0) for step in range(1, 30)]
 ROWS = [CountError(1, 2.0, 1.0, Estimate(1.0, 0.1)), CountError(5, 2.0, 1.9, Estimate(0.1, 0.1))]
 FIGURES = {
     "points": lambda: plots.points({"a": [(1, 2.0), (4, 3.0)], "b": [(2, 1.0)]}, y_label="y", **TEXT),
@@ -48,7 +46,6 @@ FIGURES = {
         {"one": ([1, 10], [3.0, 1.0]), "two": ([1, 10], [1.0, 0.5])}, y_label="gap", laws={"one": float}, **TEXT
     ),
     "schedules": lambda: plots.schedules([get_schedule("cosine"), get_schedule("linear")], torch.arange(0, 1001, 100)),
-    "training_curve": lambda: plots.training_curve(RECORDS, entropy=0.5),
     "error_by_count": lambda: plots.error_by_count(ROWS),
 }
 each_figure = pytest.mark.parametrize("name", FIGURES)
@@ -112,7 +109,6 @@ def test_figures_name_their_axes_and_draw_their_numbers(kept):
     calls = drawn["points"][0].axes[0]
     assert drawn["scatter"][0].axes[0].lines[1].get_xydata().tolist() == [[4, 3]]
     assert calls.get_xscale() == "log" and calls.lines[0].get_xydata().tolist() == [[1, 2], [4, 3]]
-    assert drawn["training_curve"][0].axes[0].lines[0].get_ydata().tolist() == plots.smoothed([r.loss for r in RECORDS])
 
 
 def test_smoothing_is_a_weighted_mean_of_the_past():

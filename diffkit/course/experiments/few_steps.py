@@ -67,11 +67,6 @@ def by_count(counts: Sequence[int]) -> list[RandomStep]:
     return [lambda k, n, wanted=each: 1 / math.comb(k, n) if n == wanted else 0.0 for each in counts]  # type: ignore[misc]
 
 
-def ancestral(steps: int) -> list[RandomStep]:
-    """Even steps of the linear schedule: each hidden token is revealed with the chance 1 / (steps left)."""
-    return [lambda k, n, rho=1 / left: rho**n * (1 - rho) ** (k - n) for left in range(steps, 0, -1)]  # type: ignore[misc]
-
-
 def random_nats(nats: Tensor, steps: Sequence[RandomStep]) -> Tensor:
     """-log q of each text under a sampler that reveals random positions, (N,).
 

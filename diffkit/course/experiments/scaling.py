@@ -1,4 +1,4 @@
-"""Scaling: one training run as a point, its gap to the known entropy, and a power law through many points."""
+"""Scaling: one training run as a point, and its gap to the known entropy."""
 
 from __future__ import annotations
 
@@ -9,8 +9,6 @@ from typing import Any, NamedTuple
 
 import torch
 from datasets import Dataset
-from scipy.stats import linregress
-from scipy.stats import t as student
 from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
@@ -139,36 +137,6 @@ def parameter_counts(model: DiffusionModel) -> tuple[int, int]:
     parts += [] if network.head is None else [network.head.weight]
     whole = parameter_count(model)
     return whole, whole - sum(part.numel() for part in parts)
-
-
-class PowerLaw(NamedTuple):
-    """y = factor * x ** -exponent."""
-
-    factor: float
-    exponent: float
-    low: float  # 95 % interval of the exponent
-    high: float
-
-    def __call__(self, x: float) -> float:
-        return self.factor * x**-self.exponent
-
-    def __str__(self) -> str:
-        return f"{self.exponent:.2f} ({self.low:.2f} to {self.high:.2f})"
-
-
-def power_law(x: Sequence[float], y: Sequence[float]) -> PowerLaw:
-    """The straight line through log y over log x, by least squares; its interval from Student's t with n - 2 degrees.
-
-    For gaps to a *known* entropy: with an unknown one a third number would have to be fitted, and its error dominates.
-    Raises: ValueError for fewer than three points, or values that are not positive.
-    """
-    if len(x) != len(y) or len(x) < 3 or len({*x}) < 2 or not all(0 < value < math.inf for value in (*x, *y)):
-        raise ValueError(
-            f"power_law: needs three or more pairs of positive numbers, x not all equal, got x = {x} and y = {y}."
-        )
-    line = linregress([math.log(value) for value in x], [math.log(value) for value in y])
-    half = float(student.ppf(0.975, len(x) - 2)) * float(line.stderr)
-    return PowerLaw(math.exp(line.intercept), -line.slope, -line.slope - half, -line.slope + half)
 
 
 def frontier(compute: Sequence[float], gap: Sequence[float]) -> list[int]:
