@@ -55,6 +55,15 @@ def write():
 print(seconds(write, 1))
 """
 
+SHIPPED = """
+model = find("load_model", "model")("<name>")
+def write():
+    rng, L = torch.Generator().manual_seed(0), model.denoiser.config.max_length
+    for frame in denoise_frames(model.process, model, shape=(1, L), steps=L, rng=rng):
+        pass
+print(seconds(write, 1))
+"""
+
 STEP = """
 from torch.utils._python_dispatch import TorchDispatchMode
 OBJECTIVES = find("OBJECTIVES", "training.losses", "objectives")
@@ -87,6 +96,8 @@ CASES = {
     "diffkit --help, seconds": CLOCK.format(work=HELP),
     "64 steps of 128 tokens, V = 30,522: seconds": FIND + SAMPLE.replace("<options>", ""),
     "the same with top_k = 50: seconds": FIND + SAMPLE.replace("<options>", "top_k=50"),
+    "left to right, tinystories-ar: seconds": FIND + SHIPPED.replace("<name>", "tinystories-ar"),
+    "left to right in blocks, tales-block: seconds": FIND + SHIPPED.replace("<name>", "tales-block"),
 }
 for objective in ("count_bound", "count_cross_entropy"):
     step = FIND + STEP.replace("<objective>", objective)

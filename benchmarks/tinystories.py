@@ -4,8 +4,9 @@
 
 TRAINING.txt is what the models learned from, HELD_OUT.txt stories that none has read; EARLY and EARLIER are folders of
 the masked model as it was on the way (scripts/ship_model.py --checkpoint). Judges the shipped models beside n-grams
-that count the same training text, chooses how the masked model writes by default, and puts that beside its weights as
-generation_config.json. Half an hour on one core.
+that count the same training text, chooses how the masked model and the block model write by default, and puts that
+beside their weights as generation_config.json. Half an hour on one core; `--only block` judges the block model alone
+and leaves all else in the table as it is.
 """
 
 from __future__ import annotations
@@ -38,8 +39,8 @@ from diffkit.processes.base import Denoise, Process
 from diffkit.sampling.sampler import sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "tinystories.json"
-MASKED, TWIN = "masked diffusion", "autoregressive twin"
-MODELS = {MASKED: "tinystories-mdlm", TWIN: "tinystories-ar"}
+MASKED, BLOCK, TWIN = "masked diffusion", "block diffusion", "autoregressive twin"
+MODELS = {MASKED: "tinystories-mdlm", BLOCK: "tinystories-block", TWIN: "tinystories-ar"}
 ORDERS = (1, 2, 3)  # of the n-grams
 COUNTS = (1, 8, 16, 32, 64, 96, 112, 120, 127, 128)  # hidden tokens
 LENGTH, DRAWS, SEED = 128, 4, 0  # tokens; maskings of a sequence; of masks and samples
@@ -53,6 +54,10 @@ TRIED = [PLAIN] + [  # ways to write that are compared: unmasking order and filt
         ("confidence", 1.0, None), ("confidence", 1.0, 0.9), ("entropy", 1.0, 0.9),
     )
 ]  # fmt: skip
+TRIED_IN_BLOCKS: list[dict[str, Any]] = [  # of the block model, whose order is its own
+    {"temperature": temperature, "top_p": top_p}
+    for temperature, top_p in ((1.0, None), (1.0, 0.95), (1.0, 0.9), (0.9, 0.9), (0.8, 0.9))
+]
 
 CARD = """---
 license: mit
@@ -75,7 +80,7 @@ extend to what is computed from it) is not part of this repository:
 ## Training
 
 configs/{config}: {steps:,} steps of 32 sequences of 128 tokens, {tokens:,} tokens, {epochs:.1f} passes over the text,
-from the weights of a left-to-right model that had read {start_tokens:,} tokens. {minutes:.0f} minutes on one thread of
+from the weights of a {start} model that had read {start_tokens:,} tokens. {minutes:.0f} minutes on one thread of
 {machine}, beside other work. The curve is `training.jsonl`.
 
 ## Evaluation
@@ -86,7 +91,7 @@ By benchmarks/tinystories.py, on {sequences} sequences of 128 tokens, {character
 |---|---|---|
 {table}
 
-The figure of masked diffusion is an upper bound; all others are exact.
+The figures of diffusion are upper bounds; all others are exact.
 
 ## Limits
 
@@ -107,19 +112,23 @@ def judged(name: str, process: Process, denoise: Denoise, x0: Tensor, characters
     }  # fmt: skip
 
 
-def rows(train: Tensor, held_out: Tensor, tokenizer: PreTrainedTokenizerBase, characters: int) -> list[dict[str, Any]]:
-    """n-grams and networks on the same held-out sequences."""
+def counted(train: Tensor, held_out: Tensor, tokenizer: PreTrainedTokenizerBase, characters: int) -> list[dict]:
+    """Rows of n-grams."""
     ids, V = special_ids(tokenizer), len(tokenizer)
     in_order = Autoregressive(V, ids.mask)
-    found = [
+    return [
         judged(f"{n}-gram", in_order, NGram(train, n, vocab_size=V, mask_id=ids.mask), held_out, characters)
         for n in ORDERS
     ]
-    for name, folder in MODELS.items():
-        model = load_model(folder)
-        found.append(judged(name, model.process, model, held_out, characters))
-        found[-1] |= {"parameters": parameter_count(model), **training_of(folder)}
-    return found
+
+
+def learned(name: str, held_out: Tensor, characters: int, start_tokens: int) -> dict[str, Any]:
+    """Row of a network, on the same held-out sequences."""
+    model, before = load_model(MODELS[name]), {"start": "left-to-right", "start_tokens": start_tokens}
+    if name == BLOCK:
+        before = {"start": "masked", "start_tokens": start_tokens + training_of(MODELS[MASKED])["tokens"]}
+    row = judged(name, model.process, model, held_out, characters)
+    return row | {"parameters": parameter_count(model), **training_of(MODELS[name]), **before}
 
 
 @torch.no_grad()
@@ -184,16 +193,21 @@ def drawn(model: DiffusionModel, n: int = SAMPLES, steps: int = LENGTH, **how: A
     return sample(model.process, model, shape=(n, LENGTH), steps=steps, rng=rng, **how)
 
 
-def ways_to_write(model: DiffusionModel, reader: Reader) -> list[dict[str, Any]]:
-    """The settings of TRIED, and what their samples are worth."""
-    return [how | reader.read(" ".join(map(str, how.values())), drawn(model, **how)) for how in TRIED]
+def ways_to_write(model: DiffusionModel, reader: Reader, tried: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """Settings, and what their samples are worth."""
+    return [how | reader.read(" ".join(map(str, how.values())), drawn(model, **how)) for how in tried]
 
 
 def default_of(ways: list[dict[str, Any]], real: dict[str, Any]) -> dict[str, Any]:
     """The settings whose texts lie nearest to real stories, in nats to the twin and entropy of the tokens."""
     axes = ("twin_nats", "entropy")
     nearest = min(ways, key=lambda way: math.hypot(*(way[axis] - real[axis] for axis in axes)))
-    return {name: nearest[name] for name in PLAIN}
+    return {name: nearest[name] for name in PLAIN if name in nearest}
+
+
+def texts_of(model: DiffusionModel, how: dict[str, Any], tokenizer: PreTrainedTokenizerBase) -> list[str]:
+    """Two unpicked texts, decoded."""
+    return tokenizer.batch_decode(drawn(model, 2, **how), skip_special_tokens=True)
 
 
 def along(folders: list[str], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
@@ -202,7 +216,7 @@ def along(folders: list[str], tokenizer: PreTrainedTokenizerBase) -> list[dict[s
     return [
         {
             "steps": steps,
-            "texts": tokenizer.batch_decode(drawn(load_model(folder), 2, **PLAIN), skip_special_tokens=True),
+            "texts": texts_of(load_model(folder), PLAIN, tokenizer),
         }
         for folder, steps in stages
     ]
@@ -214,8 +228,12 @@ def cards(found: dict[str, Any]) -> None:
     for row in found["rows"]:
         if row["name"] in MODELS:
             name = MODELS[row["name"]]
-            what = {MASKED: "A masked diffusion model (MDLM) of real stories"}
-            said = {"what": what.get(row["name"], "The autoregressive twin of tinystories-mdlm"), "name": name}
+            what = {
+                MASKED: "A masked diffusion model (MDLM) of real stories",
+                BLOCK: "A block diffusion model of real stories, blocks of 8 tokens from left to right",
+                TWIN: "The autoregressive twin of tinystories-mdlm",
+            }
+            said = {"what": what[row["name"]], "name": name}
             said |= {
                 "config": f"{name}.yaml",
                 "table": "\n".join(bits),
@@ -224,34 +242,55 @@ def cards(found: dict[str, Any]) -> None:
             write_atomic(PRETRAINED / name / "README.md", CARD.format(**(found | row | said)))
 
 
+def of_masked(
+    options: argparse.Namespace, train: Tensor, held_out: Tensor, characters: int, reader: Reader
+) -> dict[str, Any]:
+    """The table but for the block model; writes how the masked model writes by default."""
+    tokenizer, model = reader.tokenizer, load_model(MODELS[MASKED])
+    train_text, held_out_text = (path.read_text(encoding="utf-8") for path in (options.train, options.held_out))
+    rows = counted(train, held_out, tokenizer, characters)
+    rows += [learned(name, held_out, characters, options.start_tokens) for name in (MASKED, TWIN)]
+    found = {
+        "machine": machine()["cpu"], "pieces": len(tokenizer), "documents": train_text.count("<|endoftext|>"),
+        "held_documents": held_out_text.count("<|endoftext|>"), "train_tokens": train.numel(),
+        "sequences": len(held_out), "characters": characters, "draws": DRAWS, "samples": SAMPLES, "rows": rows,
+        "by_count": by_count(held_out), "held_out": reader.read("held-out stories", held_out[:SAMPLES]),
+        "ways": ways_to_write(model, reader, TRIED), "twin": reader.read(TWIN, drawn(reader.twin, order="ancestral")),
+        "along": along([*options.along, str(PRETRAINED / MODELS[MASKED])], tokenizer),
+    }  # fmt: skip
+    found["default"] = default_of(found["ways"], found["held_out"])
+    write_json(PRETRAINED / MODELS[MASKED] / "generation_config.json", found["default"])
+    return found
+
+
 def main() -> None:
     """Judge, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True, help="the text that the models learned from")
     parser.add_argument("--held-out", type=Path, required=True, help="stories that no model has read")
     parser.add_argument("--along", nargs="*", default=[], help="the masked model on the way, earliest first")
-    parser.add_argument("--start-tokens", type=int, default=0, help="read by the model both started from")
+    parser.add_argument("--start-tokens", type=int, default=0, help="read by the model that all started from")
+    parser.add_argument("--only", choices=["block"], help="judge the block model alone")
     options = parser.parse_args()
-    tokenizer, model = load_tokenizer(PRETRAINED / MODELS[MASKED]), load_model(MODELS[MASKED])
+    tokenizer, block = load_tokenizer(PRETRAINED / MODELS[MASKED]), load_model(MODELS[BLOCK])
     train, held_out = (
         read_held_out(DataSettings(str(text), str(tokenizer.name_or_path), LENGTH, 1, 2**19, 1.0), SEED)
         for text in (options.train, options.held_out)
     )
-    texts = {name: path.read_text(encoding="utf-8") for name, path in vars(options).items() if isinstance(path, Path)}
     held_out = held_out[:SEQUENCES]
     characters = sum(len(text) for text in tokenizer.batch_decode(held_out, skip_special_tokens=True))
-    reader = Reader(train, texts["train"], tokenizer)
-    found = {
-        "machine": machine()["cpu"], "pieces": len(tokenizer), "start_tokens": options.start_tokens,
-        "documents": texts["train"].count("<|endoftext|>"), "held_documents": texts["held_out"].count("<|endoftext|>"),
-        "train_tokens": train.numel(), "sequences": len(held_out), "characters": characters, "draws": DRAWS,
-        "samples": SAMPLES, "rows": rows(train, held_out, tokenizer, characters), "by_count": by_count(held_out),
-        "held_out": reader.read("held-out stories", held_out[:SAMPLES]), "ways": ways_to_write(model, reader),
-        "twin": reader.read(TWIN, drawn(reader.twin, order="ancestral")),
-        "along": along([*options.along, str(PRETRAINED / MODELS[MASKED])], tokenizer),
-    }  # fmt: skip
-    found["default"] = default_of(found["ways"], found["held_out"])
-    write_json(PRETRAINED / MODELS[MASKED] / "generation_config.json", found["default"])
+    reader = Reader(train, options.train.read_text(encoding="utf-8"), tokenizer)
+    found = (
+        json.loads(RESULTS.read_text(encoding="utf-8"))
+        if options.only
+        else of_masked(options, train, held_out, characters, reader)
+    )
+    kept = [row for row in found["rows"] if row["name"] != BLOCK]
+    found["rows"] = [*kept[:-1], learned(BLOCK, held_out, characters, options.start_tokens), kept[-1]]
+    found["block"] = {"ways": ways_to_write(block, reader, TRIED_IN_BLOCKS)}
+    found["block"]["default"] = default_of(found["block"]["ways"], found["held_out"])
+    found["block"]["texts"] = texts_of(block, found["block"]["default"], tokenizer)
+    write_json(PRETRAINED / MODELS[BLOCK] / "generation_config.json", found["block"]["default"])
     write_json(RESULTS, found)
     cards(found)
 

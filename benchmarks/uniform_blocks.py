@@ -1,9 +1,11 @@
 """Notebook 18's stored tables: diffusers' schedulers against exact laws on micro, and exact denoisers under masks,
-uniform and hybrid noise: 24 calls for the 48 tokens of tales, 48 calls for the 256 tokens of sagas.
+uniform and hybrid noise: 24 calls for the 48 tokens of tales, 48 calls for the 256 tokens of sagas; and the shipped
+models of tales in 12, 24 and 48 calls.
 
     python benchmarks/uniform_blocks.py judges
     python benchmarks/uniform_blocks.py tales [words in the name of a row]
     python benchmarks/uniform_blocks.py sagas "hybrid, share 0.1"
+    python benchmarks/uniform_blocks.py trained
 
 Rows replace those of the same name in results/uniform_blocks.json. diffusers is needed for the judges alone.
 """
@@ -20,17 +22,30 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit import D3PM, UDLM, HybridDiffusion, MaskedDiffusion, denoise_frames, entropy_bounded, load_language, sample
+from diffkit import (
+    D3PM,
+    UDLM,
+    HybridDiffusion,
+    MaskedDiffusion,
+    denoise_frames,
+    entropy_bounded,
+    load_language,
+    load_model,
+    sample,
+)
 from diffkit.course.uniform_blocks.exact import Tabulated, next_law, sample_in_blocks, time_agnostic, words_of
 from diffkit.course.uniform_blocks.judges import AsScheduler, entropy_bounded_law, judge, markov_law, run_scheduler
 from diffkit.course.uniform_blocks.renoising import Corrected, EntropyBounded
 from diffkit.evaluation.statistics import wilson
 from diffkit.io import write_json
+from diffkit.languages.story_language import StoryLanguage
+from diffkit.model import DiffusionModel
+from diffkit.processes.base import Denoise
 from diffkit.sampling.sampler import Ancestral
 from diffkit.sampling.skipping import even_times
 
 RESULTS = Path(__file__).parent / "results" / "uniform_blocks.json"
-DRAWS, STORIES = 10_000, {"tales": 64, "sagas": 8}
+DRAWS, STORIES = 10_000, {"tales": 64, "sagas": 8, "trained": 256}
 CALLS, BLOCKS = {"tales": 24, "sagas": 48}, {"tales": (8, 16), "sagas": (32, 64)}
 micro = load_language("micro")
 
@@ -164,46 +179,68 @@ def ways(part: str) -> dict[str, Callable[[Generator], Tensor]]:
     }  # fmt: skip
 
 
-def calls_to_the_bound(part: str) -> float:
+def calls_to_the_bound(part: str, denoise: Denoise | None = None) -> float:
     """How many calls a story takes on average with masks and an entropy bound of 0.1."""
     language = load_language(part)
     process = MaskedDiffusion(language.vocab_size, language.mask_id, "linear")
     shape = (STORIES[part], language.length)
-    frames = denoise_frames(entropy_bounded(process, 0.1), language.denoiser(process), shape=shape, rng=seeded(18))
+    denoise = denoise or language.denoiser(process)
+    frames = denoise_frames(entropy_bounded(process, 0.1), denoise, shape=shape, rng=seeded(18))
     return float(torch.stack([(frame.z == language.mask_id).any(1) for frame in frames]).sum(0).double().mean())
 
 
 def stories(part: str, only: str) -> Iterator[dict[str, Any]]:
     """Valid stories of the exact denoiser, with 95 % intervals; one seed."""
     for name, draw in ways(part).items():
-        if only not in name:
-            continue
-        drawn = draw(seeded(18))
-        calls = calls_to_the_bound(part) if "entropy bound" in name else CALLS[part]
-        log_p = load_language(part).log_prob(drawn)
-        valid = log_p[log_p > -torch.inf]
-        low, high = wilson(len(valid), len(drawn))
-        nats = float(-valid.mean()) if len(valid) else None
-        yield {
-            "name": name, "stories": len(drawn), "valid": len(valid) / len(drawn), "low": low, "high": high,
-            "nats_of_valid": nats, "calls": calls,
-        }  # fmt: skip
+        if only in name:
+            calls = calls_to_the_bound(part) if "entropy bound" in name else CALLS[part]
+            yield judged(name, load_language(part), draw(seeded(18)), calls)
+
+
+def trained(only: str) -> Iterator[dict[str, Any]]:
+    """The same of the shipped models with masks and with hybrid noise."""
+    language, masked, hybrid = load_language("tales"), load_model("tales-mdlm"), load_model("tales-hybrid")
+    rows: list[tuple[str, Any, DiffusionModel, int | None, dict[str, Any]]] = [
+        (", ".join(filter(None, (name, filters, f"{calls} calls"))), model.process, model, calls, how)
+        for filters, how in (("", {}), ("top-p 0.9", {"top_p": 0.9}))
+        for calls in (12, 24, 48)
+        for name, model in (("tales-mdlm", masked), ("tales-hybrid", hybrid))
+    ]
+    rows.append(("tales-mdlm, entropy bound 0.1", entropy_bounded(masked.process, 0.1), masked, None, {}))
+    for name, process, model, calls, how in rows:
+        if only in name:
+            rng, shapes = seeded(18), [(64, language.length)] * (STORIES["trained"] // 64)
+            drawn = torch.cat([sample(process, model, shape=shape, steps=calls, rng=rng, **how) for shape in shapes])
+            yield judged(name, language, drawn, calls or calls_to_the_bound("tales", model))
+
+
+def judged(name: str, language: StoryLanguage, drawn: Tensor, calls: float) -> dict[str, Any]:
+    """A row: how many texts are valid, and how likely those are."""
+    log_p = language.log_prob(drawn)
+    valid = log_p[log_p > -torch.inf]
+    low, high = wilson(len(valid), len(drawn))
+    nats = float(-valid.mean()) if len(valid) else None
+    return {
+        "name": name, "stories": len(drawn), "valid": len(valid) / len(drawn), "low": low, "high": high,
+        "nats_of_valid": nats, "calls": calls,
+    }  # fmt: skip
 
 
 def main() -> None:
     """Make the rows, store each as it is done."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("part", choices=["judges", *CALLS])
+    parser.add_argument("part", choices=["judges", "trained", *CALLS])
     parser.add_argument("only", nargs="?", default="", help="only rows whose name holds this")
     options = parser.parse_args()
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     settings: dict[str, Any] = {"torch": torch.__version__.split("+")[0]}
     if options.part == "judges":
         settings |= {"diffusers": version("diffusers"), "draws": DRAWS}
-    else:
+    elif options.part != "trained":
         settings |= {"calls": CALLS[options.part], "seed": 18, "entropy_nats": load_language(options.part).entropy()}
     rows = {row["name"]: row for row in found.get(options.part, {}).get("rows", [])}
-    for row in judges() if options.part == "judges" else stories(options.part, options.only):
+    makers = {"judges": judges, "trained": lambda: trained(options.only)}
+    for row in makers.get(options.part, lambda: stories(options.part, options.only))():
         print(row, flush=True)
         rows[row["name"]] = row
         found[options.part] = {"settings": settings, "rows": list(rows.values())}

@@ -98,6 +98,11 @@ TABLE = {
         ("weight of a block", "return nats / share.to(nats)", "return nats"),
         ("blocks to the right are not seen", "(number > row)", "(number >= row)"),
     ],
+    ("network/cache.py", "processes/test_block.py processes/test_autoregressive.py"): [
+        ("what has changed is read again", "known = min(first, self._unchanged(zt) // self.block * self.block)",
+         "known = min(first, len(self.cache))"),
+        ("blocks are kept whole", "self._unchanged(zt) // self.block * self.block", "self._unchanged(zt)"),
+    ],
     ("languages/story_language.py", "languages/test_story_language.py"): [
         ("entropy of the template", "float(templates + self.template_probs @", "float(self.template_probs @"),
         ("slots weigh as their templates do", "exact.normalise(slots, 1)[1] * group_weight[bucket.group][:, None]",

@@ -6,6 +6,7 @@ import argparse
 import json
 import platform
 from pathlib import Path
+from statistics import mean
 from typing import NamedTuple
 
 import torch
@@ -152,11 +153,12 @@ def card(found: dict, config: str, machine: str) -> str:
             f"| {one['ending']} | {one['gap']:.4f} ± {one['gap_se']:.4f} | {one['success']:.1%} |\n"
             for one in found["endings"]
         )
+    tokens = 64 * steps * found["length"]
     bound = Estimate(found["nats_per_token"], found["nats_per_token_se"])
     gap = Estimate(found["gap_nats_per_token"], found["gap_se"])
     return CARD.format(
         **found, bound=bound, gap=gap, config=config, machine=machine, steps=steps,
-        minutes=records[-1]["seconds"] / 60, stories=64 * steps, tokens=64 * steps * found["length"],
+        minutes=tokens * mean(1 / r["tokens_per_second"] for r in records) / 60, stories=64 * steps, tokens=tokens,
         tables=tables, sampled_table=sample_table(found),
         kind=KINDS["conditional" if found["endings"] else found["process"]],
         bound_name="negative log-likelihood" if found["exact"] else "bound on the negative log-likelihood",

@@ -19,6 +19,7 @@ from PIL import Image
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from diffkit.cli.show.chart import smoothed as smoothed  # the curves of every notebook
 from diffkit.evaluation.by_count import CountError
 from diffkit.processes.schedules import Schedule
 
