@@ -3,18 +3,16 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
 from diffkit.model import DiffusionModel
-from diffkit.network.cache import KeyValueCache
-from diffkit.processes.base import Denoise
+from diffkit.processes.base import Denoise, Denoiser
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion
-from diffkit.random import categorical, highest
+from diffkit.random import highest, inverse_cdf, uniform_like
 from diffkit.sampling.sampler import Frame, denoise_frames
 from diffkit.sampling.unmasking import Score, confidence, random_order
 
@@ -94,8 +92,8 @@ def left_to_right_in_blocks(block: int) -> Score:
 class Growing:
     """Generate block after block until every row has its EOS; what is not written yet is PAD.
 
-    A finished block is read once more: its keys and values are kept, which is exact, as a block never looks right. A
-    block takes `steps` steps, each revealing an equal share of its masked tokens in random order.
+    A block takes `steps` steps, each revealing an equal share of its masked tokens in random order. A finished block
+    never looks right, so a network's keys and values of it can be kept (`CachedDenoiser`), and that is exact.
 
     Args: steps: per block; eos_id, pad_id; given: tokens at the start of each row that are kept.
     """
@@ -103,8 +101,8 @@ class Growing:
     def __init__(self, process: BlockDiffusion, *, steps: int, eos_id: int, pad_id: int, given: int = 0):
         self.process, self.steps, self.eos_id, self.pad_id, self.given = process, steps, eos_id, pad_id, given
 
-    def states(self, denoise: Any, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
-        L, cache, mask_id = z.shape[1], KeyValueCache(), self.process.mask_id
+    def states(self, denoise: Denoiser, z: Tensor, rng: Generator) -> Iterator[tuple[float, Tensor]]:
+        L, mask_id = z.shape[1], self.process.mask_id
         position, done = torch.arange(L, device=z.device), torch.zeros(len(z), dtype=torch.bool, device=z.device)
         for lo in range(0, L, self.process.block):
             hi = min(lo + self.process.block, L)
@@ -113,22 +111,23 @@ class Growing:
             for left in range(self.steps - 1, -1, -1):
                 if not (z == mask_id).any():
                     break
-                z = torch.cat([z[:, :lo], self._step(denoise, z[:, lo:hi], left, cache, rng), z[:, hi:]], 1)
-                cache.cut(lo)  # the block is not finished: forget it
+                z = torch.cat([z[:, :lo], self._step(denoise, z, slice(lo, hi), left, rng), z[:, hi:]], 1)
                 if not (z == mask_id).any():
                     z = z.where(position <= lengths_before_eos(z, self.eos_id)[:, None], self.pad_id)
                 yield self.process.T * (1 - hi / L), z
             done |= (z[:, lo:hi] == self.eos_id).any(1)
             if done.all():
                 return
-            denoise(z[:, lo:hi], torch.zeros(len(z)), cache=cache)  # finished: keep its keys and values
 
-    def _step(self, denoise: Any, ids: Tensor, left: int, cache: KeyValueCache, rng: Generator) -> Tensor:
-        """Reveal tokens of a block (B, size) so that an equal share remains for each of the steps left."""
-        is_masked = ids == self.process.mask_id
-        probs = self.process.log_probs(denoise(ids, torch.zeros(len(ids)), cache=cache).double(), ids).exp()
+    def _step(self, denoise: Denoiser, z: Tensor, place: slice, left: int, rng: Generator) -> Tensor:
+        """The block with tokens revealed, so that an equal share remains for each of the steps left."""
+        block, t = z[:, place], torch.zeros(len(z), device=z.device)
+        is_masked = block == self.process.mask_id
+        logits = denoise(torch.cat([z, z], 1), t, z == self.process.mask_id).double()  # (N, V)
+        probs = self.process.token_logits(logits, block[is_masked]).softmax(-1)
         due = is_masked.sum(1) - (is_masked.sum(1) * left / (left + 1)).floor()
-        return torch.where(highest(random_order(probs, rng), is_masked, due), categorical(probs, rng), ids)
+        reveal, u = highest(uniform_like(block, rng), is_masked, due), uniform_like(block, rng)
+        return block.masked_scatter(reveal, inverse_cdf(probs[reveal[is_masked]], u[reveal]))
 
 
 def grow(

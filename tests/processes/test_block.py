@@ -224,14 +224,22 @@ def test_two_streams_say_what_a_reader_of_the_prefix_says(block, rotary):
 
 @each_block
 @pytest.mark.parametrize("steps", [1, 3, L])
-def test_the_cache_writes_the_same_text(block, steps):
-    """With prompts of other lengths, so that the rows are in other blocks, and with tokens given further right."""
-    model, start = network(block), random_texts(20, 5)
-    start[torch.arange(L) >= torch.arange(20)[:, None] % L] = MASK
+def test_every_answer_of_the_cached_network_is_that_of_the_whole_one(block, steps):
+    """One text at a time, and a batch with prompts of other lengths; with a token given at the end, too."""
+    model, start = network(block), random_texts(10, 5)
+    start[torch.arange(L) >= torch.arange(10)[:, None] % L] = MASK
     start[:, -1] = MICRO.eos_id
-    slow = infill(process(block), lambda z, t: model(z, t), start, steps=steps, rng=generator(4))
-    assert torch.equal(infill(process(block), model, start, steps=steps, rng=generator(4)), slow)
-    assert (slow != MASK).all()
+    for texts in (start, *start.split(1)):
+        cached = model.with_cache()
+
+        def both(zt, t, where, cached=cached):
+            found = cached(zt, t, where)
+            torch.testing.assert_close(found, model(zt, t, where), rtol=1e-10, atol=1e-10)
+            return found
+
+        slow = infill(process(block), both, texts, steps=steps, rng=generator(4))
+        assert torch.equal(infill(process(block), model, texts, steps=steps, rng=generator(4)), slow)
+        assert (slow != MASK).all()
 
 
 def test_only_the_places_asked_for_are_computed():
