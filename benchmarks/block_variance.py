@@ -59,7 +59,7 @@ def loss_deviation(model: DiffusionModel, x0: Tensor, masks: Masks) -> float:
 
 
 def measured(model: DiffusionModel, x0: Tensor, masks: Masks) -> dict[str, float]:
-    """The same and mean of the loss, and of the gradient its noise (root of the trace of its covariance) and length."""
+    """Mean and deviation of the loss; noise (root of the trace of the covariance) and length of the gradient."""
     rng, losses, squared = Generator().manual_seed(2), [], 0.0
     total = [torch.zeros_like(p, dtype=torch.float64) for p in model.parameters()]
     for _ in range(DRAWS):

@@ -114,11 +114,11 @@ class DiffusionModel(PreTrainedModel):
 
         return self.process.call_network(network, xt, cast(Tensor, t), where, self.training)
 
-    def with_cache(self) -> nn.Module:
-        """The model as a sampler asks it: with keys and values kept, where the network never looks to the right."""
-        shape = self.denoiser.config
-        looks_left = isinstance(self.denoiser, Denoiser) and (shape.causal or shape.block)
-        return CachedDenoiser(self, shape.block or 1) if looks_left else self
+    def with_cache(self) -> Callable[..., Tensor]:
+        """The model as a sampler asks it: keys and values are kept if it only looks left and is not told the time."""
+        config = self.denoiser.config
+        looks_left = isinstance(self.denoiser, Denoiser) and (config.causal or config.block)
+        return CachedDenoiser(self, config.block or 1) if looks_left and config.time == "none" else self
 
 
 def network_from(settings: dict[str, Any]) -> Any:

@@ -35,26 +35,27 @@ class KeyValueCache:
         self.lengths = {layer: min(length, read) for layer, read in self.lengths.items()}
 
 
-class CachedDenoiser(nn.Module):
+class CachedDenoiser:
     """A causal network, or one with blocks, as a denoiser that reads only what is new.
 
     Asked at some positions, it reads no further than to the last of them, and nothing twice that stands as it stood at
-    the last call: what looks to the left only is exact however the text goes on. Of a network with blocks it reads one
-    text where the network alone reads two, so the clean text must be the noisy one, as it is in sampling.
+    the last call. That is exact for what looks to the left only and is not told the time. Of a network with blocks it
+    reads one text where the network alone reads two, if both are the same, as in sampling. Rows that stand at different
+    places are read from the first of these places to the last: batch prompts of like length.
 
     Args: block: tokens of a block, 1 for a causal network.
     """
 
     def __init__(self, model: nn.Module, block: int = 1):
-        super().__init__()
         self.model, self.block, self.cache, self.read = model, block, KeyValueCache(), torch.empty(0, 0)
-        self.train(model.training)
 
-    def forward(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
-        if where is None:
-            return self.model(zt, t)
+    def __call__(self, zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
+        if where is None or not where.any() or (zt.shape != where.shape and not torch.equal(*zt.chunk(2, 1))):
+            return self.model(zt, t, where)
         asked = where.any(0).nonzero()[:, 0]
         first, last = int(asked[0]) // self.block * self.block, int(asked[-1]) // self.block * self.block + self.block
+        if len(self.read) != len(zt):
+            self.cache, self.read = KeyValueCache(), zt[:, :0]
         known = min(first, self._unchanged(zt) // self.block * self.block)
         self.cache.cut(known)
         self.read = zt[:, : min(last, where.shape[1])].clone()
@@ -62,7 +63,5 @@ class CachedDenoiser(nn.Module):
 
     def _unchanged(self, zt: Tensor) -> int:
         """How many positions at the start of all texts are those of the last call."""
-        if len(self.read) != len(zt):
-            self.cache, self.read = KeyValueCache(), zt[:, :0]
         same = (zt[:, : self.read.shape[1]] == self.read).all(0)
         return int(same.int().cumprod(0).sum())

@@ -22,7 +22,7 @@ class Denoiser(Protocol):
 class Cacheable(Protocol):
     """A denoiser that has a faster form for a sampler, whose states follow each other."""
 
-    def with_cache(self) -> Denoiser: ...
+    def with_cache(self) -> Denoise: ...
 
 
 Time = Tensor | float  # one for all rows, or (B,)

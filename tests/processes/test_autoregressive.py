@@ -112,10 +112,10 @@ def test_the_cache_changes_no_logit():
     torch.testing.assert_close(torch.cat(parts, 1), whole, rtol=1e-10, atol=1e-10)
 
 
-@pytest.mark.parametrize("rotary", [True, False])
+@pytest.mark.parametrize("settings", [{}, {"rotary": False}, {"time": "adaln"}], ids=str)
 @pytest.mark.parametrize("steps", [1, 2, L])
-def test_the_cache_writes_the_same_text(steps, rotary):
-    model, start = network(rotary=rotary), torch.full((20, L), MASK)
+def test_the_cache_writes_the_same_text(steps, settings):
+    model, start = network(**settings), torch.full((40, L), MASK)
     slow = infill(PROCESS, lambda z, t: model(z, t), start, steps=steps, rng=generator(4))
     assert torch.equal(infill(PROCESS, model, start, steps=steps, rng=generator(4)), slow)
     assert (slow != MASK).all()

@@ -240,6 +240,9 @@ def test_every_answer_of_the_cached_network_is_that_of_the_whole_one(block, step
         slow = infill(process(block), both, texts, steps=steps, rng=generator(4))
         assert torch.equal(infill(process(block), model, texts, steps=steps, rng=generator(4)), slow)
         assert (slow != MASK).all()
+        nowhere, other = torch.zeros(len(texts), L, dtype=torch.bool), torch.cat([texts, texts.flip(1)], 1)
+        assert cached(texts.repeat(1, 2), 0.0, nowhere).shape == (0, V)
+        torch.testing.assert_close(cached(other, 0.0, ~nowhere), model(other, 0.0, ~nowhere))
 
 
 def test_only_the_places_asked_for_are_computed():
