@@ -104,13 +104,14 @@ def check_canvas(process: Process, shape: tuple[int, int] | None, start: Tensor 
 def with_filters(
     process: Process, denoise: Denoise, temperature: float, top_k: int | None, top_p: float | None
 ) -> Denoiser:
-    """The denoiser with its filters. Raises ValueError where no tokens are predicted."""
+    """The denoiser with its cache and filters. Raises ValueError where no tokens are predicted."""
     if not process.predicts_tokens and (temperature, top_k, top_p) != (1.0, None, None):
         raise ValueError(
             "denoise_frames: temperature, top_k and top_p filter predicted tokens, but the network of "
             f"{type(process).__name__} predicts embeddings; leave them out."
         )
-    return as_denoiser(filtered(denoise, temperature, top_k, top_p, process))
+    cached = denoise.with_cache() if isinstance(denoise, Cacheable) else denoise
+    return as_denoiser(filtered(cached, temperature, top_k, top_p, process))
 
 
 @torch.no_grad()  # as a decorator: around a yield, `with` would turn gradients off in the caller's loop too
@@ -152,8 +153,7 @@ def denoise_frames(
     check_generator(rng)
     process = (sampler := sampler_for(process, steps, order, counts)).process
     check_canvas(process, shape, start)
-    cached = denoise.with_cache() if isinstance(denoise, Cacheable) else denoise
-    ask = with_filters(process, cached, temperature, top_k, top_p)
+    ask = with_filters(process, denoise, temperature, top_k, top_p)
     z = on_device_of(denoise, process.prior(*shape, rng) if shape else start)  # type: ignore[arg-type]
     z = z if z.is_floating_point() else z.long()
     t = float(process.T)

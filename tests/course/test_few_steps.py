@@ -8,7 +8,6 @@ import torch
 from toys import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, generator, masked_diffusion
 
 from diffkit.course.experiments.few_steps import (
-    ancestral,
     best_counts,
     best_price,
     by_count,
@@ -59,6 +58,11 @@ def test_a_random_order_is_the_mixture_of_its_plans(counts):
     mean = float((paths @ PROBS).mean()) - ENTROPY
     assert price_of_counts((PROBS @ profile(NATS)).tolist(), counts) == pytest.approx(mean, abs=1e-9)
     assert float(PROBS @ law) - ENTROPY <= mean + 1e-9
+
+
+def ancestral(steps):
+    """Even steps of the linear schedule: each hidden token is revealed with the chance 1 / (steps left)."""
+    return [lambda k, n, rho=1 / left: rho**n * (1 - rho) ** (k - n) for left in range(steps, 0, -1)]
 
 
 def test_ancestral_steps_weigh_the_counts_by_their_chance():
