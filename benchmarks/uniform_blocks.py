@@ -235,12 +235,14 @@ def main() -> None:
     found = json.loads(RESULTS.read_text(encoding="utf-8")) if RESULTS.exists() else {}
     settings: dict[str, Any] = {"torch": torch.__version__.split("+")[0]}
     if options.part == "judges":
-        settings |= {"diffusers": version("diffusers"), "draws": DRAWS}
-    elif options.part != "trained":
+        settings, made = settings | {"diffusers": version("diffusers"), "draws": DRAWS}, judges()
+    elif options.part == "trained":
+        settings, made = settings | {"seed": 18}, trained(options.only)
+    else:
         settings |= {"calls": CALLS[options.part], "seed": 18, "entropy_nats": load_language(options.part).entropy()}
+        made = stories(options.part, options.only)
     rows = {row["name"]: row for row in found.get(options.part, {}).get("rows", [])}
-    makers = {"judges": judges, "trained": lambda: trained(options.only)}
-    for row in makers.get(options.part, lambda: stories(options.part, options.only))():
+    for row in made:
         print(row, flush=True)
         rows[row["name"]] = row
         found[options.part] = {"settings": settings, "rows": list(rows.values())}

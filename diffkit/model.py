@@ -24,7 +24,7 @@ from diffkit.network.pretrained import PretrainedDenoiser, PretrainedSettings, b
 from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig
 from diffkit.paths import PRETRAINED
 from diffkit.processes import process_from
-from diffkit.processes.base import Network, Process
+from diffkit.processes.base import Denoise, Network, Process
 from diffkit.processes.masked import MaskedDiffusion
 
 UNREADABLE = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
@@ -114,7 +114,7 @@ class DiffusionModel(PreTrainedModel):
 
         return self.process.call_network(network, xt, cast(Tensor, t), where, self.training)
 
-    def with_cache(self) -> Callable[..., Tensor]:
+    def with_cache(self) -> Denoise:
         """The model as a sampler asks it: keys and values are kept if it only looks left and is not told the time."""
         config = self.denoiser.config
         looks_left = isinstance(self.denoiser, Denoiser) and (config.causal or config.block)

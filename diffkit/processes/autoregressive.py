@@ -72,7 +72,7 @@ class Autoregressive(FromLeftToRight):
         Tokens further right are kept, and not seen.
         """
         (zs, t), (_, s), ask = as_rows(zt, t), as_rows(zt, s), as_denoiser(denoise)
-        left = ((zs == self.mask_id).sum(1) * (s / t).to(zs.device) + 1e-9).floor()
+        left = self.left(zs, t, s)
         position = torch.arange(zs.shape[1], device=zs.device)
         while (due := (is_masked := zs == self.mask_id).sum(1) > left).any():
             is_next = (position == is_masked.int().argmax(1)[:, None]) & due[:, None]

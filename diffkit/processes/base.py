@@ -218,6 +218,10 @@ class FromLeftToRight(Process):
         """The moves of a reverse step, until the share s / t of the masked tokens is left."""
         raise NotImplementedError
 
+    def left(self, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
+        """(B,) masked tokens that a reverse step leaves: the share s / t of those there are, rounded down."""
+        return ((zt == self.mask_id).sum(1) * (s / t).to(zt.device) + 1e-9).floor()
+
     def advance(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
         zs = zt.long()
         for move in self.moves(denoise, zt, t, s, rng):

@@ -113,7 +113,7 @@ class BlockDiffusion(FromLeftToRight):
         step is fast. Tokens in later blocks are kept, and not seen.
         """
         (zs, t), (_, s), ask = as_rows(zt, t), as_rows(zt, s), as_denoiser(denoise)
-        left = ((zs == self.mask_id).sum(1) * (s / t).to(zs.device) + 1e-9).floor()
+        left = self.left(zs, t, s)
         number = self.blocks(zs.shape[1], zs.device)
         while (due := (is_masked := zs == self.mask_id).sum(1) - left).gt(0).any():
             current = number[is_masked.int().argmax(1)]  # the first block with a MASK, (B,)

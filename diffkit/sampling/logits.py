@@ -71,8 +71,8 @@ def filtered(
         return denoise
     ask = as_denoiser(denoise)
 
-    def filtering(zt: Tensor, t: Tensor, where: Tensor | None = None, **cache: object) -> Tensor:
-        raw = ask(zt, t, where, **cache)
+    def filtering(zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
+        raw = ask(zt, t, where)
         own = zt if where is None else zt[:, : where.shape[1]][where]
         logits = raw if process is None else process.token_logits(raw, own)
         for change in filters:
