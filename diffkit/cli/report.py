@@ -62,10 +62,10 @@ def text_figures(model: DiffusionModel, bound: TextBound) -> Figures:
 
 
 def _of_model(model: DiffusionModel) -> Figures:
-    told = model.process.any_order and model.denoiser.config.time != "none"
+    sees_share = model.process.any_order and model.denoiser.config.time != "none"
     return {
         "process": model.process.settings()["name"], "parameters": parameter_count(model),
-        "exact": not model.process.bound_varies, "told_share": told,
+        "exact": not model.process.bound_varies, "sees_share": sees_share,
     }  # fmt: skip
 
 
@@ -163,7 +163,9 @@ def measure(
     return found
 
 
-TOLD = "The network sees as its time the share of masked tokens; of the chain that is sampled: nelbo(steps=...)"
+TIME_IS_SHARE = (
+    "The network sees as its time the share of masked tokens; of the chain that is sampled: nelbo(steps=...)"
+)
 
 
 def bound_lines(found: Figures) -> list[str]:
@@ -175,8 +177,8 @@ def bound_lines(found: Figures) -> list[str]:
         f"{'':20} {bound / found['length']} nats per token",
         _perplexity(found),
     ]
-    if found.get("told_share"):
-        lines.insert(1, f"{'':20} {TOLD}")
+    if found.get("sees_share"):
+        lines.insert(1, f"{'':20} {TIME_IS_SHARE}")
     return lines + _unit_lines(found)
 
 
@@ -189,7 +191,7 @@ def text_lines(found: Figures) -> list[str]:
         f"{'of':20} {found['policy']}",
         f"{'read':20} {', '.join(f'{count:,} {unit}' + 's' * (count != 1) for unit, count in counts.items())}",
     ]  # fmt: skip
-    lines += [f"{'':20} {TOLD}"] * found["told_share"]
+    lines += [f"{'':20} {TIME_IS_SHARE}"] * found["sees_share"]
     lines += [f"{'':20} (a standard error needs at least two windows)"] * (found["sequences"] == 1)
     lines += _unit_lines(found)
     if found["beside"]:
@@ -223,8 +225,8 @@ def _unit_lines(found: Figures) -> list[str]:
         for unit, one in found["units"].items()
     ]
     if found["unknown"] > 0:
-        told = f"{found['unknown']:.1%}, all read as one token: what is bounded is the text with these words replaced"
-        lines += [f"{'unknown tokens':20} {told}"]
+        share = f"{found['unknown']:.1%}, all read as one token: what is bounded is the text with these words replaced"
+        lines += [f"{'unknown tokens':20} {share}"]
     return lines
 
 

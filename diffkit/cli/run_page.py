@@ -83,8 +83,8 @@ def run_page(name: str, records: Lines, samples: Lines, settings: dict[str, Any]
         shown = [(f"{one['step']:,}", f"{one['validation']:.4f}") for one in thinned(bounds)]
         parts.append(_table("Held-out bound", ("step", "nats per token"), shown))
     parts.append("<h2>Samples along training</h2>")
-    told = "None were kept; train with --train.sample_every 500 to see the model learn to write."
-    parts.append("" if samples else f"<p>{told}</p>")
+    hint = "None were kept; train with --train.sample_every 500 to see the model learn to write."
+    parts.append("" if samples else f"<p>{hint}</p>")
     for one in thinned(samples):
         texts = "".join(f'<p class="text">{_text(text)}</p>' for text in one.get("texts", []))
         parts.append(f"<h3>Step {one['step']:,}</h3>{texts}")

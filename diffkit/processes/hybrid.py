@@ -100,7 +100,7 @@ def to_leave_one_out(process: HasTransitions, log_f: Tensor, zt: Tensor, t: Time
 
 
 def to_posterior(process: HasTransitions, log_r: Tensor, zt: Tensor, t: Time) -> Tensor:
-    """log p(x_0[i] | z_t) from log p(x_0[i] | z_t at the other positions): the way back."""
+    """log p(x_0[i] | z_t) from log p(x_0[i] | z_t at the other positions): the inverse of `to_leave_one_out`."""
     return _shifted(log_r, zt, own_evidence(process, zt, t))
 
 

@@ -36,14 +36,14 @@ def make_accelerator(**settings: Any) -> Accelerator:
     name = next((name for name in SIZES if os.environ.get(name, "1") not in ("", "1")), None)
     if name is None or "TORCHELASTIC_RUN_ID" in os.environ or torch.distributed.is_initialized():
         return Accelerator(**settings)
-    told = f"{name}={os.environ[name]} is set"
+    setting = f"{name}={os.environ[name]} is set"
     remedy = f"To run one process, unset {name} and LOCAL_RANK, as left over from a batch system"
     limit = f"{PATIENCE.total_seconds() / 60:g} minutes"
-    print(f"{told}: waiting up to {limit} for as many processes. {remedy}.", file=sys.stderr, flush=True)
+    print(f"{setting}: waiting up to {limit} for as many processes. {remedy}.", file=sys.stderr, flush=True)
     try:
         return Accelerator(**settings, kwargs_handlers=[InitProcessGroupKwargs(timeout=PATIENCE)])
     except torch.distributed.DistError as error:
-        raise ValueError(f"fit: {told}, but not so many processes came within {limit}. {remedy}.") from error
+        raise ValueError(f"fit: {setting}, but not so many processes came within {limit}. {remedy}.") from error
 
 
 def check_launch(accelerator: Accelerator) -> None:

@@ -26,7 +26,7 @@ NO_SCRIPT = "<noscript><p>Without scripts, a few of its frames:</p>{}</noscript>
 
 
 def whole_page(title: str, body: str, *, style: str = "", script: str = "", language: str = "en") -> str:
-    """A page: `body` is HTML, escaped before. The browser is told to run no other script, and to fetch nothing."""
+    """A page: `body` is HTML, escaped before. The browser may run no other script, and fetch nothing."""
     allowed = f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" if script else "'none'"
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}"
     runs = f'<script type="module">{script}</script>' if script else ""

@@ -7,7 +7,7 @@ from diffkit.course.diagrams.drawing import BLUE, GREEN, ORANGE, PINK, Drawing
 METRICS = ("valid", "distinct-n", "judge", "KL of plots")
 FAULTS = {  # which of the metrics sees it: yes, no, or the wrong way round
     "a hero who changes his name": "yes no yes no",
-    "one story, told 64 times": "no yes better yes",
+    "one story, 64 times": "no yes better yes",
     "only the likeliest stories": "no yes better yes",
     "endings in wrong shares": "no no no yes",
 }

@@ -90,7 +90,7 @@ class BlockViews(nn.Module):
         self.network = CanvasNetwork(vocab_size, length, T=int(self.number[-1]) + 1, seed=seed)
 
     def forward(self, both: Tensor, t: Tensor | None = None) -> Tensor:
-        """(B, 2 L) ids to (B, L, V); the network is told which block it is, in place of a time."""
+        """(B, 2 L) ids to (B, L, V); the number of the block stands in place of a time."""
         xt, x0 = (half[:, None] for half in both.chunk(2, 1))
         B, blocks = len(both), self.number.unique()
         own, later = self.number == blocks[:, None], self.number > blocks[:, None]  # (N, L)

@@ -37,11 +37,11 @@ def check_bound(bound: Callable[..., Any]) -> str:
     _check_flat(bound, x0, V, micro.mask_id)
     table = torch.arange(1.0, L + 1, dtype=torch.float64)[:, None] + 2 * torch.arange(L)  # nats by how many, and where
 
-    def told(xt: Tensor) -> Tensor:
+    def from_table(xt: Tensor) -> Tensor:
         hidden = (xt == micro.mask_id).sum(1)
         return -table[(hidden - 1).clamp(min=0)][..., None].expand(-1, -1, V)
 
-    mean, _ = two_numbers(bound(told, x0, Generator().manual_seed(5)), "the mean")
+    mean, _ = two_numbers(bound(from_table, x0, Generator().manual_seed(5)), "the mean")
     if not abs(mean - table.sum().item() / L) < 1.4:  # five standard errors
         raise Wrong(
             "the number of hidden tokens should be any of 1 to L, equally likely, and so should the set of positions: "

@@ -99,8 +99,8 @@ def check_adaln(half: Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]) -> s
         def branch(x: Tensor, mixed: Tensor = mixed) -> Tensor:
             return mixed @ x.tanh()
 
-        def adaln(told: Tensor, order: tuple[int, int, int] = (0, 1, 2), one: float = 1.0) -> tuple[Tensor, Tensor]:
-            parts = F.linear(told, weight)[:, None].chunk(3, -1)  # noqa: B023
+        def adaln(given: Tensor, order: tuple[int, int, int] = (0, 1, 2), one: float = 1.0) -> tuple[Tensor, Tensor]:
+            parts = F.linear(given, weight)[:, None].chunk(3, -1)  # noqa: B023
             shift, scale, gate = (parts[i] for i in order)
             return gate, gate * branch(norm(x) * (one + scale) + shift)  # noqa: B023
 
@@ -120,9 +120,9 @@ def check_adaln(half: Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]) -> s
                 x + parts[2] * branch(norm(x * (1 + parts[1]) + parts[0]))),
         }  # fmt: skip
         if B == L:
-            told = F.linear(F.silu(time), weight).chunk(3, -1)  # (B, D), taken for (L, D)
+            condition = F.linear(F.silu(time), weight).chunk(3, -1)  # (B, D), taken for (L, D)
             slips["your shift, scale and gate differ by position; they belong to a row: give them a length axis"] = (
-                x + told[2] * branch(norm(x) * (1 + told[1]) + told[0]))  # fmt: skip
+                x + condition[2] * branch(norm(x) * (1 + condition[1]) + condition[0]))  # fmt: skip
         not_these(mine, slips)
         if not torch.allclose(mine, x + change, atol=1e-6):
             raise Wrong(f"B = {B}, L = {L}, D = {D}: yours is off by up to {(mine - x - change).abs().max():.4f}.")

@@ -222,13 +222,13 @@ def check_log_known(log_known: Callable[[Posterior, Tensor, Tensor, int], Any]) 
         want = joint - alone
         _, probs = language.posterior(evidence)
         apart = probs.gather(-1, x0[..., None])[..., 0].log().where(start != language.mask_id, 0.0).sum(1)
-        told = evidence.gather(-1, start[..., None])[..., 0].where(start != language.mask_id, 0.0).sum(1)
+        known = evidence.gather(-1, start[..., None])[..., 0].where(start != language.mask_id, 0.0).sum(1)
         slips = {
             "that is log p(known, z_t); divide by p(z_t)": joint,
             "that is log p(z_t)": alone,
             "the sign is wrong: it is the log of a probability, at most 0": -want,
             "that multiplies the words one by one, as if they knew nothing of each other": apart,
-            "that is what the known positions say of themselves; the others count, too": told,
+            "that is what the known positions say of themselves; the others count, too": known,
             "that is the likelihood of z_t under the known words; Bayes' rule is still to come": joint
             - torch.log((fits * log_p.exp()).sum(1)),
         }
