@@ -2,6 +2,8 @@
 
 import math
 
+import torch
+
 from diffkit.course.exercises.methods import tinystories as ex
 
 
@@ -33,7 +35,48 @@ def spoils(text, training, n):
     return share
 
 
-SOLUTIONS = {ex.check_bits: [bits], ex.check_copied: [copied], ex.check_own_loss: [own_loss]}
+def scores(predict, x0, mask_id, groups):
+    found = torch.zeros(x0.shape, dtype=torch.float64)
+    for first in range(groups):
+        hidden = torch.arange(x0.shape[1]) % groups == first
+        own = predict(torch.where(hidden, mask_id, x0)).gather(-1, x0[..., None])[..., 0]
+        found = torch.where(hidden, own.double(), found)
+    return found
+
+
+def scores_in_slices(predict, x0, mask_id, groups):
+    """Slices instead of masks; lists instead of a tensor."""
+    found = [[0.0] * x0.shape[1] for _ in x0]
+    for first in range(groups):
+        zt = x0.clone()
+        zt[:, first::groups] = mask_id
+        log_probs = predict(zt)
+        for b in range(len(x0)):
+            for i in range(first, x0.shape[1], groups):
+                found[b][i] = float(log_probs[b, i, x0[b, i]])
+    return found
+
+
+def in_blocks(predict, x0, mask_id, groups):
+    size = -(-x0.shape[1] // groups)
+    found = torch.zeros(x0.shape, dtype=torch.float64)
+    for first in range(0, x0.shape[1], size):
+        zt = x0.clone()
+        zt[:, first : first + size] = mask_id
+        found[:, first : first + size] = predict(zt).gather(-1, x0[..., None])[:, first : first + size, 0].double()
+    return found
+
+
+def at_sight(predict, x0, mask_id, groups):
+    return predict(x0).gather(-1, x0[..., None])[..., 0]
+
+
+SOLUTIONS = {
+    ex.check_bits: [bits],
+    ex.check_copied: [copied],
+    ex.check_own_loss: [own_loss],
+    ex.check_token_scores: [scores, scores_in_slices],
+}
 
 
 WRONG = [
@@ -51,4 +94,10 @@ WRONG = [
     (ex.check_own_loss, "those are sums", lambda total, count, mean_count: total),
     (ex.check_own_loss, "upside down", lambda total, count, mean_count: mean_count / total),
     (ex.check_own_loss, "the mean of what they return", lambda total, count, mean_count: total / mean_count**2),
+    (ex.check_token_scores, "hide it before you ask", at_sight),
+    (ex.check_token_scores, "the sign is wrong", lambda *given: -scores(*given)),
+    (ex.check_token_scores, "return their logarithms", lambda *given: scores(*given).exp()),
+    (ex.check_token_scores, "neighbours together", in_blocks),
+    (ex.check_token_scores, "all of the text at once", lambda p, x0, mask_id, groups: scores(p, x0, mask_id, 1)),
+    (ex.check_token_scores, "the score should be", lambda p, x0, mask_id, groups: 2 * scores(p, x0, mask_id, groups)),
 ]

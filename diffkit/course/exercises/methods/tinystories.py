@@ -7,8 +7,12 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
+from torch import Tensor
 
-from diffkit.course.exercises.checks import counterexample, exercise, not_these, number_of
+from diffkit.course.exercises.checks import counterexample, exercise, not_these, number_of, tensor_of, worst
+from diffkit.course.rewriting import Predict, Scores, predict_with, token_scores
+from diffkit.languages.story_language import load_language
+from diffkit.processes.masked import MaskedDiffusion
 
 
 def _numbers(values: list[Any]) -> torch.Tensor:
@@ -120,3 +124,34 @@ def check_own_loss(own_loss: Callable[[float, int, float], Any]) -> str:
         shown = ", ".join(f"{t:.2f} nats of {c}" for t, c, _ in given)
         counterexample(mine.mean()[None], _numbers([want]), [f"processes with {shown}"], "the mean of what they return")
     return "Gradients are linear, so their mean over the processes is right as well: `losses.pooled` does this."
+
+
+@exercise
+def check_token_scores(scores: Scores) -> str:
+    """scores(predict, x0, mask_id, groups) -> log p of each token given the others, a `groups`-th of them hidden."""
+    micro, rng = load_language("micro"), torch.Generator().manual_seed(3)
+    process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
+    predict, x0, mask_id = predict_with(process, micro.denoiser(process)), micro.sample(8, rng), micro.mask_id
+    B, L = x0.shape
+    for groups in (2, L, 3):
+        mine = tensor_of(scores, predict, x0, mask_id, groups, shape=(B, L), called="the scores").double()
+        want = token_scores(predict, x0, mask_id, groups)
+        slips = {
+            "a token that the network sees is certain, log p = 0: hide it before you ask": torch.zeros_like(want),
+            "the sign is wrong: a logarithm of a probability is at most 0": -want,
+            "those are probabilities; return their logarithms, as `predict` does": want.exp(),
+            "you hide neighbours together, where they say most about each other: take every `groups`-th position": (
+                _scores(predict, x0, mask_id, torch.arange(L) // -(-L // groups))
+            ),
+            "you hide all of the text at once": _scores(predict, x0, mask_id, torch.zeros(L)),
+        }
+        not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-4)})
+        worst(mine, want, f"with {groups} groups", "the score", "Ask once for each group, and keep what is hidden.")
+    return "The model reads its own text as an editor does: each word is judged by all the others."
+
+
+def _scores(predict: Predict, x0: Tensor, mask_id: int, group: Tensor) -> Tensor:
+    """log p of each token, those with the same number in `group` (L,) hidden together."""
+    hidden = [group == g for g in group.unique()]
+    log_probs = [predict(torch.where(each, mask_id, x0)).gather(-1, x0[..., None])[..., 0] for each in hidden]
+    return sum(torch.where(each, found.double(), 0.0) for each, found in zip(hidden, log_probs, strict=True))
