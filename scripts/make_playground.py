@@ -216,8 +216,8 @@ def write_page(source: Path, out: Path, scripts: dict[str, str]) -> None:
 def write_playground(model_folder: Path, out: Path, stories: Sequence[Path] = STORIES) -> None:
     """Write the finished pages into `out`: they open from disk, and from any server, and ask no host for anything.
 
-    Args:   model_folder: a masked diffusion model of whole words, such as data/pretrained/tales-mdlm; stories: models of
-            real text, masked or with blocks, for the page of stories, in the order in which it offers them.
+    Args:   model_folder: a masked diffusion model of whole words, such as data/pretrained/tales-mdlm; stories: models
+            of real text, masked or with blocks, for the page of stories, in the order in which it offers them.
     Raises: ValueError for a model that a page cannot run, or no model; OSError if `out` cannot be written.
     """
     weights = script(SHIPPED=contents_of(model_folder))

@@ -8,8 +8,8 @@ class StoriesPage {
     for (const writer of this.writers) writer.button.addEventListener("click", () => this.choose(writer));
     at("models").append(...this.writers.map(({ button }) => button));
     const sizes = MODELS.map(({ name, parameters }) => `${name}, ${parameters.toLocaleString("en")} parameters`);
-    at("about").textContent = `The models: ${sizes.join("; ")}. Their cards in the course say on which text they were ` +
-      "trained and how well they do.";
+    at("about").textContent = `The models: ${sizes.join("; ")}. Their cards in the course say on which text they ` +
+      "were trained and how well they do.";
     at("go").addEventListener("click", () => this.toggle());
     at("step").addEventListener("click", () => this.step());
     at("hide-all").addEventListener("click", () => this.hideAll());
@@ -42,8 +42,8 @@ class StoriesPage {
   // ---------------------------------------------------------------------------------------------- models
 
   choose(writer) {
-    if (writer.model) this.use(writer);
-    else if (!this.loading) this.load(writer);
+    if (!writer.model) this.load(writer);
+    else if (writer !== this.writer) this.use(writer);
   }
 
   /** The weights are a script, as a page opened from disk may load those, but not fetch files. */
@@ -51,7 +51,8 @@ class StoriesPage {
     const script = document.createElement("script");
     script.src = writer.about.script;
     script.addEventListener("load", () => this.begin(writer, window.STORIES));
-    script.addEventListener("error", () => this.fail(`${script.src} is missing: run scripts/make_playground.py.`));
+    const missing = `${script.getAttribute("src")} is missing: run python scripts/make_playground.py.`;
+    script.addEventListener("error", () => this.fail(missing));
     document.body.append(script);
     this.loading = writer;
     this.say("Loading the model.");
@@ -89,8 +90,8 @@ class StoriesPage {
     at("temperature").value = about.how.temperature;
     at("top-p").value = about.how.top_p;
     if (!keeps) this.newCanvas();
-    const isBlank = this.hidden === model.length;
-    this.say(`Ready. ${isBlank ? "Start writes a story." : "Click a word to hide it, and have it written anew."}`);
+    const next = this.hidden ? "Refill writes what is hidden." : "Click a word to hide it, and have it written anew.";
+    this.say(`Ready. ${this.hidden === model.length ? "Start writes a story." : next}`);
     this.render();
   }
 
@@ -139,7 +140,8 @@ class StoriesPage {
       this.times = [];
     }
     this.isBusy = true;
-    this.writer.worker.postMessage({ ...message, how: { maskId: this.model.mask_id, temperature, topP, order, ...this.run } });
+    const how = { maskId: this.model.mask_id, temperature, topP, order, ...this.run };
+    this.writer.worker.postMessage({ ...message, how });
     this.renderControls();
   }
 
