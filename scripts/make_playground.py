@@ -1,8 +1,8 @@
-"""Write the playground: a page that runs the shipped model in the browser, without Python, a server or a network.
+"""Write the playground: pages that run shipped models in the browser, without Python, a server or a network.
 
 The pages lie in docs/playground; this adds what they load: `weights.js`, the model's weights, words and grammar as one
-script (a page opened from disk may load scripts, but not fetch files), and `code.js`, the code of a worker as text
-(such a page may not start a worker from a file either).
+script (a page opened from disk may load scripts, but not fetch files), one such script for each model of real stories,
+and `code.js`, the code of a worker as text (such a page may not start a worker from a file either).
 """
 
 from __future__ import annotations
@@ -11,6 +11,7 @@ import argparse
 import base64
 import json
 import shutil
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -28,9 +29,12 @@ from diffkit.paths import PRETRAINED
 
 ROOT = Path(__file__).resolve().parent.parent
 PAGE = ROOT / "docs" / "playground"
-STORIES = PRETRAINED / "tinystories-mdlm"  # the model of real text: masked, of any size, with a tokenizer of bytes
+STORIES = (
+    PRETRAINED / "tinystories-block",
+    PRETRAINED / "tinystories-mdlm",
+)  # of real text, the best first
 SETTINGS = (
-    "vocab_size mask_token_id hidden_size num_layers num_heads intermediate_size max_length rotary tied".split()
+    "vocab_size mask_token_id hidden_size num_layers num_heads intermediate_size max_length rotary tied block".split()
 )  # of a DenoiserConfig, as far as model.js knows them
 WORKERS = {  # what runs in a thread of its own, by page
     "training": [
@@ -39,19 +43,20 @@ WORKERS = {  # what runs in a thread of its own, by page
     ],
     "stories": ["model.js", "sample.js", "stories/write.js", "stories/worker.js"],
 }  # fmt: skip
-PLAIN = {"time": "none", "causal": False, "block": 0, "input_size": 0, "labels": 0}  # what model.js takes for granted
+PLAIN = {"time": "none", "causal": False, "input_size": 0, "labels": 0}  # what model.js takes for granted
 
 
-def check_model(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase) -> None:
-    """See that model.js can run this model.
+def check_model(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase, *processes: str) -> None:
+    """See that a page that writes as `processes` do can run this model.
 
-    Raises: ValueError for another process than mdlm, a network that model.js does not build, or another tokenizer.
+    Raises: ValueError for another process, a network that model.js does not build, or another tokenizer.
     """
     process = model.config.process["name"]
-    if process != "mdlm":
+    if process not in processes:
         raise ValueError(
-            f"make_playground: the page reveals masked words, so it expected a model of process 'mdlm', got "
-            f"{process!r}. Try data/pretrained/tales-mdlm."
+            f"make_playground: the page reveals masked words, so it expected a model of process "
+            f"{' or '.join(map(repr, processes))}, got {process!r}. Try one of data/pretrained, such as tales-mdlm "
+            "or, with --stories, tinystories-mdlm."
         )
     for name, expected in PLAIN.items():
         found = getattr(model.denoiser.config, name)
@@ -121,7 +126,7 @@ def contents_of(model_folder: Path) -> dict[str, Any]:
     """Everything the page needs to know of a model. Raises: as load_model and check_model."""
     model = load_model(model_folder)
     tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
-    check_model(model, tokenizer)
+    check_model(model, tokenizer, "mdlm")
     check_words(tokenizer)
     evaluation = model_folder / "evaluation.json"
     language = described(model.config.language) if model.config.language else None
@@ -141,23 +146,35 @@ def contents_of(model_folder: Path) -> dict[str, Any]:
     }
 
 
-def stories_of(model_folder: Path) -> dict[str, str]:
-    """The scripts of the page of real stories: one that it always loads, and the weights, in 16 bits, on request.
+def stories_of(model_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
+    """What the page of real stories says of a model, and what it loads on request, with the weights in 16 bits.
 
     Raises: as load_model and check_model, and ValueError for another tokenizer than one of bytes.
     """
     model = load_model(model_folder)
     tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
-    check_model(model, tokenizer)
+    check_model(model, tokenizer, "block", "mdlm")
     check_pieces(tokenizer)
     weights = packed(model, bits=16)
     ids = {"mask_id": tokenizer.mask_token_id, "eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
     pieces = tokenizer.convert_ids_to_tokens(list(range(len(tokenizer))))
     length = model.denoiser.config.max_length
-    stories = {"config": settings_of(model), "length": length, **ids, "pieces": pieces, "weights": weights}
-    about = {"name": model_folder.name, "parameters": parameter_count(model.denoiser)}
-    about["megabytes"] = round(len(weights["base64"]) / 1e6, 1)
-    return {"code.js": script(WORKER_CODE=worker_code("stories"), ABOUT=about), "weights.js": script(STORIES=stories)}
+    shipped = model_folder / "generation_config.json"  # how it writes where nothing else is asked for
+    how = {"order": "random", "temperature": 1.0, "top_p": 1.0}
+    how |= json.loads(shipped.read_text(encoding="utf-8")) if shipped.is_file() else {}
+    about = {"name": model_folder.name, "parameters": parameter_count(model.denoiser), "how": how}
+    about |= {"block": model.denoiser.config.block, "megabytes": round(len(weights["base64"]) / 1e6, 1)}
+    return about, {"config": settings_of(model), "length": length, **ids, "pieces": pieces, "weights": weights}
+
+
+def stories_scripts(folders: Sequence[Path]) -> dict[str, str]:
+    """The scripts of the page of real stories: one that it always loads, and one for each model."""
+    models, scripts = [], {}
+    for number, folder in enumerate(folders, 1):
+        about, stories = stories_of(folder)
+        models.append(about | {"script": f"weights-{number}.js"})
+        scripts[f"weights-{number}.js"] = f'"use strict";\nwindow.STORIES = {json.dumps(stories, allow_nan=False)};\n'
+    return scripts | {"code.js": script(WORKER_CODE=worker_code("stories"), MODELS=models)}
 
 
 def listed(name: str) -> dict[str, Any]:
@@ -196,19 +213,19 @@ def write_page(source: Path, out: Path, scripts: dict[str, str]) -> None:
             (draft / name).write_text(text, encoding="ascii")
 
 
-def write_playground(model_folder: Path, out: Path, stories: Path = STORIES) -> None:
+def write_playground(model_folder: Path, out: Path, stories: Sequence[Path] = STORIES) -> None:
     """Write the finished pages into `out`: they open from disk, and from any server, and ask no host for anything.
 
-    Args:   model_folder: a masked diffusion model of whole words, such as data/pretrained/tales-mdlm; stories: one of
-            real text, for the page of stories.
+    Args:   model_folder: a masked diffusion model of whole words, such as data/pretrained/tales-mdlm; stories: models
+            of real text, masked or with blocks, for the page of stories, in the order in which it offers them.
     Raises: ValueError for a model that a page cannot run, or no model; OSError if `out` cannot be written.
     """
     weights = script(SHIPPED=contents_of(model_folder))
-    stories_scripts = stories_of(stories)
+    of_stories = stories_scripts(stories)
     training = script(WORKER_CODE=worker_code("training"), MICRO=listed("micro"))
     write_page(PAGE, out, {"weights.js": weights})
     write_page(PAGE / "training", out / "training", {"code.js": training})
-    write_page(PAGE / "stories", out / "stories", stories_scripts)
+    write_page(PAGE / "stories", out / "stories", of_stories)
 
 
 def main() -> None:
@@ -216,7 +233,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__.split("\n")[0])
     parser.add_argument("out", nargs="?", type=Path, default=ROOT / "site" / "playground", help="folder to write")
     parser.add_argument("--model", type=Path, default=PRETRAINED / "tales-mdlm", help="folder of the model of words")
-    parser.add_argument("--stories", type=Path, default=STORIES, help="folder of the model of real text")
+    parser.add_argument("--stories", type=Path, nargs="+", default=STORIES, help="folders of models of real text")
     arguments = parser.parse_args()
     write_playground(arguments.model, arguments.out, arguments.stories)
     size = sum(path.stat().st_size for path in arguments.out.rglob("*") if path.is_file())

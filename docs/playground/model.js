@@ -135,20 +135,24 @@ function softmax(numbers) {
   return weights.map((w) => w / total);
 }
 
-/** Every position looks at every position, head by head: queries, keys, values (L, H, K) to (L, H, K). */
-function attend(query, key, value, H, K, scale) {
+/** Every position looks at every position, head by head: queries, keys, values (L, H, K) to (L, H, K).
+ *
+ * block: tokens of a block, where a position looks at its own block and those before it; 0: none.
+ */
+function attend(query, key, value, { H, K, scale, block }) {
   const D = H * K, L = query.length / D, out = new Float32Array(query.length), scores = new Float64Array(L);
   for (let h = 0; h < H; h++) {
     for (let i = 0; i < L; i++) {
-      for (let j = 0; j < L; j++) {
+      const end = block ? Math.min(L, (Math.floor(i / block) + 1) * block) : L; // position i looks at 0..end-1
+      for (let j = 0; j < end; j++) {
         let dot = 0;
         for (let k = h * K; k < (h + 1) * K; k++) dot += query[i * D + k] * key[j * D + k];
         scores[j] = dot * scale;
       }
-      const share = softmax(scores);
+      const share = softmax(scores.subarray(0, end));
       for (let k = h * K; k < (h + 1) * K; k++) {
         let mixed = 0;
-        for (let j = 0; j < L; j++) mixed += share[j] * value[j * D + k];
+        for (let j = 0; j < end; j++) mixed += share[j] * value[j * D + k];
         out[i * D + k] = mixed;
       }
     }
@@ -209,12 +213,12 @@ class Denoiser {
 
   /** attention.Attention: queries and keys are normalised head by head. (L, D) to (L, D). */
   attention(x, name, angles) {
-    const { hidden_size: D, num_heads: H, sharpest } = this.config, K = D / H;
+    const { hidden_size: D, num_heads: H, sharpest, block } = this.config, K = D / H;
     const project = (part) => linear(x, this.weight(`${name}${part}.weight`), null, D); // (L, D), read as (L, H, K)
     let query = layerNorm(project("query"), this.weight(name + "norm_query.weight"));
     let key = layerNorm(project("key"), this.weight(name + "norm_key.weight"));
     if (angles) [query, key] = [rotate(query, angles, H, K), rotate(key, angles, H, K)];
-    const mixed = attend(query, key, project("value"), H, K, sharpest / K);
+    const mixed = attend(query, key, project("value"), { H, K, scale: sharpest / K, block });
     return linear(mixed, this.weight(name + "out.weight"), null, D);
   }
 }

@@ -1,6 +1,5 @@
 """The page of real stories: its 16-bit network, filters, order and pieces against diffkit's, and its reader."""
 
-import json
 from pathlib import Path
 
 import pytest
@@ -12,6 +11,8 @@ from diffkit.data.tokenizer import load_tokenizer
 from diffkit.languages.story_language import load_language
 from diffkit.model import build_model, load_model
 from diffkit.paths import PRETRAINED
+from diffkit.processes.autoregressive import Autoregressive
+from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.logits import top_p_filter
 from diffkit.sampling.sampler import sample
@@ -20,6 +21,12 @@ FOLDER = Path(__file__).resolve().parents[2] / "docs" / "playground"
 FILES = ["model.js", "sample.js", "stories/write.js", "stories/pieces.js"]
 CODE = "\n".join((FOLDER / name).read_text(encoding="utf-8") for name in FILES)
 L = 12
+PIECES = load_tokenizer(make_playground.STORIES[0])
+SHIPPED = dict(zip(["block", "mdlm"], make_playground.STORIES, strict=True))
+PROCESSES = {
+    "block": BlockDiffusion(len(PIECES), PIECES.mask_token_id, block=5),  # the last block is shorter
+    "mdlm": MaskedDiffusion(len(PIECES), PIECES.mask_token_id),
+}
 
 
 @pytest.fixture(scope="module")
@@ -29,27 +36,25 @@ def javascript(request):
 
 @pytest.fixture(scope="module")
 def small(tmp_path_factory):
-    """A random model of the shape that is to come, made small: tied, six heads, a tokenizer of bytes."""
-    tokenizer = load_tokenizer(make_playground.STORIES)
-    torch.manual_seed(0)
-    process = MaskedDiffusion(len(tokenizer), tokenizer.mask_token_id)
-    model = build_model(process, {"hidden_size": 48, "num_layers": 2, "num_heads": 6, "tied": True}, max_length=L)
-    with torch.no_grad():
-        for weight in model.parameters():
-            weight.add_(0.15 * torch.randn_like(weight))
-    return save(model, tokenizer, tmp_path_factory.mktemp("small"))
+    """Random models of the shape of the shipped ones, made small: tied, six heads, a tokenizer of bytes."""
+    folders, size = {}, {"hidden_size": 48, "num_layers": 2, "num_heads": 6, "tied": True}
+    for name, process in PROCESSES.items():
+        torch.manual_seed(0)
+        model = build_model(process, size, max_length=L)
+        with torch.no_grad():
+            for weight in model.parameters():
+                weight.add_(0.15 * torch.randn_like(weight))
+        folders[name] = save(model, PIECES, tmp_path_factory.mktemp(name))
+    (folders["mdlm"] / "generation_config.json").write_text('{"order": "entropy", "top_p": 0.7}', encoding="utf-8")
+    return folders
 
 
-def stories_in(folder):
-    text = make_playground.stories_of(folder)["weights.js"]
-    return json.loads(text.partition("const STORIES = ")[2].rstrip(";\n"))
-
-
-@pytest.mark.parametrize("name", ["shipped", "small"])
-def test_logits_of_sixteen_bits_are_those_of_pytorch(javascript, request, name):
+@pytest.mark.parametrize("name", ["block", "mdlm"])
+@pytest.mark.parametrize("size", ["shipped", "small"])
+def test_logits_of_sixteen_bits_are_those_of_pytorch(javascript, small, name, size):
     """Within 1e-2 of the float32 model, at the positions that are asked for; MASK is never an answer."""
-    folder = make_playground.STORIES if name == "shipped" else request.getfixturevalue("small")
-    model, told = load_model(folder), stories_in(folder)
+    folder = SHIPPED[name] if size == "shipped" else small[name]
+    model, (_, told) = load_model(folder), make_playground.stories_of(folder)
     rng, mask_id, where = torch.Generator().manual_seed(0), told["mask_id"], [0, 3, 7, 11]
     xt = torch.randint(told["config"]["vocab_size"], (2, L), generator=rng)
     xt[torch.rand(xt.shape, generator=rng) < 0.5] = mask_id
@@ -60,42 +65,43 @@ def test_logits_of_sixteen_bits_are_those_of_pytorch(javascript, request, name):
     found = javascript(ask, {"told": told, "rows": xt.tolist(), "where": where})
     found = torch.tensor([[-torch.inf if x is None else x for x in row] for row in found]).view(2, len(where), -1)
     with torch.no_grad():
-        expected = model(xt, 0.0)[:, where]
+        expected = model(torch.cat([xt, xt], 1) if name == "block" else xt, 0.0)[:, where]
     torch.testing.assert_close(found, expected, atol=1e-2, rtol=0)
     assert (found[..., mask_id] == -torch.inf).all()
 
 
-@pytest.mark.parametrize("order", ["random", "confidence"])
-def test_a_seed_writes_the_same_text_as_diffkit(javascript, small, order):
+@pytest.mark.parametrize("order", ["random", "confidence", "entropy", "blocks"])
+@pytest.mark.parametrize("steps", [2, 5])
+def test_a_seed_writes_the_same_text_as_diffkit(javascript, small, order, steps):
     """With the same 16-bit weights: temperature, then top-p, then the order, with given pieces in the middle."""
-    model, told = load_model(small), stories_in(small)
+    folder = small["block" if order == "blocks" else "mdlm"]
+    model, (_, told) = load_model(folder), make_playground.stories_of(folder)
     with torch.no_grad():
         for weight in model.parameters():
             weight.copy_(weight.half())
     start = torch.full((1, L), told["mask_id"])
     start[0, 4:6] = torch.tensor([300, 17])
-    settings = {"order": order, "temperature": 0.8}
-    rng = torch.Generator().manual_seed(3)
-    expected = sample(model.process, model, start=start, rng=rng, steps=5, top_p=0.9, **settings)
-    ask = """({ told, start, settings }) => {
+    how = {"start": start, "steps": steps, "temperature": 0.8, "top_p": 0.9}
+    how |= {} if order == "blocks" else {"order": order}
+    expected = sample(model.process, model, rng=torch.Generator().manual_seed(3), **how)
+    ask = """({ told, start, steps, order }) => {
       const denoiser = new Denoiser(told.config, unpack(told.weights)), rng = new TorchGenerator(3), canvas = start;
-      for (let step = 0; step < 5; step++) {
-        const how = { maskId: told.mask_id, topP: 0.9, step, steps: 5, ...settings };
-        const { positions, ids } = revealSome(denoiser, canvas, how, rng);
+      for (let step = 0; step < steps; step++) {
+        const how = { maskId: told.mask_id, temperature: 0.8, topP: 0.9, order, step, steps };
+        const { positions, ids } = (order === "blocks" ? revealBlocks : revealSome)(denoiser, canvas, how, rng);
         positions.forEach((position, n) => { canvas[position] = ids[n]; });
       }
       return canvas;
     }"""
-    assert javascript(ask, {"told": told, "start": start[0].tolist(), "settings": settings}) == expected[0].tolist()
+    given = {"told": told, "start": start[0].tolist(), "steps": steps, "order": order}
+    assert javascript(ask, given) == expected[0].tolist()
 
 
 @pytest.mark.parametrize("p", [0.3, 0.85, 1.0])
 def test_the_nucleus_is_that_of_top_p(javascript, p):
     logits = torch.randn(40, dtype=torch.float64, generator=torch.Generator().manual_seed(1)).round(decimals=1)
-    kept = javascript(
-        f"(probs) => [...nucleus(Float64Array.from(probs), {p})].map((x) => x > 0)", logits.softmax(-1).tolist()
-    )
-    assert kept == top_p_filter(p)(logits).isfinite().tolist()
+    kept = javascript(f"(probs) => [...nucleus(Float64Array.from(probs), {p})]", logits.softmax(-1).tolist())
+    assert kept == pytest.approx(top_p_filter(p)(logits).softmax(-1).tolist(), rel=1e-9, abs=0)
 
 
 def test_halves_are_those_of_numpy(javascript):
@@ -109,20 +115,26 @@ def test_halves_are_those_of_numpy(javascript):
 
 def test_pieces_are_the_text_of_the_tokenizer(javascript):
     """Blanks, line ends and letters of several bytes."""
-    tokenizer = load_tokenizer(make_playground.STORIES)
-    ids = tokenizer('Once upon a time,\n\n"naïve" said Zoë – “no” … 日.')["input_ids"]
-    pieces = tokenizer.convert_ids_to_tokens(ids)
+    ids = PIECES('Once upon a time,\n\n"naïve" said Zoë – “no” … 日.')["input_ids"]
+    pieces = PIECES.convert_ids_to_tokens(ids)
     whole = javascript('(pieces) => textOf(pieces.join(""))', pieces)
-    assert whole == tokenizer.decode(ids) and "Zoë" in whole
+    assert whole == PIECES.decode(ids) and "Zoë" in whole
     assert javascript("(pieces) => pieces.map(textOf)", pieces)[:3] == ["Once", " upon", " a"]
 
 
-def test_another_tokenizer_is_refused(tmp_path):
-    micro = load_language("micro")
-    model = build_model(MaskedDiffusion(micro.vocab_size, micro.mask_id), "pico", max_length=5)
-    folder = save(model, micro.tokenizer, tmp_path / "words")
-    with pytest.raises(ValueError, match="expected a tokenizer of bytes"):
-        make_playground.stories_of(folder)
+def test_other_models_are_refused(tmp_path):
+    """Whole words, a network that looks left, labels."""
+    micro, block, pieces = load_language("micro"), PROCESSES["block"], len(PIECES)
+    words = MaskedDiffusion(micro.vocab_size, micro.mask_id)
+    cases = {
+        "expected a tokenizer of bytes": (words, {}, micro.tokenizer),
+        "'block' or 'mdlm', got 'autoregressive'": (Autoregressive(pieces, PIECES.mask_token_id), {}, PIECES),
+        "with labels=0, got labels=3": (block, {"labels": 3}, PIECES),
+    }
+    for i, (message, (process, settings, tokenizer)) in enumerate(cases.items()):
+        folder = save(build_model(process, "pico", max_length=5, **settings), tokenizer, tmp_path / str(i))
+        with pytest.raises(ValueError, match=message):
+            make_playground.stories_of(folder)
 
 
 # ---------------------------------------------------------------------------------------------- the page and its reader
@@ -131,13 +143,14 @@ def test_another_tokenizer_is_refused(tmp_path):
 @pytest.fixture(scope="module")
 def site(tmp_path_factory, small):
     out = tmp_path_factory.mktemp("site") / "playground"
-    make_playground.write_playground(PRETRAINED / "tales-mdlm", out, stories=small)
+    make_playground.write_playground(PRETRAINED / "tales-mdlm", out, stories=list(small.values()))
     return out / "stories"
 
 
-def load(page):
-    page.locator("#load").click()
-    page.wait_for_selector(".token")
+def load(page, number=0):
+    """Choose one of the two models."""
+    page.locator("#models button").nth(number).click()
+    page.wait_for_function(f"storiesPage.writer === storiesPage.writers[{number}]")
 
 
 @in_chromium
@@ -145,7 +158,7 @@ def test_it_loads_on_request_writes_and_fills_in(chromium, site):
     with opened(chromium, site) as page:
         assert page.evaluate("typeof STORIES") == "undefined" and page.locator("#go").is_disabled()
         load(page)
-        assert page.locator(".token.hidden").count() == L and page.locator("#load").is_hidden()
+        assert page.locator(".token.hidden").count() == L and page.locator("#order").is_disabled()
         page.locator("#steps").fill("6")
         page.locator("#step").click()
         page.wait_for_function("storiesPage.run && storiesPage.run.step === 1")
@@ -166,6 +179,32 @@ def test_it_loads_on_request_writes_and_fills_in(chromium, site):
         page.get_by_label("its sentence").check()
         page.locator(".token").nth(2).click()
         assert page.evaluate("storiesPage.hidden") == L  # there is no full stop
+
+
+@in_chromium
+def test_the_other_model_goes_on_with_the_text(chromium, site):
+    """Each is loaded once, and brings the settings that its folder names."""
+    state = "storiesPage.writers.map(({ button }) => [button.ariaPressed, button.lastChild.textContent])"
+    with opened(chromium, site) as page:
+        size = page.evaluate("MODELS[0].megabytes")
+        assert page.evaluate(state) == [["false", f"load {size} MB"]] * 2
+        load(page)
+        page.locator("#steps").fill("1")
+        page.locator("#go").click()
+        page.wait_for_function("storiesPage.hidden === 0 && !storiesPage.run")
+        story = page.evaluate("storiesPage.canvas")
+        load(page, 1)
+        assert page.evaluate(state) == [["false", "loaded"], ["true", "in use"]]
+        shown = [page.locator(f"#{name}").input_value() for name in ("order", "temperature", "top-p")]
+        assert shown == ["entropy", "1", "0.7"] and page.evaluate("storiesPage.canvas") == story
+        page.locator(".token").nth(5).click()
+        page.locator("#go").click()
+        page.wait_for_function("storiesPage.hidden === 0 && !storiesPage.run")
+        written = page.evaluate("storiesPage.canvas")
+        assert written[:5] + written[6:] == story[:5] + story[6:]
+        load(page)
+        assert page.evaluate(state) == [["true", "in use"], ["false", "loaded"]]
+        assert page.locator("#order").input_value() == "blocks"
 
 
 @in_chromium

@@ -1,13 +1,15 @@
 "use strict";
-/* The page of real stories: it loads the model when it is asked to, and shows what the worker writes. */
+/* The page of real stories: it loads a model when it is asked to, and shows what that model's worker writes. */
 
 class StoriesPage {
   constructor() {
     Object.assign(this, { run: null, isPlaying: false, isBusy: false, seedUsed: false, times: [] });
-    at("load").textContent = `Load the model (${ABOUT.megabytes} MB)`;
-    at("about").textContent = `The model, ${ABOUT.name}, has ${ABOUT.parameters.toLocaleString("en")} parameters. ` +
-      "Its card in the course says on which text it was trained and how well it does.";
-    at("load").addEventListener("click", () => this.load());
+    this.writers = MODELS.map((about) => ({ about, button: element("button", "") }));
+    for (const writer of this.writers) writer.button.addEventListener("click", () => this.choose(writer));
+    at("models").append(...this.writers.map(({ button }) => button));
+    const sizes = MODELS.map(({ name, parameters }) => `${name}, ${parameters.toLocaleString("en")} parameters`);
+    at("about").textContent = `The models: ${sizes.join("; ")}. Their cards in the course say on which text they ` +
+      "were trained and how well they do.";
     at("go").addEventListener("click", () => this.toggle());
     at("step").addEventListener("click", () => this.step());
     at("hide-all").addEventListener("click", () => this.hideAll());
@@ -15,6 +17,7 @@ class StoriesPage {
     at("settings").addEventListener("submit", (event) => event.preventDefault());
     at("seed").addEventListener("input", () => { this.seedUsed = false; });
     at("canvas").addEventListener("keydown", (event) => this.press(event));
+    this.renderModels();
     this.renderControls();
   }
 
@@ -28,43 +31,78 @@ class StoriesPage {
       order: at("order").value, seed: Math.max(0, Math.floor(number("seed"))) || 0 };
   }
 
+  get model() {
+    return this.writer.model;
+  }
+
   get hidden() {
     return this.canvas.filter((id) => id === this.model.mask_id).length;
   }
 
-  // ---------------------------------------------------------------------------------------------- loading
+  // ---------------------------------------------------------------------------------------------- models
 
-  /** weights.js is a script, as a page opened from disk may load those, but not fetch files. */
-  load() {
-    at("load").disabled = true;
-    this.say("Loading the model.");
+  choose(writer) {
+    if (!writer.model) this.load(writer);
+    else if (writer !== this.writer) this.use(writer);
+  }
+
+  /** The weights are a script, as a page opened from disk may load those, but not fetch files. */
+  load(writer) {
     const script = document.createElement("script");
-    script.src = "weights.js";
-    script.addEventListener("load", () => this.begin(STORIES));
-    script.addEventListener("error", () => this.say("weights.js is missing: run python scripts/make_playground.py."));
+    script.src = writer.about.script;
+    script.addEventListener("load", () => this.begin(writer, window.STORIES));
+    const missing = `${script.getAttribute("src")} is missing: run python scripts/make_playground.py.`;
+    script.addEventListener("error", () => this.fail(missing));
     document.body.append(script);
+    this.loading = writer;
+    this.say("Loading the model.");
+    this.renderModels();
   }
 
-  begin(model) {
-    this.model = model;
-    this.texts = model.pieces.map(textOf);
-    this.worker = new Worker(URL.createObjectURL(new Blob([WORKER_CODE], { type: "text/javascript" })));
-    this.worker.addEventListener("message", ({ data }) => (data.isReady ? this.ready() : this.receive(data)));
-    this.worker.addEventListener("error", (error) => this.say(`The model stopped: ${error.message}`));
-    this.worker.postMessage({ model: { config: model.config, weights: model.weights } });
+  fail(text) {
+    this.loading = null;
+    this.say(text);
+    this.renderModels();
   }
 
-  ready() {
-    const { length, mask_id } = this.model;
-    at("load").hidden = true;
-    at("steps").max = length;
+  begin(writer, model) {
+    const worker = new Worker(URL.createObjectURL(new Blob([WORKER_CODE], { type: "text/javascript" })));
+    const isReady = () => this.ready(Object.assign(writer, { worker, model: { ...model, weights: null } }));
+    worker.addEventListener("message", ({ data }) => (data.isReady ? isReady() : this.receive(data)));
+    worker.addEventListener("error", (error) => this.fail(`The model stopped: ${error.message}`));
+    worker.postMessage({ model: { config: model.config, weights: model.weights } });
+  }
+
+  ready(writer) {
+    this.loading = window.STORIES = null;
+    this.use(writer);
+    at("go").focus();
+  }
+
+  /** Go on with this model and its own settings. What is written stays, if it writes in the same pieces of words. */
+  use(writer) {
+    const { about, model } = writer, { pieces, length } = this.writer?.model ?? { pieces: [] };
+    const keeps = length === model.length && pieces.join() === model.pieces.join();
+    Object.assign(this, { writer, run: null, isPlaying: false, times: [] });
+    at("order").value = about.block ? "blocks" : about.how.order;
+    if (!at("order").value) at("order").value = "random"; // an order that the page does not offer
+    at("order").disabled = Boolean(about.block);
+    at("temperature").value = about.how.temperature;
+    at("top-p").value = about.how.top_p;
+    if (!keeps) this.newCanvas();
+    const next = this.hidden ? "Refill writes what is hidden." : "Click a word to hide it, and have it written anew.";
+    this.say(`Ready. ${this.hidden === model.length ? "Start writes a story." : next}`);
+    this.render();
+  }
+
+  newCanvas() {
+    const { length, mask_id, pieces } = this.model;
+    at("steps").max = at("steps").value = length; // a piece a step, as diffkit sample
+    this.texts = pieces.map(textOf);
     this.canvas = new Array(length).fill(mask_id);
     this.fresh = new Set();
     this.tokens = this.canvas.map((_, position) => this.token(position));
     at("canvas").replaceChildren(...this.tokens);
-    this.say(`All ${length} pieces of words are hidden. Start writes a story.`);
-    this.render();
-    at("go").focus();
   }
 
   token(position) {
@@ -102,7 +140,8 @@ class StoriesPage {
       this.times = [];
     }
     this.isBusy = true;
-    this.worker.postMessage({ ...message, how: { maskId: this.model.mask_id, temperature, topP, order, ...this.run } });
+    const how = { maskId: this.model.mask_id, temperature, topP, order, ...this.run };
+    this.writer.worker.postMessage({ ...message, how });
     this.renderControls();
   }
 
@@ -177,6 +216,7 @@ class StoriesPage {
 
   render() {
     this.tokens.forEach((token, position) => this.draw(token, position));
+    this.renderModels();
     this.renderControls();
   }
 
@@ -190,6 +230,21 @@ class StoriesPage {
     token.firstChild.textContent = mark;
     const said = new Map([[mask_id, "hidden"], [eos_id, "end of a story"], [pad_id, "padding"]]).get(id) ?? text;
     token.lastChild.textContent = isNew ? `${said}, just revealed` : said;
+  }
+
+  /** A button for each model: what it is good at, and whether it is loaded and in use. */
+  renderModels() {
+    this.writers.forEach((writer, n) => {
+      const { about: { block, megabytes }, button } = writer, isUsed = writer === this.writer;
+      const what = block ? `In blocks of ${block}: writes best`
+        : "In any order: fills a hole with what stands after it in view";
+      const size = writer === this.loading ? "loading" : `load ${megabytes} MB`;
+      const state = isUsed ? "in use" : writer.model ? "loaded" : size;
+      button.className = isUsed || (!this.writer && !n) ? "primary" : "";
+      button.ariaPressed = String(isUsed);
+      button.disabled = Boolean(this.loading);
+      button.replaceChildren(what, element("small", "", state));
+    });
   }
 
   renderControls() {
@@ -217,7 +272,7 @@ function openStories() {
   at("status").className = "error";
   at("status").textContent = "code.js is missing, this folder holds only the source of the page. Run " +
     "`python scripts/make_playground.py`, then open site/playground/stories/index.html.";
-  for (const id of ["load", "go", "step", "hide-all"]) at(id).disabled = true;
+  for (const id of ["go", "step", "hide-all"]) at(id).disabled = true;
 }
 
 window.storiesPage = openStories();

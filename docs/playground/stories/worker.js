@@ -12,5 +12,6 @@ self.onmessage = ({ data: { model, seed, canvas, how } }) => {
   if (model) self.postMessage({ isReady: true });
   if (!canvas) return;
   const start = performance.now();
-  self.postMessage({ ...revealSome(denoiser, canvas, how, rng), ms: performance.now() - start });
+  const write = denoiser.config.block ? revealBlocks : revealSome;
+  self.postMessage({ ...write(denoiser, canvas, how, rng), ms: performance.now() - start });
 };
