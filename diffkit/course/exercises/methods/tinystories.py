@@ -154,4 +154,4 @@ def _scores(predict: Predict, x0: Tensor, mask_id: int, group: Tensor) -> Tensor
     """log p of each token, those with the same number in `group` (L,) hidden together."""
     hidden = [group == g for g in group.unique()]
     log_probs = [predict(torch.where(each, mask_id, x0)).gather(-1, x0[..., None])[..., 0] for each in hidden]
-    return sum(torch.where(each, found.double(), 0.0) for each, found in zip(hidden, log_probs, strict=True))
+    return torch.stack([found * each for each, found in zip(hidden, log_probs, strict=True)]).double().sum(0)
