@@ -5,8 +5,8 @@
 TRAINING.txt is what the models learned from, HELD_OUT.txt stories that none has read; EARLY and EARLIER are folders of
 the masked model as it was on the way (scripts/ship_model.py --checkpoint). Judges the shipped models beside n-grams
 that count the same training text, chooses how the masked model and the block model write by default, and puts that
-beside their weights as generation_config.json. Half an hour on one core; `--only block` judges the block model alone
-and leaves all else in the table as it is.
+beside their weights as generation_config.json. Half an hour on one core; `--only block` judges the block model alone,
+`--only rewritten` the drafts that the masked model reads again, and each leaves all else in the table as it is.
 """
 
 from __future__ import annotations
@@ -25,6 +25,7 @@ from training import machine
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.cli.settings import DataSettings, read_held_out
+from diffkit.course.rewriting import rewrite_frames
 from diffkit.data.tokenizer import load_tokenizer, special_ids
 from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.evaluation.ngram import NGram, seen_windows
@@ -58,6 +59,7 @@ TRIED_IN_BLOCKS: list[dict[str, Any]] = [  # of the block model, whose order is 
     {"temperature": temperature, "top_p": top_p}
     for temperature, top_p in ((1.0, None), (1.0, 0.95), (1.0, 0.9), (0.9, 0.9), (0.8, 0.9))
 ]
+ROUNDS, COUNT = (1, 2, 4, 8), 16  # of rewriting, after which texts are judged; tokens hidden in each
 
 CARD = """---
 license: mit
@@ -198,6 +200,16 @@ def ways_to_write(model: DiffusionModel, reader: Reader, tried: list[dict[str, A
     return [how | reader.read(" ".join(map(str, how.values())), drawn(model, **how)) for how in tried]
 
 
+def rewritten(model: DiffusionModel, reader: Reader, how: dict[str, Any]) -> list[dict[str, Any]]:
+    """What plain drafts are worth after so many rounds of hiding what the model doubts, filled in by `how`."""
+    frames = rewrite_frames(
+        model.process, model, drawn(model, **PLAIN), rounds=ROUNDS[-1], count=COUNT, steps=COUNT,
+        rng=Generator().manual_seed(SEED), **how,
+    )  # fmt: skip
+    last = {frame.step // (COUNT + 1): frame.tokens for frame in frames if frame.step % (COUNT + 1) == 0}
+    return [{"rounds": n} | reader.read(f"rounds: {n}", last[n]) for n in ROUNDS]
+
+
 def default_of(ways: list[dict[str, Any]], real: dict[str, Any]) -> dict[str, Any]:
     """The settings whose texts lie nearest to real stories, in nats to the twin and entropy of the tokens."""
     axes = ("twin_nats", "entropy")
@@ -263,6 +275,19 @@ def of_masked(
     return found
 
 
+def of_block(
+    found: dict[str, Any], held_out: Tensor, characters: int, reader: Reader, start_tokens: int
+) -> dict[str, Any]:
+    """All rows with that of the block model, and how it writes; puts its default beside its weights."""
+    block, kept = load_model(MODELS[BLOCK]), [row for row in found["rows"] if row["name"] != BLOCK]
+    rows = [*kept[:-1], learned(BLOCK, held_out, characters, start_tokens), kept[-1]]
+    ways = ways_to_write(block, reader, TRIED_IN_BLOCKS)
+    default = default_of(ways, found["held_out"])
+    write_json(PRETRAINED / MODELS[BLOCK] / "generation_config.json", default)
+    texts = texts_of(block, default, reader.tokenizer)
+    return {"rows": rows, "block": {"ways": ways, "default": default, "texts": texts}}
+
+
 def main() -> None:
     """Judge, draw, write."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
@@ -270,9 +295,9 @@ def main() -> None:
     parser.add_argument("--held-out", type=Path, required=True, help="stories that no model has read")
     parser.add_argument("--along", nargs="*", default=[], help="the masked model on the way, earliest first")
     parser.add_argument("--start-tokens", type=int, default=0, help="read by the model that all started from")
-    parser.add_argument("--only", choices=["block"], help="judge the block model alone")
+    parser.add_argument("--only", choices=["block", "rewritten"], help="judge this alone")
     options = parser.parse_args()
-    tokenizer, block = load_tokenizer(PRETRAINED / MODELS[MASKED]), load_model(MODELS[BLOCK])
+    tokenizer = load_tokenizer(PRETRAINED / MODELS[MASKED])
     train, held_out = (
         read_held_out(DataSettings(str(text), str(tokenizer.name_or_path), LENGTH, 1, 2**19, 1.0), SEED)
         for text in (options.train, options.held_out)
@@ -285,12 +310,10 @@ def main() -> None:
         if options.only
         else of_masked(options, train, held_out, characters, reader)
     )
-    kept = [row for row in found["rows"] if row["name"] != BLOCK]
-    found["rows"] = [*kept[:-1], learned(BLOCK, held_out, characters, options.start_tokens), kept[-1]]
-    found["block"] = {"ways": ways_to_write(block, reader, TRIED_IN_BLOCKS)}
-    found["block"]["default"] = default_of(found["block"]["ways"], found["held_out"])
-    found["block"]["texts"] = texts_of(block, found["block"]["default"], tokenizer)
-    write_json(PRETRAINED / MODELS[BLOCK] / "generation_config.json", found["block"]["default"])
+    if options.only != "rewritten":
+        found |= of_block(found, held_out, characters, reader, options.start_tokens)
+    if options.only != "block":
+        found["rewritten"] = rewritten(load_model(MODELS[MASKED]), reader, found["default"])
     write_json(RESULTS, found)
     cards(found)
 
