@@ -25,7 +25,7 @@ from training import machine
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.cli.settings import DataSettings, read_held_out
-from diffkit.course.rewriting import rewrite_frames
+from diffkit.course.rewriting import rewrite_frames, token_scores
 from diffkit.data.tokenizer import load_tokenizer, special_ids
 from diffkit.evaluation.bounds import sequence_bounds
 from diffkit.evaluation.ngram import NGram, seen_windows
@@ -37,6 +37,7 @@ from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoise, Process
+from diffkit.random import uniform_like
 from diffkit.sampling.sampler import sample
 
 RESULTS = Path(__file__).resolve().parent / "results" / "tinystories.json"
@@ -59,7 +60,8 @@ TRIED_IN_BLOCKS: list[dict[str, Any]] = [  # of the block model, whose order is 
     {"temperature": temperature, "top_p": top_p}
     for temperature, top_p in ((1.0, None), (1.0, 0.95), (1.0, 0.9), (0.9, 0.9), (0.8, 0.9))
 ]
-ROUNDS, COUNT = (1, 2, 4, 8), 16  # of rewriting, after which texts are judged; tokens hidden in each
+NEVER = -1  # an id that no token has: windows are read to their end, beyond that of a story
+ROUNDS, COUNT = (1, 2, 4), 16  # of rewriting, after which texts are judged; tokens hidden in each
 
 CARD = """---
 license: mit
@@ -168,9 +170,11 @@ class Reader:
         # What is cut off at either end of a window is no whole word.
         words = [word for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True) for word in inner(text)]
         nats = mean_of(sequence_bounds(self.twin.process, self.twin, ids, rng=rng, batch_size=32) / ids.shape[1])
+        whole = mean_of(torch.tensor([token_entropy(row[None], eos_id=NEVER) for row in ids], dtype=torch.float64))
         found = {
             "name": name, "twin_nats": nats.mean, "twin_error": nats.standard_error,
-            "entropy": token_entropy(ids, eos_id=eos), "words": len(words),
+            "entropy": token_entropy(ids, eos_id=eos), "whole_entropy": whole.mean,
+            "whole_entropy_error": whole.standard_error, "words": len(words),
             "no_words": mean(word not in self.known for word in words),
             "copied": {str(n): seen_windows(ids, self.stream, n) for n in WINDOWS},
             "distinct": {str(n): distinct_n(ids, n, eos_id=eos) for n in (1, 2, 3)},
@@ -200,14 +204,19 @@ def ways_to_write(model: DiffusionModel, reader: Reader, tried: list[dict[str, A
     return [how | reader.read(" ".join(map(str, how.values())), drawn(model, **how)) for how in tried]
 
 
-def rewritten(model: DiffusionModel, reader: Reader, how: dict[str, Any]) -> list[dict[str, Any]]:
-    """What plain drafts are worth after so many rounds of hiding what the model doubts, filled in by `how`."""
-    frames = rewrite_frames(
-        model.process, model, drawn(model, **PLAIN), rounds=ROUNDS[-1], count=COUNT, steps=COUNT,
-        rng=Generator().manual_seed(SEED), **how,
-    )  # fmt: skip
-    last = {frame.step // (COUNT + 1): frame.tokens for frame in frames if frame.step % (COUNT + 1) == 0}
-    return [{"rounds": n} | reader.read(f"rounds: {n}", last[n]) for n in ROUNDS]
+def rewritten(model: DiffusionModel, reader: Reader, real: Tensor, how: dict[str, Any]) -> list[dict[str, Any]]:
+    """What plain drafts are worth after rounds of hiding tokens, doubtful ones or any, and filling them by `how`."""
+    rng, drafts = Generator().manual_seed(SEED), drawn(model, **PLAIN)
+    rows = [reader.read("held-out stories", real), reader.read("as drafted", drafts)]
+    chosen = {"doubtful": token_scores, "random": lambda predict, x0, mask_id, groups: uniform_like(x0, rng)}
+    for name, scores in chosen.items():
+        frames = rewrite_frames(
+            model.process, model, drafts, rounds=ROUNDS[-1], count=COUNT, steps=COUNT, scores=scores,
+            rng=Generator().manual_seed(SEED), **how,
+        )  # fmt: skip
+        last = {frame.step // (COUNT + 1): frame.tokens for frame in frames if frame.step % (COUNT + 1) == 0}
+        rows += [reader.read(f"{n} x {COUNT} {name} tokens", last[n]) for n in ROUNDS]
+    return [*rows, reader.read("the default from the start", drawn(model, **how))]
 
 
 def default_of(ways: list[dict[str, Any]], real: dict[str, Any]) -> dict[str, Any]:
@@ -313,7 +322,7 @@ def main() -> None:
     if options.only != "rewritten":
         found |= of_block(found, held_out, characters, reader, options.start_tokens)
     if options.only != "block":
-        found["rewritten"] = rewritten(load_model(MODELS[MASKED]), reader, found["default"])
+        found["rewritten"] = rewritten(load_model(MODELS[MASKED]), reader, held_out[:SAMPLES], found["default"])
     write_json(RESULTS, found)
     cards(found)
 

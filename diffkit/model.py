@@ -115,7 +115,7 @@ class DiffusionModel(PreTrainedModel):
         return self.process.call_network(network, xt, cast(Tensor, t), where, self.training)
 
     def with_cache(self) -> Denoise:
-        """The model as a sampler asks it: keys and values are kept if it only looks left and takes no time."""
+        """The model as a sampler asks it: keys and values are kept if it only looks left, without time conditioning."""
         config = self.denoiser.config
         looks_left = isinstance(self.denoiser, Denoiser) and (config.causal or config.block)
         return CachedDenoiser(self, config.block or 1) if looks_left and config.time == "none" else self

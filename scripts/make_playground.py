@@ -161,7 +161,8 @@ def stories_of(model_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     length = model.denoiser.config.max_length
     shipped = model_folder / "generation_config.json"  # how it writes where nothing else is asked for
     how = {"order": "random", "temperature": 1.0, "top_p": 1.0}
-    how |= json.loads(shipped.read_text(encoding="utf-8")) if shipped.is_file() else {}
+    own = json.loads(shipped.read_text(encoding="utf-8")) if shipped.is_file() else {}
+    how |= {name: value for name, value in own.items() if value is not None}
     about = {"name": model_folder.name, "parameters": parameter_count(model.denoiser), "how": how}
     about |= {"block": model.denoiser.config.block, "megabytes": round(len(weights["base64"]) / 1e6, 1)}
     return about, {"config": settings_of(model), "length": length, **ids, "pieces": pieces, "weights": weights}

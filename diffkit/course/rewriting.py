@@ -1,4 +1,4 @@
-"""A masked model reads its own draft: which of the words does it doubt, and what would it write there instead?"""
+"""A masked model reads its own draft: which tokens does it doubt, and what would it write there instead?"""
 
 from __future__ import annotations
 
@@ -18,7 +18,7 @@ Scores = Callable[[Predict, Tensor, int, int], Tensor]
 
 
 def predict_with(process: MaskedDiffusion, denoise: Denoise) -> Predict:
-    """The log-probabilities of a denoiser that takes no time."""
+    """The log-probabilities of a denoiser without time conditioning."""
 
     @torch.no_grad()
     def predict(zt: Tensor) -> Tensor:
@@ -28,12 +28,10 @@ def predict_with(process: MaskedDiffusion, denoise: Denoise) -> Predict:
 
 
 def token_scores(predict: Predict, x0: Tensor, mask_id: int, groups: int) -> Tensor:
-    """log p of each token given the others, in nats, (B, L) ids -> (B, L); a `groups`-th of them is hidden at a time.
+    """log p of each token given those that are not hidden with it, in nats: (B, L) ids -> (B, L), one call a group.
 
     Position i is hidden with i + groups, i + 2 groups and so on, so that neighbours see each other. With as many groups
-    as positions it is the pseudo-log-likelihood, one token hidden at a time; fewer groups cost fewer network calls.
-
-    Source: arXiv:1910.14659.
+    as positions, one token hidden at a time, the sum is the pseudo-log-likelihood (arXiv:1910.14659).
     """
     scores = torch.zeros(x0.shape, dtype=torch.float64, device=x0.device)
     for first in range(groups):
@@ -52,14 +50,16 @@ def rewrite_frames(
     No sampler of the model's distribution: choosing what is unlikely moves a text towards what is likely.
 
     Args:   frozen: (B, L) bool, tokens that stay; how: as in `denoise_frames`, for each round.
-    Source: after Mask-Predict, arXiv:1904.09324, which takes the probability that a token had when it was drawn.
+    Source: after Mask-Predict, arXiv:1904.09324, which keeps the probability from when a token was predicted, takes the
+            likeliest, and hides fewer each round.
     """
-    predict, free = predict_with(process, denoise), torch.ones_like(draft, dtype=torch.bool)
-    free = free if frozen is None else ~frozen
+    predict = predict_with(process, denoise)
+    free = torch.ones_like(draft, dtype=torch.bool) if frozen is None else ~frozen
     frame = Frame(0, 0.0, draft, draft, None)
     yield frame
     for _ in range(rounds):
-        doubt = -scores(predict, draft, process.mask_id, groups).round(decimals=4)  # equal on every CPU
+        found = torch.as_tensor(scores(predict, draft, process.mask_id, groups), device=draft.device)
+        doubt = -found.double().round(decimals=4)  # equal on every CPU
         hidden = highest(doubt, free, torch.full((len(draft),), count, device=draft.device))
         canvas = torch.where(hidden, process.mask_id, draft)
         before = frame.step + 1

@@ -39,7 +39,7 @@ class CachedDenoiser:
     """A causal network, or one with blocks, as a denoiser that reads only what is new.
 
     Asked at some positions, it reads no further than to the last of them, and nothing twice that stands as it stood at
-    the last call. That is exact for what looks to the left only and takes no time. Of a network with blocks it
+    the last call. That is exact for what looks to the left only and does not see the time. Of a network with blocks it
     reads one text where the network alone reads two, if both are the same, as in sampling. Rows that stand at different
     places are read from the first of these places to the last: batch prompts of like length.
 

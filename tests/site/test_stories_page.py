@@ -45,7 +45,7 @@ def small(tmp_path_factory):
             for weight in model.parameters():
                 weight.add_(0.15 * torch.randn_like(weight))
         folders[name] = save(model, PIECES, tmp_path_factory.mktemp(name))
-    (folders["mdlm"] / "generation_config.json").write_text('{"order": "entropy", "top_p": 0.7}', encoding="utf-8")
+    (folders["mdlm"] / "generation_config.json").write_text('{"order": "entropy", "temperature": null, "top_p": 0.7}', encoding="utf-8")
     return folders
 
 

@@ -1,4 +1,4 @@
-"""Pictures for notebooks 03 to 05: from data to loss, a transformer block that takes the time, the training loop."""
+"""Pictures for notebooks 03 to 05: from data to loss, a transformer block conditioned on time, the training loop."""
 
 from __future__ import annotations
 

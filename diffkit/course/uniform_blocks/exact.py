@@ -15,7 +15,7 @@ from diffkit.sampling.sampler import Sampler
 
 
 def time_agnostic(language: Language, process: TransitionProcess, nodes: int = 32) -> Denoise:
-    """The best denoiser that takes no time: log f*, (B, L, V).
+    """The best denoiser that does not see the time: log f*, (B, L, V).
 
     f*(z) ~ sum over x of p(x) times the integral of q_t(z | x) over t, uniform: the posterior at every time, weighed by
     how likely z is at that time. The integral is taken at Gauss-Legendre nodes.

@@ -60,9 +60,10 @@ class StoriesPage {
   }
 
   fail(text) {
-    this.loading = null;
+    Object.assign(this, { loading: null, isBusy: false, isPlaying: false, run: null });
     this.say(text);
     this.renderModels();
+    this.renderControls();
   }
 
   begin(writer, model) {
@@ -90,7 +91,8 @@ class StoriesPage {
     at("temperature").value = about.how.temperature;
     at("top-p").value = about.how.top_p;
     if (!keeps) this.newCanvas();
-    const next = this.hidden ? "Refill writes what is hidden." : "Click a word to hide it, and have it written anew.";
+    const anew = `written anew${about.block ? " from what stands before it" : ""}`;
+    const next = this.hidden ? "Refill writes what is hidden." : `Click a word to hide it, and have it ${anew}.`;
     this.say(`Ready. ${this.hidden === model.length ? "Start writes a story." : next}`);
     this.render();
   }
@@ -236,7 +238,7 @@ class StoriesPage {
   renderModels() {
     this.writers.forEach((writer, n) => {
       const { about: { block, megabytes }, button } = writer, isUsed = writer === this.writer;
-      const what = block ? `In blocks of ${block}: writes best`
+      const what = block ? `In blocks of ${block}: holds a thought longer`
         : "In any order: fills a hole with what stands after it in view";
       const size = writer === this.loading ? "loading" : `load ${megabytes} MB`;
       const state = isUsed ? "in use" : writer.model ? "loaded" : size;
@@ -257,7 +259,7 @@ class StoriesPage {
     const isBlank = this.hidden === this.canvas.length;
     const idle = !this.hidden ? "Again" : isBlank ? "Start" : `Refill ${this.hidden}`;
     at("go").textContent = this.isPlaying ? "Pause" : run ? "Go on" : idle;
-    at("step").disabled = this.isPlaying;
+    at("step").disabled = this.isPlaying || this.isBusy;
     const parts = [`${this.hidden} of ${this.canvas.length} pieces hidden`];
     if (run) parts.unshift(`Step ${run.step} of ${run.steps}`);
     const seconds = this.times.reduce((a, b) => a + b, 0) / 1000 / this.times.length;

@@ -71,6 +71,18 @@ def at_sight(predict, x0, mask_id, groups):
     return predict(x0).gather(-1, x0[..., None])[..., 0]
 
 
+def without_showing_again(predict, x0, mask_id, groups):
+    found, zt = torch.zeros(x0.shape), x0.clone()
+    for first in range(groups):
+        zt[:, first::groups] = mask_id
+        found[:, first::groups] = predict(zt).gather(-1, x0[..., None])[:, first::groups, 0].float()
+    return found
+
+
+def whole_numbers(predict, x0, mask_id, groups):
+    return scores(predict, x0, mask_id, groups).long()
+
+
 SOLUTIONS = {
     ex.check_bits: [bits],
     ex.check_copied: [copied],
@@ -95,6 +107,8 @@ WRONG = [
     (ex.check_own_loss, "upside down", lambda total, count, mean_count: mean_count / total),
     (ex.check_own_loss, "the mean of what they return", lambda total, count, mean_count: total / mean_count**2),
     (ex.check_token_scores, "hide it before you ask", at_sight),
+    (ex.check_token_scores, "shown again", without_showing_again),
+    (ex.check_token_scores, "whole numbers", whole_numbers),
     (ex.check_token_scores, "the sign is wrong", lambda *given: -scores(*given)),
     (ex.check_token_scores, "return their logarithms", lambda *given: scores(*given).exp()),
     (ex.check_token_scores, "neighbours together", in_blocks),

@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from diffkit.course.exercises.checks import counterexample, exercise, not_these, number_of, tensor_of, worst
+from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, number_of, tensor_of, worst
 from diffkit.course.rewriting import Predict, Scores, predict_with, token_scores
 from diffkit.languages.story_language import load_language
 from diffkit.processes.masked import MaskedDiffusion
@@ -128,13 +128,16 @@ def check_own_loss(own_loss: Callable[[float, int, float], Any]) -> str:
 
 @exercise
 def check_token_scores(scores: Scores) -> str:
-    """scores(predict, x0, mask_id, groups) -> log p of each token given the others, a `groups`-th of them hidden."""
+    """scores(predict, x0, mask_id, groups) -> log p of each token given those not hidden with it."""
     micro, rng = load_language("micro"), torch.Generator().manual_seed(3)
     process = MaskedDiffusion(micro.vocab_size, micro.mask_id)
     predict, x0, mask_id = predict_with(process, micro.denoiser(process)), micro.sample(8, rng), micro.mask_id
     B, L = x0.shape
     for groups in (2, L, 3):
-        mine = tensor_of(scores, predict, x0, mask_id, groups, shape=(B, L), called="the scores").double()
+        answer = tensor_of(scores, predict, x0, mask_id, groups, shape=(B, L), called="the scores")
+        if not answer.is_floating_point():
+            raise Wrong("the scores are whole numbers; torch.zeros_like(x0) makes integers, and they round.")
+        mine = answer.double()
         want = token_scores(predict, x0, mask_id, groups)
         slips = {
             "a token that the network sees is certain, log p = 0: hide it before you ask": torch.zeros_like(want),
@@ -144,6 +147,7 @@ def check_token_scores(scores: Scores) -> str:
                 _scores(predict, x0, mask_id, torch.arange(L) // -(-L // groups))
             ),
             "you hide all of the text at once": _scores(predict, x0, mask_id, torch.zeros(L)),
+            "what an earlier group hid must be shown again": _more_and_more(predict, x0, mask_id, groups),
         }
         not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-4)})
         worst(mine, want, f"with {groups} groups", "the score", "Ask once for each group, and keep what is hidden.")
@@ -155,3 +159,10 @@ def _scores(predict: Predict, x0: Tensor, mask_id: int, group: Tensor) -> Tensor
     hidden = [group == g for g in group.unique()]
     log_probs = [predict(torch.where(each, mask_id, x0)).gather(-1, x0[..., None])[..., 0] for each in hidden]
     return torch.stack([found * each for each, found in zip(hidden, log_probs, strict=True)]).double().sum(0)
+
+
+def _more_and_more(predict: Predict, x0: Tensor, mask_id: int, groups: int) -> Tensor:
+    """log p of each token where all groups up to its own are hidden."""
+    group = torch.arange(x0.shape[1]) % groups
+    log_probs = [predict(torch.where(group <= g, mask_id, x0)).gather(-1, x0[..., None])[..., 0] for g in range(groups)]
+    return torch.stack([found * (group == g) for g, found in enumerate(log_probs)]).double().sum(0)
