@@ -1,5 +1,6 @@
 """The page of real stories: its 16-bit network, filters, order and pieces against diffkit's, and its reader."""
 
+import json
 from pathlib import Path
 
 import pytest
@@ -45,8 +46,14 @@ def small(tmp_path_factory):
             for weight in model.parameters():
                 weight.add_(0.15 * torch.randn_like(weight))
         folders[name] = save(model, PIECES, tmp_path_factory.mktemp(name))
-    (folders["mdlm"] / "generation_config.json").write_text('{"order": "entropy", "temperature": null, "top_p": 0.7}', encoding="utf-8")
+    own = {"order": "entropy", "temperature": None, "top_p": 0.7}
+    (folders["mdlm"] / "generation_config.json").write_text(json.dumps(own), encoding="utf-8")
     return folders
+
+
+def test_a_setting_without_a_value_is_plain(small):
+    about, _ = make_playground.stories_of(small["mdlm"])
+    assert about["how"] == {"order": "entropy", "temperature": 1.0, "top_p": 0.7}
 
 
 @pytest.mark.parametrize("name", ["block", "mdlm"])
