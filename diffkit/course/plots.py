@@ -132,18 +132,18 @@ def scaling(
     y_label: str,
     alt: str,
     laws: Mapping[str, Callable[[float], float]] | None = None,
-    errors: Mapping[str, Sequence[float]] | None = None,
+    errors: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Picture:
     """Points of each named group on two logarithmic axes; a group with a law gets its line, the others are joined.
 
-    `errors` are the half widths of intervals of y.
+    `errors` are intervals of y, (lower, upper) for every point of a group.
     """
     figure, ax = axes(title, x_label, y_label)
     for i, (name, (x, y)) in enumerate(groups.items()):
         law, colour = (laws or {}).get(name), PALETTE[i % len(PALETTE)]
         ax.plot(x, y, "osv^D"[i % 5] + ("" if law else "-"), color=colour, label=name)
-        for place, value, half in zip(x, y, (errors or {}).get(name, ()), strict=False):
-            ax.plot([place, place], [max(value - half, value / 10), value + half], color=colour, linewidth=2, alpha=0.5)
+        for place, interval in zip(x, (errors or {}).get(name, ()), strict=False):
+            ax.plot([place, place], interval, color=colour, linewidth=2, alpha=0.5)
         if law:
             ax.plot(x, [law(value) for value in x], color=colour, linewidth=1)
     ax.set(xscale="log", yscale="log")

@@ -43,7 +43,11 @@ FIGURES = {
     "categories": lambda: plots.categories(torch.eye(2).long(), ["word", "slot"], y_label="rows", **TEXT),
     "attention_map": lambda: plots.attention_map(torch.eye(2), ["Mia", "ran"], **WORDS),
     "scaling": lambda: plots.scaling(
-        {"one": ([1, 10], [3.0, 1.0]), "two": ([1, 10], [1.0, 0.5])}, y_label="gap", laws={"one": float}, **TEXT
+        {"one": ([1, 10], [3.0, 1.0]), "two": ([1, 10], [1.0, 0.5])},
+        y_label="gap",
+        laws={"one": float},
+        errors={"two": [(0.8, 1.2), (0.4, 0.6)]},
+        **TEXT,
     ),
     "schedules": lambda: plots.schedules([get_schedule("cosine"), get_schedule("linear")], torch.arange(0, 1001, 100)),
     "error_by_count": lambda: plots.error_by_count(ROWS),

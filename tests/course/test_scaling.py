@@ -10,6 +10,7 @@ from hypothesis import strategies as st
 from toys import TALES, generator
 
 from diffkit.course.experiments.scaling import (
+    BATCH,
     Point,
     Prefixes,
     build_point,
@@ -51,11 +52,11 @@ def test_the_exact_denoiser_of_a_prefix_is_that_of_the_language_with_the_rest_hi
 
 
 def test_a_finite_set_repeats_and_an_endless_one_does_not():
-    finite = Prefixes(TALES, SMALL._replace(stories=64), seed=1)
+    finite = Prefixes(TALES, SMALL._replace(stories=BATCH), seed=1)
     first, second = next(finite), next(finite)
     assert sorted(map(tuple, first.tolist())) == sorted(map(tuple, second.tolist()))
     endless = Prefixes(TALES, SMALL, seed=1)
-    assert not torch.equal(next(endless), next(endless)) and next(endless).shape == (64, 12)
+    assert not torch.equal(next(endless), next(endless)) and next(endless).shape == (BATCH, 12)
 
 
 @pytest.mark.parametrize("stories", [0, 100])
@@ -82,5 +83,9 @@ def test_the_stored_table_is_of_this_design():
     assert kinds.count("mdlm") >= 12 and kinds.count("autoregressive") >= 6
     for row in rows:
         point = Point(row["process"], *(int(row[name]) for name in Point._fields[1:]))
-        assert int(row["tokens"]) == point.steps * 64 * point.length and float(row["gap"]) > 0
-        assert train_config(point).objective == row["objective"]
+        assert int(row["tokens"]) == point.steps * BATCH * point.length and float(row["gap"]) > 0
+        settings = train_config(point)
+        assert (settings.objective, settings.lr, settings.muon_lr) == (
+            row["objective"], float(row["lr"]), float(row["muon_lr"]),
+        )  # fmt: skip
+    assert len({(row["seed"], *(row[name] for name in Point._fields)) for row in rows}) == len(rows)
