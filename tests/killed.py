@@ -45,6 +45,7 @@ def run(arguments, told, end):
     """In a new process: everything it prints goes into a file, and it ends as ordered. Does not return."""
     status = 1
     signal.alarm(TOO_LONG)  # if its end never comes
+    signal.signal(signal.SIGHUP, signal.SIG_DFL)  # also where the tests were started with nohup
     try:
         paper = os.open(told, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
         for number, target in ((0, os.open(os.devnull, os.O_RDONLY)), (1, paper), (2, paper)):
