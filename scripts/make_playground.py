@@ -32,7 +32,7 @@ PAGE = ROOT / "docs" / "playground"
 STORIES = (
     PRETRAINED / "tinystories-block",
     PRETRAINED / "tinystories-mdlm",
-)  # of real text, the best first
+)  # of real text, the one that the page offers first leading
 SETTINGS = (
     "vocab_size mask_token_id hidden_size num_layers num_heads intermediate_size max_length rotary tied block".split()
 )  # of a DenoiserConfig, as far as model.js knows them

@@ -12,6 +12,7 @@ from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import highest
 from diffkit.sampling.sampler import Frame, denoise_frames
+from diffkit.sampling.unmasking import rounded
 
 Predict = Callable[[Tensor], Tensor]  # (B, L) ids with masks -> log-probabilities (B, L, V)
 Scores = Callable[[Predict, Tensor, int, int], Tensor]
@@ -59,8 +60,7 @@ def rewrite_frames(
     yield frame
     for _ in range(rounds):
         found = torch.as_tensor(scores(predict, draft, process.mask_id, groups), device=draft.device)
-        doubt = -found.double().round(decimals=4)  # equal on every CPU
-        hidden = highest(doubt, free, torch.full((len(draft),), count, device=draft.device))
+        hidden = highest(rounded(-found.double()), free, torch.full((len(draft),), count, device=draft.device))
         canvas = torch.where(hidden, process.mask_id, draft)
         before = frame.step + 1
         for filling in denoise_frames(process, denoise, start=canvas, rng=rng, **how):

@@ -14,6 +14,8 @@ from diffkit.course.rewriting import Predict, Scores, predict_with, token_scores
 from diffkit.languages.story_language import load_language
 from diffkit.processes.masked import MaskedDiffusion
 
+Hides = Callable[[Tensor, Tensor], Tensor]  # groups (L,) and the one that is asked for -> which tokens are hidden
+
 
 def _numbers(values: list[Any]) -> torch.Tensor:
     return torch.tensor([float(value) for value in values], dtype=torch.float64)
@@ -147,22 +149,17 @@ def check_token_scores(scores: Scores) -> str:
                 _scores(predict, x0, mask_id, torch.arange(L) // -(-L // groups))
             ),
             "you hide all of the text at once": _scores(predict, x0, mask_id, torch.zeros(L)),
-            "what an earlier group hid must be shown again": _more_and_more(predict, x0, mask_id, groups),
+            "what an earlier group hid must be shown again": _scores(
+                predict, x0, mask_id, torch.arange(L) % groups, torch.le
+            ),
         }
         not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-4)})
         worst(mine, want, f"with {groups} groups", "the score", "Ask once for each group, and keep what is hidden.")
     return "The model reads its own text as an editor does: each word is judged by all the others."
 
 
-def _scores(predict: Predict, x0: Tensor, mask_id: int, group: Tensor) -> Tensor:
-    """log p of each token, those with the same number in `group` (L,) hidden together."""
-    hidden = [group == g for g in group.unique()]
-    log_probs = [predict(torch.where(each, mask_id, x0)).gather(-1, x0[..., None])[..., 0] for each in hidden]
-    return torch.stack([found * each for each, found in zip(hidden, log_probs, strict=True)]).double().sum(0)
-
-
-def _more_and_more(predict: Predict, x0: Tensor, mask_id: int, groups: int) -> Tensor:
-    """log p of each token where all groups up to its own are hidden."""
-    group = torch.arange(x0.shape[1]) % groups
-    log_probs = [predict(torch.where(group <= g, mask_id, x0)).gather(-1, x0[..., None])[..., 0] for g in range(groups)]
-    return torch.stack([found * (group == g) for g, found in enumerate(log_probs)]).double().sum(0)
+def _scores(predict: Predict, x0: Tensor, mask_id: int, group: Tensor, hides: Hides = torch.eq) -> Tensor:
+    """log p of each token; hidden with it are those with its number in `group` (L,), or as `hides` compares them."""
+    numbers = group.unique()
+    log_probs = [predict(torch.where(hides(group, g), mask_id, x0)).gather(-1, x0[..., None])[..., 0] for g in numbers]
+    return torch.stack([found * (group == g) for g, found in zip(numbers, log_probs, strict=True)]).double().sum(0)
