@@ -113,11 +113,14 @@ function waves(L, K) {
   return { cos, sin };
 }
 
-/** Turn each pair of channels of (L, H, K) by an angle that grows with the position; attention.rotate. */
-function rotate(rows, { cos, sin }, H, K) {
+/** Turn each pair of channels of (L, H, K) by an angle that grows with the position; attention.rotate.
+ *
+ * first: the position of the first row.
+ */
+function rotate(rows, { cos, sin }, H, K, first) {
   const half = K / 2, out = new Float32Array(rows.length);
   for (let row = 0; row < rows.length / K; row++) {
-    const l = Math.floor(row / H);
+    const l = first + Math.floor(row / H);
     for (let j = 0; j < half; j++) {
       const a = rows[row * K + j], b = rows[row * K + half + j], c = cos[l * half + j], s = sin[l * half + j];
       out[row * K + j] = a * c - b * s;
@@ -135,15 +138,16 @@ function softmax(numbers) {
   return weights.map((w) => w / total);
 }
 
-/** Every position looks at every position, head by head: queries, keys, values (L, H, K) to (L, H, K).
+/** Every position looks at every position, head by head: N queries and L keys, values (H, K) to (N, H, K).
  *
  * block: tokens of a block, where a position looks at its own block and those before it; 0: none.
+ * first: the position of the first query.
  */
-function attend(query, key, value, { H, K, scale, block }) {
-  const D = H * K, L = query.length / D, out = new Float32Array(query.length), scores = new Float64Array(L);
+function attend(query, key, value, { H, K, scale, block, first }) {
+  const D = H * K, L = key.length / D, out = new Float32Array(query.length), scores = new Float64Array(L);
   for (let h = 0; h < H; h++) {
-    for (let i = 0; i < L; i++) {
-      const end = block ? Math.min(L, (Math.floor(i / block) + 1) * block) : L; // position i looks at 0..end-1
+    for (let i = 0; i < query.length / D; i++) {
+      const end = block ? Math.min(L, (Math.floor((first + i) / block) + 1) * block) : L; // it looks at 0..end-1
       for (let j = 0; j < end; j++) {
         let dot = 0;
         for (let k = h * K; k < (h + 1) * K; k++) dot += query[i * D + k] * key[j * D + k];
@@ -183,28 +187,34 @@ class Denoiser {
 
   /** ids: L token ids, L at most max_length; where: the N positions at which logits are wanted, or all.
    *
+   * cache: a KeyValueCache that holds what was read before; only what comes behind is read, and `where` lies there.
    * Returns (N, V) logits; the column of MASK is -Infinity.
    */
-  forward(ids, where = null) {
+  forward(ids, where = null, cache = null) {
     const { hidden_size: D, num_heads: H, num_layers, rotary, max_length, vocab_size: V, tied } = this.config;
     const tokens = this.weight("token_embedding.weight"), positions = this.weight("position_embedding.weight");
     if (ids.length > max_length || ids.some((id) => !(id >= 0 && id < V))) {
       throw new Error(`Denoiser: expected at most ${max_length} ids in 0..${V - 1}, got ${ids.length}: ${ids}.`);
     }
-    let x = new Float32Array(ids.length * D);
-    for (let i = 0; i < x.length; i++) x[i] = tokens[ids[Math.floor(i / D)] * D + (i % D)] + positions[i];
+    const first = cache ? cache.length : 0;
+    let x = new Float32Array((ids.length - first) * D);
+    for (let i = 0, at = first * D; i < x.length; i++, at++) {
+      x[i] = tokens[ids[Math.floor(at / D)] * D + (at % D)] + positions[at];
+    }
     const angles = rotary ? waves(ids.length, D / H) : null;
-    for (let n = 0; n < num_layers; n++) x = this.block(x, `blocks.${n}.`, angles);
+    for (let n = 0; n < num_layers; n++) x = this.block(x, `blocks.${n}.`, angles, cache);
+    if (where) x = picked(x, where.map((l) => l - first), D);
     const head = tied ? tokens : this.weight("head.weight");
     const bias = this.weight("head_bias").slice();
     bias[this.config.mask_token_id] = -Infinity; // MASK is never an answer
-    return linear(layerNorm(where ? picked(x, where, D) : x, this.weight("norm.weight")), head, bias, D); // (N, V)
+    return linear(layerNorm(x, this.weight("norm.weight")), head, bias, D); // (N, V)
   }
 
   /** attention.Block: attention, then a two-layer network, each on normalised input and added back: (L, D). */
-  block(x, name, angles) {
+  block(x, name, angles, cache) {
     const { hidden_size: D, intermediate_size } = this.config;
-    x = add(x, this.attention(layerNorm(x, this.weight(name + "norm_attention.weight")), name + "attention.", angles));
+    const seen = layerNorm(x, this.weight(name + "norm_attention.weight"));
+    x = add(x, this.attention(seen, name + "attention.", angles, cache));
     const inner = layerNorm(x, this.weight(name + "norm_network.weight"));
     const wide = gelu(linear(inner, this.weight(name + "network.0.weight"), this.weight(name + "network.0.bias"), D));
     const last = this.weight(name + "network.2.weight");
@@ -212,13 +222,59 @@ class Denoiser {
   }
 
   /** attention.Attention: queries and keys are normalised head by head. (L, D) to (L, D). */
-  attention(x, name, angles) {
-    const { hidden_size: D, num_heads: H, sharpest, block } = this.config, K = D / H;
+  attention(x, name, angles, cache) {
+    const { hidden_size: D, num_heads: H, sharpest, block } = this.config, K = D / H, first = cache ? cache.length : 0;
     const project = (part) => linear(x, this.weight(`${name}${part}.weight`), null, D); // (L, D), read as (L, H, K)
     let query = layerNorm(project("query"), this.weight(name + "norm_query.weight"));
     let key = layerNorm(project("key"), this.weight(name + "norm_key.weight"));
-    if (angles) [query, key] = [rotate(query, angles, H, K), rotate(key, angles, H, K)];
-    const mixed = attend(query, key, project("value"), { H, K, scale: sharpest / K, block });
+    if (angles) [query, key] = [rotate(query, angles, H, K, first), rotate(key, angles, H, K, first)];
+    let value = project("value");
+    if (cache) [key, value] = cache.extend(name, key, value);
+    const mixed = attend(query, key, value, { H, K, scale: sharpest / K, block, first });
     return linear(mixed, this.weight(name + "out.weight"), null, D);
+  }
+}
+
+/** Keys and values of the positions read so far, by layer; network/cache.py. */
+class KeyValueCache {
+  /** width: numbers of a key. */
+  constructor(width) {
+    this.width = width;
+    this.length = 0; // positions that stand
+    this.layers = new Map();
+  }
+
+  /** The keys and values of a layer up to this.length, and new ones (N, D) behind them. */
+  extend(name, ...added) {
+    const joined = added.map((rows, n) => {
+      const before = this.layers.get(name)?.[n].subarray(0, this.length * this.width) ?? new Float32Array(0);
+      const all = new Float32Array(before.length + rows.length);
+      all.set(before);
+      all.set(rows, before.length);
+      return all;
+    });
+    this.layers.set(name, joined);
+    return joined;
+  }
+}
+
+/** A network with blocks that reads nothing twice which stands as it stood at the last call; network/cache.py. */
+class CachedDenoiser {
+  constructor(denoiser) {
+    this.denoiser = denoiser;
+    this.config = denoiser.config;
+    this.cache = new KeyValueCache(denoiser.config.hidden_size);
+    this.read = [];
+  }
+
+  /** As Denoiser.forward, to the last digit. A block is read as a whole. */
+  forward(ids, where) {
+    const { block } = this.config;
+    let same = 0;
+    while (same < this.read.length && this.read[same] === ids[same]) same++;
+    this.cache.length = Math.floor(Math.min(same, ...where) / block) * block;
+    const logits = this.denoiser.forward(ids, where, this.cache);
+    this.read = [...ids];
+    return logits;
   }
 }

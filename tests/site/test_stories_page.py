@@ -77,6 +77,27 @@ def test_logits_of_sixteen_bits_are_those_of_pytorch(javascript, small, name, si
     assert (found[..., mask_id] == -torch.inf).all()
 
 
+def test_what_was_read_need_not_be_read_again(javascript, small):
+    """To the last digit, as blocks fill, when an earlier token changes, and for the shorter last block."""
+    _, told = make_playground.stories_of(small["block"])
+    mask, ids = told["mask_id"], torch.randint(400, (L,), generator=torch.Generator().manual_seed(2)).tolist()
+    changed = [*ids[:2], 7, *ids[3:]]
+    calls = [
+        ([mask] * 5, [3]), ([mask] * 3 + ids[3:4] + [mask], [0, 4]), (ids[:5] + [mask] * 5, [6, 9]),
+        (ids[:10] + [mask] * 2, [10, 11]), (changed[:10] + [mask] * 2, [11]), (changed[:6] + [mask] * 4, [7]),
+        (ids[:5] + [mask] * 5, [2, 8]),
+    ]  # fmt: skip
+    ask = """({ told, calls }) => {
+      const plain = new Denoiser(told.config, unpack(told.weights)), cached = new CachedDenoiser(plain);
+      return calls.map(([ids, where]) => {
+        const expected = plain.forward(ids, where), found = cached.forward(ids, where);
+        return [found.length === expected.length && found.every((x, i) => x === expected[i]), cached.cache.length];
+      });
+    }"""
+    found = javascript(ask, {"told": told, "calls": calls})
+    assert found == [[True, read] for read in (0, 0, 0, 5, 0, 5, 0)]
+
+
 @pytest.mark.parametrize("order", ["random", "confidence", "entropy", "blocks"])
 @pytest.mark.parametrize("steps", [2, 5])
 def test_a_seed_writes_the_same_text_as_diffkit(javascript, small, order, steps):
@@ -92,7 +113,8 @@ def test_a_seed_writes_the_same_text_as_diffkit(javascript, small, order, steps)
     how |= {} if order == "blocks" else {"order": order}
     expected = sample(model.process, model, rng=torch.Generator().manual_seed(3), **how)
     ask = """({ told, start, steps, order }) => {
-      const denoiser = new Denoiser(told.config, unpack(told.weights)), rng = new TorchGenerator(3), canvas = start;
+      const plain = new Denoiser(told.config, unpack(told.weights)), rng = new TorchGenerator(3), canvas = start;
+      const denoiser = order === "blocks" ? new CachedDenoiser(plain) : plain;
       for (let step = 0; step < steps; step++) {
         const how = { maskId: told.mask_id, temperature: 0.8, topP: 0.9, order, step, steps };
         const { positions, ids } = (order === "blocks" ? revealBlocks : revealSome)(denoiser, canvas, how, rng);

@@ -7,7 +7,10 @@
 let denoiser = null, rng = null;
 
 self.onmessage = ({ data: { model, seed, canvas, how } }) => {
-  if (model) denoiser = new Denoiser(model.config, unpack(model.weights));
+  if (model) {
+    denoiser = new Denoiser(model.config, unpack(model.weights));
+    if (model.config.block) denoiser = new CachedDenoiser(denoiser);
+  }
   if (seed !== undefined) rng = new TorchGenerator(seed);
   if (model) self.postMessage({ isReady: true });
   if (!canvas) return;
