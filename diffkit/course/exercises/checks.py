@@ -166,12 +166,27 @@ def first_off(mine: Tensor, want: Tensor, by: float) -> int | None:
     return int(off[0]) if len(off) else None
 
 
+def check_slope(answer: Any, by: Tensor, cure: str) -> None:
+    """Raise Wrong for an answer, right as a number, whose gradient by a tensor is NaN or cannot be taken."""
+    if not isinstance(answer, Tensor) or not answer.requires_grad:
+        raise Wrong("the numbers are right, but PyTorch cannot take their slope: no .item(), no list, no detach.")
+    if torch.autograd.grad(answer.sum(), by)[0].isnan().any():
+        raise Wrong(f"the numbers are right, but their slope is NaN. {cure}")
+
+
+def differ(want: Any, mine: Any) -> str:
+    """Two numbers in words, with as many digits as it takes to see that they differ."""
+    pairs = [(f"{float(want):.{digits}g}", f"{float(mine):.{digits}g}") for digits in (5, 8, 12)]
+    want, mine = next((pair for pair in pairs if pair[0] != pair[1]), pairs[-1])
+    return f"should be {want}, yours is {mine}"
+
+
 def counterexample(mine: Tensor, want: Tensor, cases: Sequence[object], what: str) -> None:
     """Raise Wrong with the first case (one per row) at which an answer is not the wanted one."""
     bad = (~torch.isclose(mine.double(), want.double(), rtol=1e-5, atol=1e-6)).nonzero()
     if len(bad):
         i = int(bad[0])
-        raise Wrong(f"for {cases[i]} {what} should be {want[i]:.5g}, yours is {mine[i]:.5g}.")
+        raise Wrong(f"for {cases[i]} {what} {differ(want[i], mine[i])}.")
 
 
 def worst(mine: Tensor, want: Tensor, where: str, what: str, why: str) -> None:
@@ -179,4 +194,4 @@ def worst(mine: Tensor, want: Tensor, where: str, what: str, why: str) -> None:
     off = (mine - want).abs() / want.abs().clamp(min=1.0)
     if not off.max() <= 1e-6:
         at = tuple((off == off.max()).nonzero()[0].tolist())
-        raise Wrong(f"{where}, at {list(at)} {what} should be {want[at]:.5f}, yours is {mine[at]:.5f}. {why}")
+        raise Wrong(f"{where}, at {list(at)} {what} {differ(want[at], mine[at])}. {why}")

@@ -68,7 +68,18 @@ def pair(f, x0, zt, Q_0s, Q_st):
 
 def step(f, x0, zt, Q_0s, Q_st):
     q, p = pair(f, x0, zt, Q_0s, Q_st)
+    return (torch.special.xlogy(q, q) - q * p.clamp(min=1e-30).log()).sum(-1)
+
+
+def step_without_slope(f, x0, zt, Q_0s, Q_st):
+    """The right numbers, and 0 / 0 in the branch that is not taken."""
+    q, p = pair(f, x0, zt, Q_0s, Q_st)
     return torch.where(q > 0, q * (q / p).log(), 0.0).sum(-1)
+
+
+def step_by_distributions(*given):
+    q, p = (torch.distributions.Categorical(probs) for probs in pair(*given))
+    return torch.distributions.kl_divergence(q, p)
 
 
 def step_by_library(f, x0, zt, Q_0s, Q_st):
@@ -94,6 +105,14 @@ def turned(*given):
     return torch.where(p > 0, p * (p / q).log(), 0.0).sum(-1)
 
 
+def step_with_a_little_more(little):
+    def bent(*given):
+        q, p = pair(*given)
+        return (q * ((q + little).log() - (p + little).log())).sum(-1)
+
+    return bent
+
+
 def log_of_zero(*given):
     q, p = pair(*given)
     return (q * (q / p).log()).sum(-1)
@@ -103,7 +122,7 @@ SOLUTIONS = {
     ex.check_uniform_noise: [corrupt_by_multinomial, ex.corrupt],
     ex.check_posterior: [posterior, posterior_by_loops],
     ex.check_others: [others_by_logs, ex.others],
-    ex.check_step_nats: [step, step_by_library, ex.step_nats],
+    ex.check_step_nats: [step, step_by_library, step_by_distributions, step_with_a_little_more(1e-12), ex.step_nats],
 }
 WRONG = [
     (ex.check_uniform_noise, "draws MASK", bent_corrupt(mask=True)),
@@ -130,5 +149,8 @@ WRONG = [
     (ex.check_step_nats, "mixture form", mixture),
     (ex.check_step_nats, "auxiliary loss", lambda f, x0, z, q, r: -f.gather(-1, x0[..., None])[..., 0].log()),
     (ex.check_step_nats, "NaN", log_of_zero),
+    (ex.check_step_nats, "slope is NaN", step_without_slope),
+    (ex.check_step_nats, "cannot take their slope", lambda *given: step(*given).tolist()),
+    (ex.check_step_nats, "1e-12 will do", step_with_a_little_more(1e-8)),
     (ex.check_step_nats, "q log(q / p)", lambda *given: step(*given) + 0.1),
 ]

@@ -13,6 +13,10 @@ def apart(a, b):
     return abs(a.mean - b.mean) > 2 * math.hypot(a.standard_error, b.standard_error)
 
 
+def apart_by_tensors(a, b):
+    return torch.tensor(a.mean - b.mean).abs() > 2 * torch.tensor([a.standard_error, b.standard_error]).norm()
+
+
 def least_valid(gap, L):
     return math.exp(-gap * L)
 
@@ -95,7 +99,7 @@ def wait(probs, is_masked, steps_left):
 
 
 SOLUTIONS = {
-    ex.check_apart: [apart, ex.apart],
+    ex.check_apart: [apart, apart_by_tensors, ex.apart],
     ex.check_least_valid: [least_valid, ex.least_valid],
     ex.check_order_nats: [order_nats, ex.order_nats],
     capstone.check_reveal_plan: [two_far_apart, strangers],

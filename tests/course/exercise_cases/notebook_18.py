@@ -88,6 +88,11 @@ def by_differences(alpha, noise, t, h=1e-5):
     return (noise(after) - noise(before) - (alpha(after) - alpha(before)) / alpha(now) * noise(now)) / (2 * h)
 
 
+def by_forward_differences(alpha, noise, t, h=1e-5):
+    now, after = (torch.tensor(x, dtype=torch.float64) for x in (t, t + h))
+    return (noise(after) - noise(now) - (alpha(after) - alpha(now)) / alpha(now) * noise(now)) / h
+
+
 def wrong_rates(mix):
     def answer(alpha, noise, t):
         t = torch.tensor(t, dtype=torch.float64)
@@ -101,7 +106,7 @@ SOLUTIONS = {
     ex.check_hybrid_corrupt: [corrupt, corrupt_in_loops, ex.hybrid_corrupt],
     ex.check_leave_one_out: [leave_one_out, divided_by_bayes],
     ex.check_accept: [accept, accept_in_loops],
-    ex.check_jump_rates: [rates, by_differences],
+    ex.check_jump_rates: [rates, by_differences, by_forward_differences],
 }
 WRONG = [
     (ex.check_hybrid_corrupt, "never MASK", with_mask_among_words),
@@ -120,4 +125,5 @@ WRONG = [
     (ex.check_jump_rates, "hit again", wrong_rates(lambda a, da, b, db: db)),
     (ex.check_jump_rates, "the sign", wrong_rates(lambda a, da, b, db: db + da / a * b)),
     (ex.check_jump_rates, "divide by alpha", wrong_rates(lambda a, da, b, db: db - da * b)),
+    (ex.check_jump_rates, "the rate should be", wrong_rates(lambda a, da, b, db: 1.01 * (db - da / a * b))),
 ]  # fmt: skip

@@ -2,6 +2,7 @@
 
 import math
 
+import numpy as np
 import torch
 
 from diffkit.course.exercises.recent import insertion as ex
@@ -40,10 +41,14 @@ def step(state, y, words, share, u, w, mask):
     return out
 
 
+def as_array(answer):
+    return lambda *given: np.array(answer(*given))
+
+
 SOLUTIONS = {
-    ex.check_shorten: [ex.shorten, shorten_by_tensors],
+    ex.check_shorten: [ex.shorten, shorten_by_tensors, as_array(ex.shorten)],
     ex.check_missing: [ex.missing, missing_by_recursion],
-    ex.check_step: [ex.step, step],
+    ex.check_step: [ex.step, step, as_array(step)],
     ex.check_hole: [ex.hole],
 }
 

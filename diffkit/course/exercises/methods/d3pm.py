@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.course.exercises.checks import Wrong, exercise, far_from, not_these, tensor_of
+from diffkit.course.exercises.checks import Wrong, check_slope, differ, exercise, far_from, not_these, tensor_of
 from diffkit.course.experiments.exact_chain import matrix
 from diffkit.languages.story_language import load_language
 from diffkit.processes.d3pm import D3PM
@@ -186,6 +186,10 @@ def check_step_nats(step: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Any
         off = (mine - want).abs()
         if off.max() > 1e-6:
             b, i = (off == off.max()).nonzero()[0].tolist()
+            small = " What you add inside the logs is too much; 1e-12 will do." if off.max() < 1e-3 else ""
             raise Wrong(f"{noise} noise, t = {t:.0f}, x_0 = {x0[b, i]}, z_t = {zt[b, i]}: the sum of q log(q / p) over "
-                        f"z_s is {want[b, i]:.5f}, yours is {mine[b, i]:.5f}.")  # fmt: skip
+                        f"z_s {differ(want[b, i], mine[b, i])}.{small}")  # fmt: skip
+        point = f.clone().requires_grad_()
+        why = "Where q = 0 the branch that is not taken has a slope, too: clamp p first, say at 1e-30."
+        check_slope(step(point, x0, zt, first, second), point, why)
     return "The same as `D3PM.terms` to 1e-6 on micro, at the last step too, where it is -log p(x_0 | z_1)."

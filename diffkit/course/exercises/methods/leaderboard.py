@@ -9,7 +9,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, number_of, tensor_of
+from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, number_of, read, tensor_of
 from diffkit.evaluation.statistics import Estimate
 
 
@@ -48,9 +48,9 @@ PAIRS = [  # (mean, standard error) of two rows that were judged apart
 def check_apart(apart: Callable[[Estimate, Estimate], Any]) -> str:
     """apart(a, b) -> do two independent estimates differ by more than twice the standard error of their difference."""
     wants = [abs(a.mean - b.mean) > 2 * math.hypot(a.standard_error, b.standard_error) for a, b in PAIRS]
-    mine = [apart(a, b) for a, b in PAIRS]
-    if not all(str(each) in ("True", "False") for each in mine):
-        raise Wrong(f"return True or False, yours is {mine[0]!r}.")
+    mine = [read(apart(a, b), "the answer") for a, b in PAIRS]
+    if not all(each.dtype == torch.bool and each.numel() == 1 for each in mine):
+        raise Wrong(f"return True or False, yours is {mine[0].tolist()}.")
     found = [bool(each) for each in mine]
     slips = {
         "the sign: a row may be better or worse": [

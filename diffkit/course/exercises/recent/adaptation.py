@@ -51,7 +51,7 @@ def check_logit_shift(denoise: Callable[..., Any]) -> str:
         })  # fmt: skip
         if not torch.allclose(mine, whole[:, :-1], atol=1e-6):
             raise Wrong("the logits are not those of the network that has read start, x_0, ..., x_{L-1}, row by row.")
-    return "L + 1 tokens in, the last row out: what the network learned to say at a place, it goes on saying there."
+    return "L + 1 tokens in, the last row out: what a row has learned to predict, it goes on predicting."
 
 
 @exercise

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, rows_of, tensor_of
+from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, read, tensor_of
 from diffkit.course.insertion import texts_of
 from diffkit.languages.story_language import load_language
 
@@ -25,7 +25,7 @@ def numbers(n: int, rng: Generator) -> list[float]:
 
 def same_ids(mine: Any, want: Ids, slips: dict[str, Ids], case: str) -> None:
     """Raise Wrong unless the learner's ids are those wanted; slips: what is wrong if they are others."""
-    found = rows_of([mine], "the answer")[0]
+    found = read(mine, "the answer").long().tolist()
     for why, slip in slips.items():
         if found == slip != want:
             raise Wrong(f"{why}.")
