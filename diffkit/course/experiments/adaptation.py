@@ -72,7 +72,7 @@ class AdaptedDenoiser(Denoiser):
 
     def _mask(self, L: int, past: int, cache: KeyValueCache | None, device: torch.device) -> Tensor | None:
         if self.training and self.passes < self.anneal:
-            return self.mask(L, self.passes / self.anneal, self.rng).to(device)
+            return torch.as_tensor(self.mask(L, self.passes / self.anneal, self.rng), device=device).bool()
         return super()._mask(L, past, cache, device)
 
 
