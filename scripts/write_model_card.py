@@ -25,7 +25,7 @@ SEQUENCES, SAMPLES, STEPS = 1024, 512, (48, 24, 12)  # samples come in batches o
 
 KINDS = {
     "mdlm": "A masked diffusion model (MDLM)",
-    "conditional": "A masked diffusion model (MDLM) that can be told how the story shall end,",
+    "conditional": "A masked diffusion model (MDLM) conditioned on how the story ends,",
     "block": "A block diffusion model, which writes blocks of eight tokens from left to right,",
     "d3pm": "A model of D3PM, discrete diffusion with transition matrices,",
     "sedd": "A model of SEDD, score entropy discrete diffusion,",
@@ -88,7 +88,7 @@ Loss per hidden token, nats:
 
 
 ENDINGS = """
-Told how the story ends (512 stories for the gap, 128 samples, one token a step):
+Given how the story ends (512 stories for the gap, 128 samples, one token a step):
 
 | ending | gap to the exact conditional, nats per token | valid stories with that ending |
 |---|---|---|
@@ -113,7 +113,7 @@ def evaluate(name: str) -> dict:
 
 
 class Told(NamedTuple):
-    """A conditional model that is told how the story ends."""
+    """A conditional model, given how the story ends."""
 
     gap: float  # above the exact conditional, nats per token
     gap_se: float

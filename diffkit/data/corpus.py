@@ -186,7 +186,7 @@ def split_documents(dataset: Dataset | IterableDataset, *, validation_fraction: 
         return Split(*(_told(side, account) for side in sides))
     rows = tqdm(dataset.iter(1000), "splitting", -(-len(dataset) // 1000), unit="k documents", delay=BAR_DELAY)
     pairs = ((_draw(text, seed), len(text or "")) for part in rows for text in part["text"])
-    draws, sizes = np.fromiter(pairs, np.dtype((float, 2)), len(dataset)).T
+    draws, sizes = np.fromiter(pairs, np.dtype((float, 2))).T  # to the last pair, so that the bar ends
     is_held_out = draws < validation_fraction
     n = int(is_held_out.sum())
     if n in (0, len(draws)):

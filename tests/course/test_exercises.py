@@ -12,8 +12,8 @@ import torch
 from exercise_cases import CASES
 
 from diffkit.course.exercises import foundations, methods, recent
-from diffkit.course.exercises.foundations import sampling
-from diffkit.course.exercises.methods import capstone, d3pm, diffusion_lm
+from diffkit.course.exercises.foundations import one_page, sampling
+from diffkit.course.exercises.methods import capstone, d3pm, diffusion_lm, variable_length
 
 FOLDER = Path(__file__).resolve().parents[2] / "notebooks"
 NOTEBOOKS = sorted(FOLDER.glob("[0-9]*.ipynb"))
@@ -117,8 +117,9 @@ def as_plain(answer):
     return tuple(map(as_plain, answer)) if isinstance(answer, tuple) else answer
 
 
-TENSORS_ONLY = {  # the last two are asked for a slope
+TENSORS_ONLY = {  # all but the first two are asked for a slope
     capstone.check_unmasking_order, capstone.check_reveal_plan, d3pm.check_step_nats, diffusion_lm.check_log_known,
+    one_page.check_hidden_loss, variable_length.check_block_bound,
 }  # fmt: skip
 
 
@@ -127,6 +128,26 @@ def test_python_numbers_and_lists_will_do(check):
     if check not in TENSORS_ONLY:
         verdict = check(lambda *given: as_plain(FIRST[check](*given)))
         assert verdict.passed, verdict
+
+
+def in_float32(answer):
+    """Torch's own kind of number in place of Python's."""
+    if isinstance(answer, torch.Tensor):
+        return answer.float() if answer.is_floating_point() else answer
+    return tuple(map(in_float32, answer)) if isinstance(answer, tuple) else answer
+
+
+@each_check
+def test_float32_will_do(check):
+    verdict = check(lambda *given: in_float32(FIRST[check](*given)))
+    assert verdict.passed, verdict
+
+
+def test_whoever_returns_a_list_learns_that_a_tensor_serves_better():
+    """The answer is right, but the notebook goes on with it."""
+    check = one_page.check_shift
+    assert "may need a tensor" in check(lambda x, start: one_page.shift(x, start).tolist()).message
+    assert "may need a tensor" not in check(one_page.shift).message
 
 
 def changed(answer, how):

@@ -251,6 +251,8 @@ def test_player_shows_every_frame():
     assert player.hidden == [5, 4, 3, 2, 1, 0]
     assert [player.page(i).count(HIDDEN) for i in range(6)] == player.hidden
     assert player.caption(2) == "Step 2 of 5, t = 600, 3 tokens hidden" == player.data["captions"][2]
+    short = Player([frame._replace(t=frame.t / 1000) for frame in frames_of()], MICRO.tokenizer)
+    assert short.caption(2) == "Step 2 of 5, t = 0.6, 3 tokens hidden", "an axis that ends at 1"
     assert all(player.page(i).count("<b") == 1 for i in range(1, 6)), "one new token a step, marked"
     assert "<b" not in player.page(0)
 

@@ -80,8 +80,9 @@ def captions_of(frames: Sequence[Frame], tokenizer: PreTrainedTokenizerBase, row
     counts, what = [int((now == tokenizer.mask_token_id).sum()) for now in shown], "hidden"
     if not any(counts):
         counts, what = [int((now != shown[max(0, i - 1)]).sum()) for i, now in enumerate(shown)], "changed"
+    digits = ".0f" if max(frame.t for frame in frames) > 1 else ".2g"  # of an axis that ends at 1
     return [
-        f"Step {i} of {len(frames) - 1}, t = {frame.t:.0f}, {n} token{'' if n == 1 else 's'} {what}"
+        f"Step {i} of {len(frames) - 1}, t = {frame.t:{digits}}, {n} token{'' if n == 1 else 's'} {what}"
         for i, (frame, n) in enumerate(zip(frames, counts, strict=True))
     ]
 

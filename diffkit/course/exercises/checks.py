@@ -42,7 +42,9 @@ def exercise(check: Callable[..., str]) -> Callable[..., Verdict]:
     def judged(*answer: Any) -> Verdict:
         watched = [Watched(each) if callable(each) else each for each in answer]
         try:
-            return Verdict(True, f"Correct. {check(*watched)}")
+            praise = f"Correct. {check(*watched)}"
+            kind = next((each.kind for each in watched if isinstance(each, Watched) and each.kind), None)
+            return Verdict(True, praise if kind is None else f"{praise} {BETTER_A_TENSOR.format(kind)}")
         except (Untouched, NotImplementedError):
             return Verdict(False, "Not attempted yet. Replace the ... in the function above, then run this cell again.")
         except Wrong as wrong:
@@ -51,6 +53,9 @@ def exercise(check: Callable[..., str]) -> Callable[..., Verdict]:
             return Verdict(False, f"Not yet: your function raised {type(error).__name__}: {error}")
 
     return judged
+
+
+BETTER_A_TENSOR = "But it returns a {}, and the cells below may need a tensor: torch.as_tensor(...)."
 
 
 class Watched:
@@ -62,6 +67,7 @@ class Watched:
 
     def __init__(self, function: Callable[..., Any]):
         self.function, self.answered = function, False
+        self.kind: str | None = None  # what it returned in place of a tensor
 
     def __call__(self, *given: Any) -> Any:
         before = [copy.deepcopy(each) if isinstance(each, Tensor | list) else None for each in given]
@@ -111,7 +117,10 @@ def number_of(function: Callable[..., Any], *arguments: Any, called: str) -> flo
 
 def tensor_of(function: Callable[..., Any], *arguments: Any, shape: tuple[int, ...], called: str) -> Tensor:
     """Call the learner's function; its result as a tensor of this shape, () for a number. Raises Wrong if it is not."""
-    value = read(function(*arguments), called)
+    answer = function(*arguments)
+    value = read(answer, called)
+    if shape and isinstance(function, Watched) and not isinstance(answer, Tensor):
+        function.kind = type(answer).__name__
     if tuple(value.shape) != shape:
         raise Wrong(f"{called} should have the shape {shape}, yours has {tuple(value.shape)}.")
     if value.is_floating_point() and torch.isnan(value).any():
@@ -127,6 +136,20 @@ def read(answer: Any, called: str) -> Tensor:
         return torch.as_tensor(answer, dtype=torch.float64) if plain else value
     except (TypeError, ValueError, RuntimeError):
         raise Wrong(f"{called} should be numbers, yours is a {type(answer).__name__}: {str(answer)[:60]}.") from None
+
+
+def parts_of(answer: Any) -> Any:
+    """An answer of several numbers: a tensor or an array as a list, anything else as it is."""
+    return answer.tolist() if getattr(answer, "ndim", 0) == 1 else answer
+
+
+def must_teach(loss: Any) -> None:
+    """Raise Wrong unless a gradient can flow back from a right loss."""
+    if not (isinstance(loss, Tensor) and loss.requires_grad):
+        raise Wrong(
+            "the numbers are right, but the notebook trains with them, and no gradient comes back. Keep to tensors "
+            "throughout: no float(), no .item(), no math.log, no .detach()."
+        )
 
 
 def number(answer: Any, called: str) -> float:

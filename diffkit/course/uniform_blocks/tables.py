@@ -11,7 +11,7 @@ STORED = RESULTS / "uniform_blocks.json"
 
 
 def stored_rows(part: str) -> list[dict[str, Any]]:
-    """Rows of a table, "tales", "sagas" or "judges"."""
+    """Rows of a table, such as "tales" or "judges"."""
     return list(json.loads(STORED.read_text(encoding="utf-8"))[part]["rows"])
 
 

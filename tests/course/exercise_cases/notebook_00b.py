@@ -10,7 +10,7 @@ def by_loop(logits, x0, xt, mask_id):
     log_probs, rows = logits.log_softmax(-1), []
     for b in range(len(x0)):
         hidden = [i for i in range(x0.shape[1]) if xt[b, i] == mask_id]
-        rows.append(-sum(float(log_probs[b, i, x0[b, i]]) for i in hidden) / len(hidden))
+        rows.append(-sum(log_probs[b, i, x0[b, i]] for i in hidden) / len(hidden))
     return sum(rows) / len(rows)
 
 
@@ -50,6 +50,7 @@ WRONG = [
     (ex.check_hidden_loss, "divide by L", lambda z, x0, xt, m: (nats(z, x0) * (xt == m)).mean()),
     (ex.check_hidden_loss, "the sign", lambda *given: -ex.hidden_loss(*given)),
     (ex.check_hidden_loss, "at the visible", lambda z, x0, xt, m: ex.hidden_loss(z, x0, (xt != m).long(), 1)),
+    (ex.check_hidden_loss, "no gradient", lambda *given: by_loop(*given).item()),
     (ex.check_shift, "must predict", lambda x, start: x),
     (ex.check_shift, "earlier", lambda x, start: torch.cat([x[:, 1:], torch.full_like(x[:, :1], start)], 1)),
     (ex.check_shift, "comes round", lambda x, start: x.roll(1, 1)),

@@ -89,6 +89,7 @@ def own(t, T):
     return tau * tau * (3 - 2 * tau)
 
 
+ENDS = torch.tensor([-5.0, 5.0]).sigmoid()
 SOLUTIONS = {
     ex.check_corrupt: [
         corrupt,
@@ -97,7 +98,12 @@ SOLUTIONS = {
     ],  # fmt: skip
     ex.check_slope: [slope, slope_by_autograd, slope_by_differences],
     ex.check_reverse: [reverse, reverse_by_bayes],
-    ex.check_own_schedule: [own, cosine, lambda t, T: (t / T) ** 2],  # cosine(T) is 1 but for rounding
+    ex.check_own_schedule: [  # at the ends these are 0 and 1 but for rounding, the last but for that of float32
+        own,
+        cosine,
+        lambda t, T: (t / T) ** 2,
+        lambda t, T: (torch.sigmoid(10 * (t / T - 0.5)) - ENDS[0]) / (ENDS[1] - ENDS[0]),
+    ],  # fmt: skip
 }
 WRONG = [
     (ex.check_corrupt, "stays visible", masked(lambda x0, g, rng: torch.rand(x0.shape, generator=rng) > g)),
@@ -127,6 +133,7 @@ WRONG = [
     (ex.check_reverse, "come back at once", mixed(lambda m, s, t: 0 * m)),
     (ex.check_reverse, "nothing ever comes back", mixed(lambda m, s, t: m)),
     (ex.check_own_schedule, "gamma(T) is 0.999", lambda t, T: 0.999 * t / T),
+    (ex.check_own_schedule, "gamma(T) is 0.999999", lambda t, T: 0.999999 * t / T),
     (ex.check_own_schedule, "gamma(0)", lambda t, T: 0.001 + 0.999 * t / T),
     (ex.check_own_schedule, "T = 40", lambda t, T: (t / 1000).clamp(max=1)),
     (ex.check_own_schedule, "falls after", lambda t, T: (2.5 * math.pi * t / T).sin() ** 2),

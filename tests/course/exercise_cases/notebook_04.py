@@ -79,6 +79,7 @@ def shrunk(x, angles):
 WRONG = [
     (ex.check_attention, "over the queries", lambda q, k, v, s: (s * q @ k.mT).softmax(-2) @ v),
     (ex.check_attention, "scale is not used", lambda q, k, v, s: (q @ k.mT).softmax(-1) @ v),
+    (ex.check_attention, "root of K", lambda q, k, v, s: (s * q @ k.mT / q.shape[-1] ** 0.5).softmax(-1) @ v),
     (ex.check_attention, "after the softmax", lambda q, k, v, s: s * (q @ k.mT).softmax(-1) @ v),
     (ex.check_attention, "softmax is missing", lambda q, k, v, s: s * q @ k.mT @ v),
     (ex.check_attention, "looks both ways",

@@ -90,6 +90,9 @@ SOLUTIONS = {
 
 
 WRONG = [
+    (ex.check_stratified, "round to the nearest",
+     lambda u, T: ((torch.arange(len(u)) + u) / len(u) * T).round().clamp(1, T)),
+    (ex.check_stratified, "times run from 1", lambda u, T: ((torch.arange(len(u)) + u) / len(u) * T).ceil()),
     (ex.check_stratified, "whole axis", lambda u, T: (u * T).long() + 1),
     (ex.check_stratified, "0 to T - 1", lambda u, T: stratified(u, T) - 1),
     (ex.check_stratified, "u[0]", lambda u, T: stratified(u[0].expand(len(u)), T)),
@@ -101,7 +104,7 @@ WRONG = [
     (ex.check_training_step, "within each row", slipped(by_row)),
     (ex.check_training_step, "answers included", slipped(of_clean)),
     (ex.check_training_step, "not clipped", slipped(clip=None)),
-    (ex.check_training_step, "another place",
+    (ex.check_training_step, "elsewhere",
      slipped(clip=lambda network: torch.nn.utils.clip_grad_value_(network.parameters(), 0.01))),
     (ex.check_training_step, "linger", slipped(clear=False)),
     (ex.check_training_step, "climbed", slipped(sign=-1)),

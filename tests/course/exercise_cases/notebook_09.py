@@ -80,7 +80,12 @@ def long_last_block(denoise, x0, xt, block, mask_id):
 SOLUTIONS = {
     ex.check_length: [length, lambda ids, eos: ((ids == eos).cumsum(1) == 0).sum(1)],
     ex.check_two_streams: [sees, sees_by_loops],
-    ex.check_block_bound: [block_bound, block_bound_by_rows, ex.block_bound],
+    ex.check_block_bound: [
+        block_bound,
+        block_bound_by_rows,
+        ex.block_bound,
+        lambda *given: block_bound(*given).float(),
+    ],
 }
 
 
@@ -111,5 +116,6 @@ WRONG = [
      lambda d, x0, xt, b, m: block_bound(lambda z, t: d(z.roll(5, 1), t), x0, xt, b, m)),
     (ex.check_block_bound, "reads noisy and clean",
      lambda d, x0, xt, b, m: block_bound(lambda z, t: d(xt, t), x0, xt, b, m)),
+    (ex.check_block_bound, "no gradient", lambda *given: block_bound(*given).tolist()),
     (ex.check_block_bound, "times the masks'", bent_bound(lambda total, nats, hidden, L: total + 0.1)),
 ]  # fmt: skip

@@ -74,7 +74,7 @@ def across_the_batch(probs, rng):
 
 
 SOLUTIONS = {
-    ex.check_fit: [line, line_by_numpy, ex.fit_line],
+    ex.check_fit: [line, line_by_numpy, ex.fit_line, lambda x, y: torch.tensor(line(x, y))],
     ex.check_compute: [compute],
     ex.check_frontier: [records, frontier, lambda c, g: np.array(records(c, g))],
     capstone.check_unmasking_order: [one_open_question, lambda probs, rng: one_open_question(probs, rng) / 2 + 3],

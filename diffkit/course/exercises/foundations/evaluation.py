@@ -12,7 +12,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.course.exercises.checks import Wrong, exercise, number, number_of, tensor_of
+from diffkit.course.exercises.checks import Wrong, exercise, number, number_of, parts_of, tensor_of
 from diffkit.course.orders import mask_patterns, pattern_losses
 from diffkit.languages.story_language import load_language
 from diffkit.processes.masked import MaskedDiffusion
@@ -20,6 +20,7 @@ from diffkit.processes.masked import MaskedDiffusion
 
 def two_numbers(answer: Any, what: str) -> list[float]:
     """An answer of two numbers. Raises Wrong if it is none."""
+    answer = parts_of(answer)
     if not (isinstance(answer, tuple | list) and len(answer) == 2):
         raise Wrong(f"return two numbers: {what} and its standard error.")
     return [number(part, "each of the two") for part in answer]

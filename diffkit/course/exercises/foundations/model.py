@@ -26,6 +26,7 @@ def check_attention(attention: Callable[[Tensor, Tensor, Tensor, float], Tensor]
             "the softmax runs over the queries; each query spreads a weight of 1 over the keys, the last axis": (
                 (scale * scores).softmax(-2) @ v),
             "scale is not used: the scores are multiplied by it before the softmax": scores.softmax(-1) @ v,
+            "scale is all there is: do not divide by the root of K as well": (scale / K**0.5 * scores).softmax(-1) @ v,
             "you scale after the softmax; the scores are multiplied before it": scale * scores.softmax(-1) @ v,
             "the softmax is missing": scale * scores @ v,
             "a position sees only what is left of it: that is a language model; a denoiser looks both ways": (
@@ -34,7 +35,10 @@ def check_attention(attention: Callable[[Tensor, Tensor, Tensor, float], Tensor]
         }  # fmt: skip
         not_these(mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip, want, atol=1e-4)})
         if not torch.allclose(mine, want, atol=1e-6):
-            raise Wrong(f"B = {B}, H = {H}, L = {L}, K = {K}: yours is off by up to {(mine - want).abs().max():.4f}.")
+            raise Wrong(
+                f"B = {B}, H = {H}, L = {L}, K = {K}: yours is off by up to {(mine - want).abs().max():.4f}. Scores, "
+                "times scale; each query's softmax over all keys; the values, weighted by it."
+            )
     return "Equal to PyTorch's fused attention to six digits."
 
 
@@ -125,7 +129,10 @@ def check_adaln(half: Callable[[Tensor, Tensor, Any, Any, Tensor], Tensor]) -> s
                 x + condition[2] * branch(norm(x) * (1 + condition[1]) + condition[0]))  # fmt: skip
         not_these(mine, slips)
         if not torch.allclose(mine, x + change, atol=1e-6):
-            raise Wrong(f"B = {B}, L = {L}, D = {D}: yours is off by up to {(mine - x - change).abs().max():.4f}.")
+            raise Wrong(
+                f"B = {B}, L = {L}, D = {D}: yours is off by up to {(mine - x - change).abs().max():.4f}. In order: "
+                "norm, scale and shift, branch, gate, and x added back."
+            )
     return "x + gate * branch(norm(x) * (1 + scale) + shift): with a weight of zeros, nothing but x."
 
 

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, tensor_of
+from diffkit.course.exercises.checks import Wrong, counterexample, exercise, must_teach, not_these, tensor_of
 
 
 def hidden_loss(logits: Tensor, x0: Tensor, xt: Tensor, mask_id: int) -> Tensor:
@@ -48,6 +48,7 @@ def check_hidden_loss(mine: Callable[[Tensor, Tensor, Tensor, int], Tensor]) -> 
             },
         )
         counterexample(answer[None], want[None], [f"a batch with mask_id = {mask_id}"], "the loss")
+    must_teach(mine(logits.requires_grad_(), x0, xt, mask_id))
     return (
         "The mean over a row's hidden tokens, then over rows: with a uniform number of masks, a bound in nats a token."
     )

@@ -35,9 +35,12 @@ def check_stratified(stratified: Callable[[Tensor, int], Tensor]) -> str:
                 "the slices are there, but nothing is drawn within them: u is not used": (slices / B * T).long() + 1,
             },
         )
+        nearest = ((slices + u.double()) / B * T).round().clamp(1, T)
+        if torch.equal(mine.double(), nearest) and not torch.equal(nearest, want.double()):
+            raise Wrong("you round to the nearest; round down, then add 1, so that all times are equally likely.")
         if mine.min() < 1 or mine.max() > T:
             raise Wrong(f"times lie in 1..{T}, yours in {mine.min():g}..{mine.max():g}. Divide by B to stay there.")
-        off = (mine.double().sort().values - want).abs() > 1  # 1: rounding in float32 is forgiven
+        off = mine.double().sort().values != want  # no time is so near a whole one that float32 matters
         if off.any():
             i = int(off.nonzero()[0])
             raise Wrong(
@@ -50,6 +53,9 @@ def check_stratified(stratified: Callable[[Tensor, int], Tensor]) -> str:
             "u can be as large as 1 - 2^-24, the last float32 below 1, and then your last time is T + 1: 7 + u rounds "
             "to 8. Clamp the times to T, or count in float64."
         )
+    first = tensor_of(stratified, torch.zeros(8), 1000, shape=(8,), called="the times").min()
+    if first < 1:
+        raise Wrong("u can be 0, and then your first time is 0; times run from 1. Round down, then add 1.")
     return "One time in each slice, uniform within it, never 0 and never T + 1."
 
 
@@ -132,8 +138,12 @@ def check_training_step(step: Callable[..., Any]) -> str:
         found = {why: _stepped(before, x0, lr, slip) for why, slip in slips.items()}
         not_these(after, {why: slip for why, slip in found.items() if not torch.allclose(slip, want, atol=1e-5)})
         if not torch.allclose(after, want, atol=1e-6):
-            again = " The first was right: do gradients of the step before linger? zero_grad()." if i == 2 else ""
-            raise Wrong(f"step {i} moves the weights to another place, off by {(after - want).abs().max():.4f}.{again}")
+            why = (
+                "Is the loss the sum of process.token_loss over the batch, divided by the hidden tokens?"
+                if i == 1
+                else "The first step was right: do gradients of the step before linger? zero_grad()."
+            )
+            raise Wrong(f"step {i} moves the weights elsewhere, off by {(after - want).abs().max():.4f}. {why}")
         nats = process.token_loss(before, x0, before.shown, t).detach()
         if abs(loss - float(nats.sum() / is_masked.sum())) > 1e-5:
             raise Wrong(f"the weights are right; return the loss, {nats.sum() / is_masked.sum():.4f}, not {loss:.4f}.")

@@ -8,7 +8,7 @@ from typing import Any
 import torch
 from torch import Generator, Tensor
 
-from diffkit.course.exercises.checks import Wrong, counterexample, exercise, not_these, tensor_of
+from diffkit.course.exercises.checks import Wrong, counterexample, exercise, must_teach, not_these, tensor_of
 from diffkit.languages.story_language import load_language
 from diffkit.network.attention import two_stream_mask
 from diffkit.processes.base import Denoise
@@ -127,8 +127,11 @@ def check_block_bound(bound: Callable[[Any, Tensor, Tensor, int, int], Any]) -> 
         not_these(
             mine, {why: slip for why, slip in slips.items() if not torch.allclose(slip.double(), want, atol=1e-5)}
         )
-        if (mine - want).abs().max() > 1e-6:
-            b = int((mine - want).abs().argmax())
+        off = (mine - want).abs() / want.clamp(min=1.0)
+        if off.max() > 2e-6:  # float32 will do
+            b = int(off.argmax())
             raise Wrong(f"blocks of {block}, row {b} masked as {hidden[b].int().tolist()}: {want[b]:.5f} nats, yours "
                         f"{mine[b]:.5f}. In each block: tokens over masks, times the masks' -log p.")  # fmt: skip
+    own.requires_grad_()
+    must_teach(bound(denoise, x0, xt, block, mask_id))
     return "The same as `BlockDiffusion.bound` to 1e-6 on micro."
