@@ -70,8 +70,8 @@ ARMS: dict[str, Callable[[DiffusionModel, float], Loss]] = {
 }
 
 
-def student_of(name: str, steps: int) -> Iterator[DiffusionModel]:
-    """The student after every round."""
+def student_of(name: str, steps: int) -> DiffusionModel:
+    """The student after the last round, each of so many optimizer steps."""
     student, batches, rng = load_model(TEACHER), StoryBatches(TALES, BATCH, SEED), Generator().manual_seed(SEED)
     config = TrainConfig(steps=steps, optimizer="muon", lr=5e-4, muon_lr=2e-3, weight_decay=0.0, warmup=10, decay=0.75)
     for step in ROUNDS:
@@ -88,15 +88,14 @@ def student_of(name: str, steps: int) -> Iterator[DiffusionModel]:
                 optimizer.step()
             if done % 20 == 0 or done == steps - 1:
                 print(f"{name}, step of T/{PROCESS.T / step:g}, {done + 1}: {loss.item():.4f}", flush=True)
-        yield student.eval()
+    return student.eval()
 
 
 def train(options: argparse.Namespace, table: dict[str, Any]) -> None:
     for name in (each for each in ARMS if options.only in each):
         began = time.process_time()
         with denormals_flushed():
-            for number, student in enumerate(student_of(name, options.steps), 1):
-                student.save_pretrained(options.runs / f"{name}-{number}")
+            student_of(name, options.steps).save_pretrained(options.runs / name)
         found = {"steps": options.steps, "batch": BATCH, "cpu_seconds": round(time.process_time() - began)}
         table.setdefault("training", {})[name] = found
         write_json(options.out, table)
@@ -151,7 +150,7 @@ def judged(denoise: Denoise, order: str, steps: int, stories: int) -> dict[str, 
         if "random" not in order:  # there `own` is given the plan, not the sampler's
             row |= {"entropy": at.entropy._asdict(), "kl": at.kl._asdict()}
     model: Any = denoise if isinstance(denoise, DiffusionModel) else None
-    price = excess_nats(plan_of(order, steps), TALES, steps=steps, n=max(2, stories // 5), seed=SEED, model=model)
+    price = excess_nats(plan_of(order, steps), TALES, steps=steps, n=max(2, stories // 8), seed=SEED, model=model)
     return row | {"price": mean_of(price)._asdict()}
 
 
@@ -172,26 +171,29 @@ def cells() -> Iterator[tuple[str, int]]:
     yield from (("random, best counts", steps) for steps in (4, 8))
 
 
-def judge(options: argparse.Namespace, table: dict[str, Any]) -> None:
-    folders = {f"{arm}-{number}": options.runs / f"{arm}-{number}" for arm in ARMS for number in range(1, 3)}
-    names = {"exact": None, "teacher": TEACHER} | {arm: path for arm, path in folders.items() if path.exists()}
-    rows, gaps = table.setdefault("rows", []), table.setdefault("gaps", {})
-    table["settings"] = {
-        "seed": SEED, "teacher_sha256": fingerprint(TEACHER), "entropy_nats": TALES.entropy(), "T": PROCESS.T,
-        "best_counts": {steps: best_counts(profile(), steps) for steps in (4, 8)}, "torch": torch.__version__.split("+")[0],
+def settings() -> dict[str, Any]:
+    """What the rows rest on."""
+    return {
+        "seed": SEED, "teacher_sha256": fingerprint(TEACHER), "entropy_nats": TALES.entropy(),
+        "best_counts": {str(steps): best_counts(profile(), steps) for steps in (4, 8)},
+        "torch": torch.__version__.split("+")[0],
     }  # fmt: skip
-    for name, folder in names.items():
-        denoise = load_model(folder) if folder else TALES.denoiser(PROCESS)
-        if options.only not in name:
-            continue
-        began = time.process_time()
-        if name not in gaps:
-            gaps[name] = gap(denoise, options.stories // 2)
-        for order, steps in cells():
-            if any((row["model"], row["order"], row["steps"]) == (name, order, steps) for row in rows):
-                continue
-            rows.append({"model": name, "order": order, "steps": steps} | judged(denoise, order, steps, options.stories))
-            print(rows[-1], f"{time.process_time() - began:.0f} s", flush=True)
+
+
+def judge(options: argparse.Namespace, table: dict[str, Any]) -> None:
+    """Make and store the rows that are not there."""
+    folders = {name: options.runs / name for name in ARMS}
+    names = {"exact": None, "teacher": TEACHER} | {name: path for name, path in folders.items() if path.exists()}
+    rows, gaps = table.setdefault("rows", []), table.setdefault("gaps", {})
+    done = {(row["model"], row["order"], row["steps"]) for row in rows}
+    table["settings"] = settings()
+    for name in (each for each in names if options.only in each):
+        denoise, began = load_model(names[name]) if names[name] else TALES.denoiser(PROCESS), time.process_time()
+        gaps[name] = gaps.get(name) or gap(denoise, options.stories // 2)
+        for order, steps in (cell for cell in cells() if (name, *cell) not in done):
+            row = {"model": name, "order": order, "steps": steps} | judged(denoise, order, steps, options.stories)
+            print(row, f"{time.process_time() - began:.0f} s", flush=True)
+            rows.append(row)
             write_json(options.out, table)
 
 
@@ -199,7 +201,7 @@ def main() -> None:
     """Train, or judge what was trained."""
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["train", "judge"])
-    parser.add_argument("--steps", type=int, default=200, help="optimizer steps of a round")
+    parser.add_argument("--steps", type=int, default=120, help="optimizer steps of a round")
     parser.add_argument("--stories", type=int, default=512, help="to judge on")
     parser.add_argument("--only", default="", help="only names that hold this")
     parser.add_argument("--runs", type=Path, default=Path("runs/distillation"), help="where the students are")
