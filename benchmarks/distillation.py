@@ -150,7 +150,7 @@ def judged(denoise: Denoise, order: str, steps: int, stories: int) -> dict[str, 
         if "random" not in order:  # there `own` is given the plan, not the sampler's
             row |= {"entropy": at.entropy._asdict(), "kl": at.kl._asdict()}
     model: Any = denoise if isinstance(denoise, DiffusionModel) else None
-    price = excess_nats(plan_of(order, steps), TALES, steps=steps, n=max(2, stories // 8), seed=SEED, model=model)
+    price = excess_nats(plan_of(order, steps), TALES, steps=steps, n=max(2, stories // 6), seed=SEED, model=model)
     return row | {"price": mean_of(price)._asdict()}
 
 
@@ -202,7 +202,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("part", choices=["train", "judge"])
     parser.add_argument("--steps", type=int, default=120, help="optimizer steps of a round")
-    parser.add_argument("--stories", type=int, default=512, help="to judge on")
+    parser.add_argument("--stories", type=int, default=384, help="to judge on")
     parser.add_argument("--only", default="", help="only names that hold this")
     parser.add_argument("--runs", type=Path, default=Path("runs/distillation"), help="where the students are")
     parser.add_argument("--out", type=Path, default=RESULTS)
