@@ -159,7 +159,7 @@ def gap(denoise: Denoise, n: int) -> dict[str, float]:
     """Bound minus entropy, nats a story: on n true stories, with the masks of the exact denoiser."""
     x0 = TALES.sample(n, Generator().manual_seed(SEED))
     of_model, exact = (
-        sequence_bounds(PROCESS, each, x0, rng=Generator().manual_seed(SEED + 1), draws=1)
+        sequence_bounds(PROCESS, each, x0, rng=Generator().manual_seed(SEED + 1))
         for each in (denoise, TALES.denoiser(PROCESS))
     )
     return mean_of(of_model - exact)._asdict()
