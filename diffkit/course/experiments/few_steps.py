@@ -247,24 +247,29 @@ def distilled() -> tuple[dict[str, Estimate], dict[tuple[str, str, int], dict[st
 def distilled_table(order: str, steps: Sequence[int] = (4, 8, 16)) -> str:
     """Every model in an order: price on true stories, and the share of valid ones it writes, with 95 % intervals."""
     gaps, rows = distilled()
-    lines = [f"{order:22}" + "".join(f"{f'{n} steps':>13}   valid       " for n in steps)]
+    lines = [f"{order:22}" + "".join(f"{f'{n} steps: price':>17}   valid, %     " for n in steps)]
     for name in gaps:
         cells = [rows[name, order, n] for n in steps]
         lines.append(f"{STUDENTS[name]:22}" + "".join(
-            f"{row['price']['mean']:6.1f} ± {1.96 * row['price']['standard_error']:3.1f}"
-            f"{row['valid']:7.1%} ({row['low']:3.0%}-{row['high']:3.0%})" for row in cells
+            f"{row['price']['mean']:11.1f} ± {1.96 * row['price']['standard_error']:3.1f}"
+            f"{100 * row['valid']:5.0f} ({100 * row['low']:2.0f} to {100 * row['high']:2.0f})" for row in cells
         ))  # fmt: skip
     return "\n".join(lines)
 
 
 def distilled_frontier(steps: int, order: str = "one open question") -> str:
-    """The gap of every model; NLL, entropy and KL(q || p) of the valid stories it writes, nats a story."""
+    """The gap of every model; NLL, entropy and KL(q || p) of the valid stories it writes, nats a story.
+
+    The interval of the KL counts the error of the valid share, too, whose logarithm is part of it.
+    """
     gaps, rows = distilled()
-    lines = [f"{f'{order}, {steps} steps':34}gap   of the valid: gen. NLL   entropy       KL(q||p)"]
+    lines = [f"{f'{order}, {steps} steps':27}{'gap':>11}   of the valid: gen. NLL   entropy    KL(q || p)"]
     for name, gap in gaps.items():
-        nll, entropy, kl = (Estimate(**rows[name, order, steps][key]) for key in ("nll", "entropy", "kl"))
+        row = rows[name, order, steps]
+        nll, entropy, kl = (Estimate(**row[key]) for key in ("nll", "entropy", "kl"))
+        error = math.hypot(kl.standard_error, math.sqrt((1 - row["valid"]) / (row["stories"] * row["valid"])))
         lines.append(
-            f"{STUDENTS[name]:22}{gap.mean:9.2f} ± {1.96 * gap.standard_error:.2f}{nll.mean:21.1f}{entropy.mean:10.1f}"
-            f"{kl.mean:9.2f} ± {1.96 * kl.standard_error:.2f}"
+            f"{STUDENTS[name]:27}{gap.mean:6.1f} ± {1.96 * gap.standard_error:.1f}{nll.mean:25.1f}{entropy.mean:10.1f}"
+            f"{kl.mean:8.1f} ± {1.96 * error:.1f}"
         )
     return "\n".join(lines)
