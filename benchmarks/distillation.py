@@ -48,6 +48,7 @@ TALES = load_language("tales")
 PROCESS = MaskedDiffusion(TALES.vocab_size, TALES.mask_id, "linear")
 ROUNDS = (PROCESS.T / 8, PROCESS.T / 4)  # the student's step
 BATCH, SEED = 32, 21
+RATES: dict[str, Any] = {"lr": 5e-4, "muon_lr": 2e-3}  # of AdamW and Muon
 RESULTS = Path(__file__).resolve().parent / "results" / "distillation.json"
 Loss = Callable[[DiffusionModel, Tensor, Tensor, Generator], Tensor]  # student, x0 (B, L), t (B,), rng
 
@@ -74,7 +75,7 @@ ARMS: dict[str, Callable[[DiffusionModel, float], Loss]] = {
 def student_of(name: str, steps: int) -> DiffusionModel:
     """The student after the last round, each of so many optimizer steps."""
     student, batches, rng = load_model(TEACHER), StoryBatches(TALES, BATCH, SEED), Generator().manual_seed(SEED)
-    config = TrainConfig(steps=steps, optimizer="muon", lr=5e-4, muon_lr=2e-3, weight_decay=0.0, warmup=10, decay=0.75)
+    config = TrainConfig(steps=steps, optimizer="muon", **RATES, weight_decay=0.0, warmup=10, decay=0.75)
     for step in ROUNDS:
         loss_of = ARMS[name](copy.deepcopy(student).eval(), step)
         optimizers = make_optimizers(student.train(), config)
@@ -139,6 +140,7 @@ def plan_of(order: str, steps: int) -> Plan:
 
 def judged(denoise: Denoise, order: str, steps: int, stories: int) -> dict[str, Any]:
     """Samples of a sampler, and its price on true stories: KL(p || q), of a random order the mean over its plans."""
+    began = time.process_time()
     plan, rng, shape = plan_of(order, steps), Generator().manual_seed(SEED), (min(64, stories), TALES.length)
     drawn = [draw_with_nats(PROCESS, denoise, plan, shape, steps, rng) for _ in range(stories // shape[0])]
     own, true = -torch.cat([nats for _, nats in drawn]), torch.cat([TALES.log_prob(ids) for ids, _ in drawn])
@@ -152,7 +154,7 @@ def judged(denoise: Denoise, order: str, steps: int, stories: int) -> dict[str, 
             row |= {"entropy": at.entropy._asdict(), "kl": at.kl._asdict()}
     model: Any = denoise if isinstance(denoise, DiffusionModel) else None
     price = excess_nats(plan_of(order, steps), TALES, steps=steps, n=max(2, stories // 4), seed=SEED, model=model)
-    return row | {"price": mean_of(price)._asdict()}
+    return row | {"price": mean_of(price)._asdict(), "cpu_seconds": round(time.process_time() - began)}
 
 
 def gap(denoise: Denoise, n: int) -> dict[str, float]:
@@ -177,7 +179,7 @@ def settings() -> dict[str, Any]:
     return {
         "seed": SEED, "teacher_sha256": fingerprint(TEACHER), "entropy_nats": TALES.entropy(),
         "best_counts": {str(steps): best_counts(profile(), steps) for steps in (4, 8)},
-        "torch": torch.__version__.split("+")[0],
+        "torch": torch.__version__.split("+")[0], **RATES,
     }  # fmt: skip
 
 
@@ -190,12 +192,11 @@ def judge(options: argparse.Namespace, table: dict[str, Any]) -> None:
     table["settings"] = settings()
     for name in models.keys() - gaps.keys():
         gaps[name] = gap(models[name], options.stories)
-    began = time.process_time()
     for (order, steps), name in itertools.product(CELLS, models):
         if options.only in name and (name, order, steps) not in done:
             row = judged(models[name], order, steps, options.stories)
             rows.append({"model": name, "order": order, "steps": steps} | row)
-            print(rows[-1], f"{time.process_time() - began:.0f} s", flush=True)
+            print(rows[-1], flush=True)
             write_json(options.out, table)
 
 
