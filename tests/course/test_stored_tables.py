@@ -6,15 +6,17 @@ import sys
 from pathlib import Path
 
 import pytest
+import torch
 
 from diffkit.course import plots
 from diffkit.course.diagrams import evaluation, guidance, sampling
+from diffkit.course.experiments import few_steps
 from diffkit.evaluation.statistics import wilson
-from diffkit.model import fingerprint
+from diffkit.model import fingerprint, load_model
 
 BENCHMARKS = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path.append(str(BENCHMARKS))
-sampling_steps = importlib.import_module("sampling_steps")
+sampling_steps, distillation = map(importlib.import_module, ("sampling_steps", "distillation"))
 
 
 def stored(name):
@@ -81,3 +83,31 @@ def test_pictures_have_their_words_inside_the_frame(picture):
 
 def test_guidance_makes_the_step_of_the_label_again():
     assert "took from -1.0 over -3.0 to -5.0" in guidance.guidance_shift({"took": (-1.0, -3.0), "and": (-2, -1)}, 1).alt
+
+
+@pytest.mark.parametrize("arm", distillation.ARMS)
+def test_students_start_from_the_teacher_and_leave_it(arm, monkeypatch):
+    monkeypatch.setattr(distillation, "BATCH", 2)
+    teacher, student = load_model("tales-mdlm"), distillation.student_of(arm, 1)
+    moved = [(a - b).abs().max().item() for a, b in zip(teacher.parameters(), student.parameters(), strict=True)]
+    assert 0 < max(moved) < 0.1 and not student.training
+
+
+def test_a_random_order_of_given_counts_reveals_those():
+    plan, is_masked, seen = distillation.at_random([1, 6, 11, 30], 0), torch.ones(3, 48, dtype=torch.bool), []
+    for left in (4, 3, 2, 1):
+        now = plan(torch.empty(3, 48, 5), is_masked, left)
+        seen, is_masked = [*seen, now.sum(1).tolist()], is_masked & ~now
+    assert seen == [[n] * 3 for n in (1, 6, 11, 30)] and not is_masked.any()
+
+
+def test_the_table_of_students_is_whole():
+    exact = distillation.TALES.denoiser(distillation.PROCESS)
+    row, stored_row = distillation.judged(exact, "one open question", 16, 16), few_steps.distilled()[1]
+    assert set(stored_row["exact", "one open question", 16]) == {*row, "model", "order", "steps"}
+    assert row["price"]["mean"] < 1 and row["valid"] > 0.5
+    for found in stored_row.values():
+        low, high = wilson(round(found["valid"] * found["stories"]), found["stories"])
+        assert (found["low"], found["high"]) == pytest.approx((low, high), abs=1e-6)
+    for table in (few_steps.distilled_table("random, even"), few_steps.distilled_frontier(16)):
+        assert all(name in table for name in few_steps.STUDENTS.values())

@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
+import json
 import math
 from collections.abc import Callable, Iterator, Sequence
 from itertools import combinations, product
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Generator, Tensor
@@ -13,12 +14,18 @@ from torch import Generator, Tensor
 from diffkit.course.orders import mask_patterns
 from diffkit.course.parallel_cost import Plan
 from diffkit.evaluation.statistics import Estimate, mean_of
+from diffkit.paths import RESULTS
 from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import inverse_cdf, uniform_like
 from diffkit.sampling.sampler import evaluating
 from diffkit.training.distillation import NEVER
 
+STORED = RESULTS / "distillation.json"  # of benchmarks/distillation.py
+STUDENTS = {
+    "exact": "perfect denoiser", "teacher": "teacher, tales-mdlm", "control": "control, more bound",
+    "forward": "student, forward KL", "backward": "student, backward KL",
+}  # fmt: skip
 FAR = -1e9  # the log of 0 in a sum that needs gradients
 
 # `nats` is always `pattern_nats` of N texts: (N, 2^L, L), -log p of the hidden tokens under every mask pattern.
@@ -228,3 +235,41 @@ def mean_target(
     if geometric:
         return torch.einsum("s,slv->lv", weight, target.clamp(min=NEVER)).log_softmax(-1)
     return torch.einsum("s,slv->lv", weight, target.exp()).log()
+
+
+def distilled() -> tuple[dict[str, Estimate], dict[tuple[str, str, int], dict[str, Any]]]:
+    """The stored models' gap to the entropy, nats a story, and a row for each (model, order, steps)."""
+    stored = json.loads(STORED.read_text(encoding="utf-8"))
+    rows = {(row["model"], row["order"], row["steps"]): row for row in stored["rows"]}
+    return {name: Estimate(**stored["gaps"][name]) for name in STUDENTS}, rows
+
+
+def distilled_table(order: str, steps: Sequence[int] = (4, 8, 16)) -> str:
+    """Every model in an order: price on true stories, and the share of valid ones it writes, with 95 % intervals."""
+    gaps, rows = distilled()
+    lines = [f"{order:22}" + "".join(f"{f'{n} steps: price':>17}   valid, %     " for n in steps)]
+    for name in gaps:
+        cells = [rows[name, order, n] for n in steps]
+        lines.append(f"{STUDENTS[name]:22}" + "".join(
+            f"{row['price']['mean']:11.1f} ± {1.96 * row['price']['standard_error']:3.1f}"
+            f"{100 * row['valid']:5.0f} ({100 * row['low']:2.0f} to {100 * row['high']:2.0f})" for row in cells
+        ))  # fmt: skip
+    return "\n".join(lines)
+
+
+def distilled_frontier(steps: int, order: str = "one open question") -> str:
+    """The gap of every model; NLL, entropy and KL(q || p) of the valid stories it writes, nats a story.
+
+    The interval of the KL counts the error of the valid share, too, whose logarithm is part of it.
+    """
+    gaps, rows = distilled()
+    lines = [f"{f'{order}, {steps} steps':27}{'gap':>11}   of the valid: gen. NLL   entropy    KL(q || p)"]
+    for name, gap in gaps.items():
+        row = rows[name, order, steps]
+        nll, entropy, kl = (Estimate(**row[key]) for key in ("nll", "entropy", "kl"))
+        error = math.hypot(kl.standard_error, math.sqrt((1 - row["valid"]) / (row["stories"] * row["valid"])))
+        lines.append(
+            f"{STUDENTS[name]:27}{gap.mean:6.1f} ± {1.96 * gap.standard_error:.1f}{nll.mean:25.1f}{entropy.mean:10.1f}"
+            f"{kl.mean:8.1f} ± {1.96 * error:.1f}"
+        )
+    return "\n".join(lines)
