@@ -11,6 +11,7 @@ from diffkit.course.experiments.reward import (
     ascend,
     exact_log_p,
     judge,
+    judged_stories,
     mean_coupled,
     mean_exact_count,
     mean_one_step,
@@ -111,3 +112,20 @@ def test_where_the_policy_gradient_ends(surrogate, low, high):
         - judge(log_q, LOG_REF, REWARDS, BETA).value
     )
     assert low - 1e-9 <= lack <= high
+
+
+def test_stories_judged_show_what_was_dropped():
+    """Samples of the optimum are at their floors; those of one 'lost' plot earn more and are far from it."""
+    lost, label = tilted(TALES, {"lost": 1.0}, BETA), TALES.label_id("lost")
+    honest, one = lost.sample(600, generator(4)), TALES.sample(600, generator(5), "lost")
+    plots = TALES.parse(one)
+    one = one[plots == plots[0]].repeat(2, 1)  # each of them twice
+    one[0, 0] = TALES.eos_id  # and one is no story
+    found, hacked = (judged_stories(TALES, lost, x0, "lost") for x0 in (honest, one))
+    share = optimum_of_share(float(TALES.template_probs[TALES.template_labels == label].sum()), BETA).reward
+    assert abs(found["labelled"] - share) < 6 * (share * (1 - share) / 600) ** 0.5 and found["valid"] == 1.0
+    for name in ("length", "first_word", "plot"):
+        assert found[f"{name}_kl"] < 3 * found[f"{name}_floor"] and found["different"] > 590
+    assert hacked["labelled"] == hacked["valid"] == 1 - 1 / len(one) and hacked["different"] <= len(one) / 2
+    p = lost.template_probs * (lost.template_labels == label)
+    assert hacked["plot_kl"] == pytest.approx(float(-(p[plots[0]] / p.sum()).log()), abs=1e-9)

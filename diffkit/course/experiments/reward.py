@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from diffkit.course.experiments.few_steps import by_count, random_nats
 from diffkit.course.orders import mask_patterns
+from diffkit.evaluation.samples import distance, plots_of, until_end
+from diffkit.evaluation.statistics import wilson
 from diffkit.languages.story_language import StoryLanguage
+from diffkit.paths import RESULTS
 from diffkit.processes.masked import MaskedDiffusion
 
 
@@ -135,3 +139,42 @@ def ascend(
         loss.backward()
         optimizer.step()
         yield exact_log_p(policy().detach())
+
+
+# ------------------------------------------------------------------ a network of tales, taught by benchmarks/reward.py
+
+STORED = RESULTS / "reward.json"
+
+
+def stored() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The setting of benchmarks/reward.py, and its rows by name."""
+    found = json.loads(STORED.read_text(encoding="utf-8"))
+    return found["setting"], {row["name"]: row for row in found["rows"]}
+
+
+def judged_stories(language: StoryLanguage, goal: StoryLanguage, x0: Tensor, label: str) -> dict[str, float]:
+    """Judge stories x0 (n, L) that a policy wrote; `goal` is the language with the weights that its plots should have.
+
+    Returns: the share that is valid, with its 95 % interval; the share that ends in `label`; -log p of the valid ones
+             in the language, nats; how many valid ones differ; and as far as they are valid KL(written || goal), nats,
+             of the lengths, of the first word, and of the plots among those with that label, each with its floor: what
+             perfect samples of this number show.
+    """
+    plots, first = plots_of(language, x0), goal.posterior(torch.zeros(1, goal.length, goal.vocab_size))[1][0, 0]
+    is_valid, is_labelled = plots >= 0, language.template_labels == language.label_id(label)
+    valid, low_high = x0[is_valid], wilson(int(is_valid.sum()), len(x0))
+    lengths = torch.tensor([len(row) for row in until_end(valid, language.eos_id)])
+    right = plots[is_valid][is_labelled[plots[is_valid]]]
+    counted = {
+        "length": (lengths, goal.length_law()), "first_word": (valid[:, 0], first),
+        "plot": (right, goal.template_probs * is_labelled / goal.template_probs[is_labelled].sum()),
+    }  # fmt: skip
+    found = {
+        "stories": len(x0), "valid": len(valid) / len(x0), "low": low_high[0], "high": low_high[1],
+        "labelled": len(right) / len(x0), "nats_of_valid": float(-language.log_prob(valid).mean()),
+        "different": len(valid.unique(dim=0)),
+    }  # fmt: skip
+    for name, (outcomes, probs) in counted.items():
+        away = distance(torch.bincount(outcomes, minlength=len(probs)), probs)
+        found |= {f"{name}_kl": away.kl, f"{name}_floor": away.kl_floor}
+    return found
