@@ -5,8 +5,9 @@
     python benchmarks/reward.py --steps 2 --stories 16 --pool 32 --out try.json
 
 The rewards: 1 for a story that ends in 'lost', and 1 for a valid one. The reward-weighted bound learns from a pool that
-tales-mdlm wrote once; a policy gradient from what the policy writes itself, each batch twice with new masks, and its
-log-ratio has the same masks for the policy and for tales-mdlm. All rows have the same optimizer, steps and batch. The
+tales-mdlm wrote once; a policy gradient from what the policy writes itself, four steps on each batch with new masks.
+Its log-ratio takes the same masks for the policy and for tales-mdlm, and others than the slope, but in "one draw".
+All rows have the same optimizer, steps and batch. The
 control of the valid ones minimises the ordinary bound of fresh stories. Rows replace those of the same name; no weights
 are kept.
 """
@@ -17,6 +18,7 @@ import argparse
 import json
 import time
 from collections.abc import Callable, Iterator
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -28,8 +30,9 @@ from diffkit.evaluation.bounds import paired_gap, sequence_bounds
 from diffkit.evaluation.statistics import Estimate
 from diffkit.io import write_json
 from diffkit.languages.story_language import endings, load_language
-from diffkit.model import DiffusionModel, load_model
+from diffkit.model import DiffusionModel, fingerprint, load_model
 from diffkit.processes.base import Denoise
+from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.parallel import entropy_bounded
 from diffkit.sampling.sampler import sample
 from diffkit.training.config import TrainConfig
@@ -39,6 +42,7 @@ from diffkit.training.session import denormals_flushed
 
 RESULTS = Path(__file__).resolve().parent / "results" / "reward.json"
 BETA, BATCH, SEED, BOUND = 0.5, 32, 22, 0.1
+REUSED = 4  # steps on each batch that the policy writes
 TALES = load_language("tales")
 Reward = Callable[[Tensor], Tensor]  # stories (n, L) -> (n,)
 Losses = Iterator[Tensor]  # one for each step
@@ -73,19 +77,21 @@ def weighted(model: DiffusionModel, pool: Tensor, reward: Reward, rng: Generator
         yield weighted_bound(model.process, model, pool[rows], weights[rows], rng)
 
 
-def policy(model: DiffusionModel, surrogate: str, reward: Reward, beta: float, rng: Generator) -> Losses:
-    """The policy gradient, two steps for each batch of own stories."""
+def policy(
+    model: DiffusionModel, surrogate: str, reward: Reward, beta: float, rng: Generator, *, one_draw: bool = False
+) -> Losses:
+    """The policy gradient, REUSED steps for each batch; `one_draw`: slope and worth by the same masks."""
     reference, log_p = load_model("tales-mdlm"), SURROGATES[surrogate]
     while True:
         x0 = write(model, BATCH, rng)
         earned = reward(x0)
         print(f"    written: {earned.mean():.2f} earn, {is_valid(x0).mean():.2f} valid", flush=True)
-        for _ in range(2):
-            masks = int(torch.randint(2**31, (), generator=rng))
+        for _ in range(REUSED):
+            slope = int(torch.randint(2**31, (), generator=rng))
+            worth = slope if one_draw else int(torch.randint(2**31, (), generator=rng))
             with torch.no_grad():
-                before = log_p(reference.process, reference, x0, seeded(masks))
-            own = log_p(model.process, model.train(), x0, seeded(masks))
-            yield policy_gradient(own, earned, own - before, beta)
+                own, before = (log_p(each.process, each, x0, seeded(worth)) for each in (model, reference))
+            yield policy_gradient(log_p(model.process, model.train(), x0, seeded(slope)), earned, own - before, beta)
 
 
 def control(model: DiffusionModel, rng: Generator) -> Losses:
@@ -96,6 +102,7 @@ def control(model: DiffusionModel, rng: Generator) -> Losses:
 
 ARMS: dict[str, Callable[[DiffusionModel, Tensor, Generator], Losses]] = {
     "lost, weighted bound": lambda model, pool, rng: weighted(model, pool, is_lost, rng),
+    "lost, one draw": lambda model, pool, rng: policy(model, "exact_count", is_lost, BETA, rng, one_draw=True),
     "lost, exact count": lambda model, pool, rng: policy(model, "exact_count", is_lost, BETA, rng),
     "lost, exact count, no leash": lambda model, pool, rng: policy(model, "exact_count", is_lost, 0.0, rng),
     "lost, one step": lambda model, pool, rng: policy(model, "one_step", is_lost, BETA, rng),
@@ -121,31 +128,28 @@ def teach(model: DiffusionModel, losses: Losses, config: TrainConfig) -> None:
 # ------------------------------------------------------------------------------------------------------------ the table
 
 
-def row_of(name: str, model: DiffusionModel, x0: Tensor) -> dict[str, Any]:
-    """Judge stories that a model wrote, and by bounds on the same masks how far it is from three laws.
+def lower(worse: Denoise, better: Denoise, x0: Tensor, draws: int) -> Estimate:
+    """By how much the bound of the second lies below that of the first, both with the same masks."""
+    process = MaskedDiffusion(TALES.vocab_size, TALES.mask_id, "linear")
+    bounds = partial(sequence_bounds, process, x0=x0, draws=draws)
+    return paired_gap(lambda who, masks: bounds(who, rng=masks), worse, better, seed=SEED + 2)
 
-    gap: from the optimum, over stories of the optimum; gain: how much nearer than tales-mdlm, over the same stories;
-    ratio: log q - log p_ref over what was written, p_ref being tales-mdlm.
+
+def row_of(name: str, model: DiffusionModel, x0: Tensor, before: dict[str, Any] | None) -> dict[str, Any]:
+    """Judge stories x0 that a model wrote, and by bounds how far it is from the optimum and from tales-mdlm.
+
+    gain: how much nearer to the optimum than tales-mdlm, over stories of the optimum; gap: what is left of the way from
+    there, on the same stories and masks; ratio: log q - log p_ref over what was written.
     """
-    process, goal = model.process, tilted(TALES, {"lost": 1.0}, BETA) if name.startswith("lost") else TALES
-    model, reference, right = model.eval(), load_model("tales-mdlm"), goal.sample(256, seeded(SEED + 1))
-
-    def lower(worse: Denoise, better: Denoise, texts: Tensor, draws: int) -> Estimate:
-        """By how much the bound of the second lies below that of the first."""
-        return paired_gap(
-            lambda who, masks: sequence_bounds(process, who, texts, rng=masks, draws=draws),
-            worse,
-            better,
-            seed=SEED + 2,
-        )
-
-    distances = {
-        "gap": lower(model, goal.denoiser(process), right, 4), "gain": lower(reference, model, right, 4),
-        "ratio": lower(reference, model, x0, 2),
+    goal, reference = tilted(TALES, {"lost": 1.0}, BETA) if name.startswith("lost") else TALES, load_model("tales-mdlm")
+    right = goal.sample(256, seeded(SEED + 1))
+    gain, ratio = lower(reference, model.eval(), right, 4), lower(reference, model, x0, 2)
+    exact = goal.denoiser(MaskedDiffusion(TALES.vocab_size, TALES.mask_id, "linear"))
+    gap = before["gap"] - gain.mean if before else lower(reference, exact, right, 4).mean
+    return {
+        "name": name, **judged_stories(TALES, goal, x0, "lost"), "gap": gap, "gain": gain.mean,
+        "gain_se": gain.standard_error, "ratio": ratio.mean, "ratio_se": ratio.standard_error,
     }  # fmt: skip
-    means = {key: each.mean for key, each in distances.items()}
-    errors = {f"{key}_se": each.standard_error for key, each in distances.items()}
-    return {"name": name, **judged_stories(TALES, goal, x0, "lost"), **means, **errors}
 
 
 def main() -> None:
@@ -162,8 +166,9 @@ def main() -> None:
     config = TrainConfig(steps=options.steps, lr=options.lr, weight_decay=0.0, warmup=10, decay=0.7)
     rows = json.loads(options.out.read_text(encoding="utf-8"))["rows"] if options.out.exists() else []
     rows = {row["name"]: row for row in rows}
-    setting = {"beta": BETA, "batch": BATCH, "seed": SEED, "entropy_bound": BOUND, "steps": options.steps,
-               "lr": options.lr, "pool": options.pool, "torch": torch.__version__.split("+")[0]}  # fmt: skip
+    setting = {"beta": BETA, "batch": BATCH, "reused": REUSED, "seed": SEED, "entropy_bound": BOUND,
+               "steps": options.steps, "lr": options.lr, "pool": options.pool,
+               "sha256": fingerprint("tales-mdlm"), "torch": torch.__version__.split("+")[0]}  # fmt: skip
 
     def store(row: dict[str, Any]) -> None:
         rows[row["name"]] = row
@@ -173,14 +178,15 @@ def main() -> None:
     began, start = time.process_time(), load_model("tales-mdlm")
     pool = write(start, options.pool, seeded(SEED))
     drawn = time.process_time() - began
-    for name in ("lost, before", "valid, before"):
-        store(row_of(name, start, pool[: options.stories]) | {"cpu_seconds": drawn})
+    for name in () if options.only else ("lost, before", "valid, before"):
+        store(row_of(name, start, pool[: options.stories], None) | {"cpu_seconds": drawn})
     for name, losses in ARMS.items():
         if options.only in name:
             began, model = time.process_time(), load_model("tales-mdlm")
             teach(model, losses(model, pool, seeded(SEED)), config)
             seconds = time.process_time() - began
-            store(row_of(name, model, write(model, options.stories, seeded(SEED + 3))) | {"cpu_seconds": seconds})
+            before, x0 = rows[f"{name.split(',')[0]}, before"], write(model, options.stories, seeded(SEED + 3))
+            store(row_of(name, model, x0, before) | {"cpu_seconds": seconds})
 
 
 if __name__ == "__main__":
