@@ -12,8 +12,8 @@ from diffkit.processes.base import Denoise
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.random import uniform_like
 
-# A surrogate of log p(x): (process, denoise, x0 (B, L), rng) -> (B,) nats. For two networks seed two generators alike,
-# so that both see the same masks.
+# A surrogate of log p(x): (process, denoise, x0 (B, L), rng) -> (B,) nats. For the ratio of two networks seed two
+# generators alike, so that both see the same masks.
 
 
 def one_step(process: MaskedDiffusion, denoise: Denoise, x0: Tensor, rng: Generator) -> Tensor:
@@ -68,5 +68,9 @@ def advantages(rewards: Tensor, log_ratio: Tensor, beta: float) -> Tensor:
 
 
 def policy_gradient(log_p: Tensor, rewards: Tensor, log_ratio: Tensor, beta: float) -> Tensor:
-    """A loss whose gradient is that of -J, for samples of the policy: (n,) log p with gradients, the others without."""
+    """A loss whose gradient is that of -J, for samples of the policy: (n,) log p with gradients, the others without.
+
+    Where they are drawn, log_ratio needs masks of its own: with those of log_p the leash also pulls at the variance
+    over masks, and is far too short.
+    """
     return -(advantages(rewards, log_ratio.detach(), beta) * log_p).mean()

@@ -9,16 +9,23 @@ from toys import LABELS, MICRO, PROBS, TALES, TEXTS, L, V, generator, masked_dif
 from diffkit.course.experiments.reward import (
     TablePolicy,
     ascend,
+    ascend_by_one_draw,
     exact_log_p,
     judge,
+    judged_stories,
+    least_kl,
     mean_coupled,
     mean_exact_count,
     mean_one_step,
     optimum,
     optimum_of_share,
+    stored,
+    table,
     tilted,
 )
 from diffkit.course.orders import pattern_nats
+from diffkit.evaluation.statistics import wilson
+from diffkit.model import fingerprint
 from diffkit.sampling.logits import filtered
 from diffkit.training.reward import SURROGATES, policy_gradient, reward_weights, weighted_bound
 
@@ -111,3 +118,54 @@ def test_where_the_policy_gradient_ends(surrogate, low, high):
         - judge(log_q, LOG_REF, REWARDS, BETA).value
     )
     assert low - 1e-9 <= lack <= high
+
+
+def test_one_draw_for_slope_and_worth_shortens_the_leash():
+    """Without a leash nothing is multiplied and both ways are one; with it the policy stays near the reference."""
+    free, long, short = (
+        list(way(TablePolicy(PROCESS, EXACT, TEXTS), REWARDS, steps=60, **how))[-1]
+        for way, how in (
+            (ascend_by_one_draw, {"beta": 0.0}),
+            (ascend, {"beta": BETA, "surrogate": mean_exact_count}),
+            (ascend_by_one_draw, {"beta": BETA}),
+        )
+    )
+    *_, want = ascend(TablePolicy(PROCESS, EXACT, TEXTS), REWARDS, beta=0.0, surrogate=mean_exact_count, steps=60)
+    assert torch.allclose(free, want, atol=1e-6)
+    kl_long, kl_short = (judge(each, LOG_REF, REWARDS, BETA).kl for each in (long, short))
+    assert kl_long == pytest.approx(0.4, abs=0.05) and kl_short < 0.1
+
+
+def test_stories_judged_show_what_was_dropped():
+    """Samples of the optimum are at their floors; those of one 'lost' plot earn more and are far from it."""
+    lost, label = tilted(TALES, {"lost": 1.0}, BETA), TALES.label_id("lost")
+    honest, one = lost.sample(600, generator(4)), TALES.sample(600, generator(5), "lost")
+    plots = TALES.parse(one)
+    one = one[plots == plots[0]].repeat(2, 1)  # each of them twice
+    one[0, 0] = TALES.eos_id  # and one is no story
+    found, hacked = (judged_stories(TALES, lost, x0, "lost") for x0 in (honest, one))
+    share = optimum_of_share(float(TALES.template_probs[TALES.template_labels == label].sum()), BETA).reward
+    assert abs(found["labelled"] - share) < 6 * (share * (1 - share) / 600) ** 0.5 and found["valid"] == 1.0
+    for name in ("length", "first_word", "plot"):
+        assert found[f"{name}_kl"] < 3 * found[f"{name}_floor"] and found["different"] > 590
+    assert hacked["labelled"] == hacked["valid"] == 1 - 1 / len(one) and hacked["different"] <= len(one) / 2
+    p = lost.template_probs * (lost.template_labels == label)
+    assert hacked["plot_kl"] == pytest.approx(float(-(p[plots[0]] / p.sum()).log()), abs=1e-9)
+
+
+def test_no_policy_earns_its_reward_for_less():
+    """The optimum for any leash pays exactly the least KL."""
+    best = optimum_of_share(0.4, BETA)
+    assert least_kl(best.reward, 0.4) == pytest.approx(best.kl, abs=1e-12)
+
+
+def test_the_stored_rows_are_of_the_shipped_model():
+    """Their intervals fit their shares, and both stories before any training are the same ones."""
+    setting, rows = stored()
+    assert setting["sha256"] == fingerprint("tales-mdlm") and len(table(rows, BETA).splitlines()) == 1 + len(rows)
+    for row in rows.values():
+        low, high = wilson(round(row["valid"] * row["stories"]), row["stories"])
+        assert (row["low"], row["high"]) == pytest.approx((low, high), abs=1e-6)
+        assert row["labelled"] <= row["valid"] and row["plot_kl"] > 0
+    assert rows["lost, before"]["valid"] == rows["valid, before"]["valid"]
+    assert rows["lost, before"]["gap"] > rows["valid, before"]["gap"]

@@ -189,7 +189,7 @@ def first_off(mine: Tensor, want: Tensor, by: float) -> int | None:
     return int(off[0]) if len(off) else None
 
 
-def check_slope(answer: Any, by: Tensor, cure: str) -> None:
+def must_have_slope(answer: Any, by: Tensor, cure: str) -> None:
     """Raise Wrong for an answer, right as a number, whose gradient by a tensor is NaN or cannot be taken."""
     if not isinstance(answer, Tensor) or not answer.requires_grad:
         raise Wrong("the numbers are right, but PyTorch cannot take their slope: no .item(), no list, no detach.")

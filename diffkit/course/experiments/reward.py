@@ -3,16 +3,20 @@
 from __future__ import annotations
 
 import copy
+import json
 import math
 from collections.abc import Callable, Iterator, Mapping
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 
 from diffkit.course.experiments.few_steps import by_count, random_nats
 from diffkit.course.orders import mask_patterns
+from diffkit.evaluation.samples import distance, plots_of, until_end
+from diffkit.evaluation.statistics import wilson
 from diffkit.languages.story_language import StoryLanguage
+from diffkit.paths import RESULTS
 from diffkit.processes.masked import MaskedDiffusion
 
 
@@ -135,3 +139,88 @@ def ascend(
         loss.backward()
         optimizer.step()
         yield exact_log_p(policy().detach())
+
+
+def ascend_by_one_draw(
+    policy: TablePolicy, rewards: Tensor, *, beta: float, steps: int = 400, lr: float = 0.05
+) -> Iterator[Tensor]:
+    """As `ascend` by the exact count, but the mask that gives a text's slope also gives its log-ratio.
+
+    Both are averaged over masks as a product, so a variance comes in where the product of two averages should stand.
+    """
+    k, L = policy.hidden.sum(1), policy.hidden.shape[1]
+    chance = torch.tensor([1 / (L * math.comb(L, n)) if n else 0.0 for n in k.tolist()], dtype=torch.float64)
+
+    def draws(nats: Tensor) -> Tensor:  # (N, 2^L): the exact count by each mask
+        return -nats.sum(2) * L / k.clamp(min=1)
+
+    optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
+    reference = draws(policy()).detach()
+    for _ in range(steps):
+        nats = policy()
+        q, own = exact_log_p(nats.detach()).exp(), draws(nats)
+        value = rewards[:, None] - beta * (own.detach() - reference)
+        loss = -(q @ ((value - q @ value @ chance) * own) @ chance)
+        optimizer.zero_grad()
+        loss.backward()
+        optimizer.step()
+        yield exact_log_p(policy().detach())
+
+
+# ------------------------------------------------------------------ a network of tales, taught by benchmarks/reward.py
+
+STORED = RESULTS / "reward.json"
+
+
+def stored() -> tuple[dict[str, Any], dict[str, dict[str, Any]]]:
+    """The setting of benchmarks/reward.py, and its rows by name."""
+    found = json.loads(STORED.read_text(encoding="utf-8"))
+    return found["setting"], {row["name"]: row for row in found["rows"]}
+
+
+def least_kl(share: float, v: float) -> float:
+    """The least KL(q || p_ref), nats, at which q earns `share` where the reference earns v, both in (0, 1)."""
+    return share * math.log(share / v) + (1 - share) * math.log((1 - share) / (1 - v))
+
+
+def table(rows: dict[str, dict[str, Any]], beta: float) -> str:
+    """A line for each row: what it earns, J and log q - log p_ref by bounds, the least KL for that reward, and more."""
+    lines = [" " * 24 + "earns     J  log q/p_ref (least)  nearer by     valid (95 %)      -log p  plots (floor)"]
+    for name, row in rows.items():
+        key = "labelled" if name.startswith("lost") else "valid"
+        earned, start = row[key], rows[f"{name.split(',')[0]}, before"][key]
+        lines.append(
+            f"{name:24s}{earned:5.2f}{earned - beta * row['ratio']:6.2f}{row['ratio']:7.2f} ± {row['ratio_se']:.2f}"
+            f" ({least_kl(earned, start):.2f}){row['gain']:7.2f} ± {row['gain_se']:.2f}"
+            f"{row['valid']:7.2f} ({row['low']:.2f} to {row['high']:.2f}){row['nats_of_valid']:7.1f}"
+            f"{row['plot_kl']:7.2f} ({row['plot_floor']:.2f})"
+        )
+    return "\n".join(lines)
+
+
+def judged_stories(language: StoryLanguage, goal: StoryLanguage, x0: Tensor, label: str) -> dict[str, float]:
+    """Judge stories x0 (n, L) that a policy wrote; `goal` is the language with the weights that its plots should have.
+
+    Returns: the share that is valid, with its 95 % interval; the share that ends in `label`; -log p of the valid ones
+             in the language, nats; how many valid ones differ; and as far as they are valid KL(written || goal), nats,
+             of the lengths, of the first word, and of the plots among those with that label, each with its floor: what
+             perfect samples of this number show.
+    """
+    plots, first = plots_of(language, x0), goal.posterior(torch.zeros(1, goal.length, goal.vocab_size))[1][0, 0]
+    is_valid, is_labelled = plots >= 0, language.template_labels == language.label_id(label)
+    valid, low_high = x0[is_valid], wilson(int(is_valid.sum()), len(x0))
+    lengths = torch.tensor([len(row) for row in until_end(valid, language.eos_id)])
+    right = plots[is_valid][is_labelled[plots[is_valid]]]
+    counted = {
+        "length": (lengths, goal.length_law()), "first_word": (valid[:, 0], first),
+        "plot": (right, goal.template_probs * is_labelled / goal.template_probs[is_labelled].sum()),
+    }  # fmt: skip
+    found = {
+        "stories": len(x0), "valid": len(valid) / len(x0), "low": low_high[0], "high": low_high[1],
+        "labelled": len(right) / len(x0), "nats_of_valid": float(-language.log_prob(valid).mean()),
+        "different": len(valid.unique(dim=0)),
+    }  # fmt: skip
+    for name, (outcomes, probs) in counted.items():
+        away = distance(torch.bincount(outcomes, minlength=len(probs)), probs)
+        found |= {f"{name}_kl": away.kl, f"{name}_floor": away.kl_floor}
+    return found

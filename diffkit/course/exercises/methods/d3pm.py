@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.course.exercises.checks import Wrong, check_slope, differ, exercise, far_from, not_these, tensor_of
+from diffkit.course.exercises.checks import Wrong, differ, exercise, far_from, must_have_slope, not_these, tensor_of
 from diffkit.course.experiments.exact_chain import matrix
 from diffkit.languages.story_language import load_language
 from diffkit.processes.d3pm import D3PM
@@ -191,5 +191,5 @@ def check_step_nats(step: Callable[[Tensor, Tensor, Tensor, Tensor, Tensor], Any
                         f"z_s {differ(want[b, i], mine[b, i])}.{small}")  # fmt: skip
         point = f.clone().requires_grad_()
         why = "Where q = 0 the branch that is not taken has a slope, too: clamp p first, say at 1e-30."
-        check_slope(step(point, x0, zt, first, second), point, why)
+        must_have_slope(step(point, x0, zt, first, second), point, why)
     return "The same as `D3PM.terms` to 1e-6 on micro, at the last step too, where it is -log p(x_0 | z_1)."

@@ -9,7 +9,7 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.course.embedding_guidance import exact_log_classifier, gradient_guided
-from diffkit.course.exercises.checks import Wrong, check_slope, exercise, not_these, tensor_of, worst
+from diffkit.course.exercises.checks import Wrong, exercise, must_have_slope, not_these, tensor_of, worst
 from diffkit.languages.story_language import StoryLanguage, load_language
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.gaussian.embedding_diffusion import MOVERS
@@ -237,5 +237,5 @@ def check_log_known(log_known: Callable[[Posterior, Tensor, Tensor, int], Any]) 
                "less log p of the evidence as it was.")  # fmt: skip
         point = evidence.clone().requires_grad_()
         answer = log_known(language.posterior, point, start, language.mask_id)
-        check_slope(answer, point, "Rule words out by -1e6 in place of -inf.")
+        must_have_slope(answer, point, "Rule words out by -1e6 in place of -inf.")
     return "The same to 1e-6 as adding up all sixteen texts of micro, with a slope to climb."
