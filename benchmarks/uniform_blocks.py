@@ -47,6 +47,7 @@ from diffkit.sampling.skipping import even_times
 RESULTS = Path(__file__).parent / "results" / "uniform_blocks.json"
 DRAWS, STORIES = 10_000, {"tales": 64, "sagas": 8, "trained": 256}
 CALLS, BLOCKS = {"tales": 24, "sagas": 48}, {"tales": (8, 16), "sagas": (32, 64)}
+SHIPPED = ("tales-mdlm", "tales-hybrid", "tales-udlm")
 micro = load_language("micro")
 
 
@@ -198,13 +199,14 @@ def stories(part: str, only: str) -> Iterator[dict[str, Any]]:
 
 
 def trained(only: str) -> Iterator[dict[str, Any]]:
-    """The same of the shipped models with masks and with hybrid noise."""
-    language, masked, hybrid = load_language("tales"), load_model("tales-mdlm"), load_model("tales-hybrid")
+    """The same of the shipped models with masks, with hybrid and with uniform noise."""
+    language, models = load_language("tales"), {name: load_model(name) for name in SHIPPED}
+    masked = models["tales-mdlm"]
     rows: list[tuple[str, Any, DiffusionModel, int | None, dict[str, Any]]] = [
         (", ".join(filter(None, (name, filters, f"{calls} calls"))), model.process, model, calls, how)
         for filters, how in (("", {}), ("top-p 0.9", {"top_p": 0.9}))
         for calls in (12, 24, 48)
-        for name, model in (("tales-mdlm", masked), ("tales-hybrid", hybrid))
+        for name, model in models.items()
     ]
     rows.append(("tales-mdlm, entropy bound 0.1", entropy_bounded(masked.process, 0.1), masked, None, {}))
     for name, process, model, calls, how in rows:
