@@ -2,7 +2,7 @@
 
     nice python benchmarks/reward.py                    # all rows, half an hour of one core
     nice python benchmarks/reward.py "exact count"      # only rows whose name holds this
-    nice python benchmarks/reward.py valid, --stories 256   # as the rows stored so far, which lack three arms
+    nice python benchmarks/reward.py valid, --stories 256   # as the two stored rows that were trained on validity
     python benchmarks/reward.py --steps 2 --stories 16 --pool 32 --out try.json
 
 The rewards: 1 for a story that ends in 'lost', and 1 for a valid one. The reward-weighted bound learns from a pool that

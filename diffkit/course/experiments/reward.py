@@ -185,12 +185,12 @@ def least_kl(share: float, v: float) -> float:
 
 def table(rows: dict[str, dict[str, Any]], beta: float) -> str:
     """A line for each row: what it earns, J and log q - log p_ref by bounds, the least KL for that reward, and more."""
-    lines = [" " * 24 + "earns     J  log q/p_ref (least)  nearer by     valid (95 %)      -log p  plots (floor)"]
+    lines = [" " * 28 + "earns     J  log q/p_ref (least)  nearer by     valid (95 %)      -log p  plots (floor)"]
     for name, row in rows.items():
         key = "labelled" if name.startswith("lost") else "valid"
         earned, start = row[key], rows[f"{name.split(',')[0]}, before"][key]
         lines.append(
-            f"{name:24s}{earned:5.2f}{earned - beta * row['ratio']:6.2f}{row['ratio']:7.2f} ± {row['ratio_se']:.2f}"
+            f"{name:28s}{earned:5.2f}{earned - beta * row['ratio']:6.2f}{row['ratio']:7.2f} ± {row['ratio_se']:.2f}"
             f" ({least_kl(earned, start):.2f}){row['gain']:7.2f} ± {row['gain_se']:.2f}"
             f"{row['valid']:7.2f} ({row['low']:.2f} to {row['high']:.2f}){row['nats_of_valid']:7.1f}"
             f"{row['plot_kl']:7.2f} ({row['plot_floor']:.2f})"
