@@ -108,7 +108,7 @@ def train(options: argparse.Namespace, table: dict[str, Any]) -> None:
 
 @cache
 def profile(n: int = 64) -> list[float]:
-    """h(k) of the exact denoiser, nats per hidden token with k = 0..L-1 visible, as in notebook 21."""
+    """h(k) of the exact denoiser, nats per hidden token with k = 0..L-1 visible."""
     x0, L = TALES.sample(n, Generator().manual_seed(0)), TALES.length
     known = torch.tensor([0, 1, 2, 3, 4, 5, 6, 8, 10, 12, 15, 18, 22, 26, 31, 36, 42, 47])
     measured = []

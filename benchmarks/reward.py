@@ -7,10 +7,9 @@
 
 The rewards: 1 for a story that ends in 'lost', and 1 for a valid one. The reward-weighted bound learns from a pool that
 tales-mdlm wrote once; a policy gradient from what the policy writes itself, four steps on each batch with new masks.
-Its log-ratio takes the same masks for the policy and for tales-mdlm, and others than the slope, but in "one draw".
-All rows have the same optimizer, steps and batch. The
-control of the valid ones minimises the ordinary bound of fresh stories. Rows replace those of the same name; no weights
-are kept.
+Its log-ratio takes the same masks for the policy and for tales-mdlm, and different ones from the slope's, except in
+"one draw". All rows have the same optimizer, steps and batch. The control of the valid ones minimises the ordinary
+bound of fresh stories. Rows replace those of the same name; no weights are kept.
 """
 
 from __future__ import annotations
