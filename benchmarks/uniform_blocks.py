@@ -24,6 +24,7 @@ from torch import Generator, Tensor
 
 from diffkit import (
     D3PM,
+    SEDD,
     UDLM,
     HybridDiffusion,
     MaskedDiffusion,
@@ -202,18 +203,37 @@ def trained(only: str) -> Iterator[dict[str, Any]]:
     """The same of the shipped models with masks, with hybrid and with uniform noise."""
     language, models = load_language("tales"), {name: load_model(name) for name in SHIPPED}
     masked = models["tales-mdlm"]
-    rows: list[tuple[str, Any, DiffusionModel, int | None, dict[str, Any]]] = [
+    rows: list[tuple[str, Any, Denoise, int | None, dict[str, Any]]] = [
         (", ".join(filter(None, (name, filters, f"{calls} calls"))), model.process, model, calls, how)
         for filters, how in (("", {}), ("top-p 0.9", {"top_p": 0.9}))
         for calls in (12, 24, 48)
         for name, model in models.items()
     ]
     rows.append(("tales-mdlm, entropy bound 0.1", entropy_bounded(masked.process, 0.1), masked, None, {}))
-    for name, process, model, calls, how in rows:
+    rows += [(f"{name}, 64 calls", *each, 64, {}) for name, each in same_network(models["tales-udlm"]).items()]
+    for name, process, denoise, calls, how in rows:
         if only in name:
             rng, shapes = seeded(18), [(64, language.length)] * (STORIES["trained"] // 64)
-            drawn = torch.cat([sample(process, model, shape=shape, steps=calls, rng=rng, **how) for shape in shapes])
-            yield judged(name, language, drawn, calls or calls_to_the_bound("tales", model))
+            drawn = torch.cat([sample(process, denoise, shape=shape, steps=calls, rng=rng, **how) for shape in shapes])
+            yield judged(name, language, drawn, calls or calls_to_the_bound("tales", denoise))
+
+
+def same_network(model: DiffusionModel) -> dict[str, tuple[Any, Denoise]]:
+    """One network that predicts a token from the others, by the steps of three papers: process and denoiser by name.
+
+    D3PM's joint form takes that prediction as it is, SEDD the ratios that follow from it.
+    """
+    udlm = model.process
+    noise = (udlm.vocab_size, udlm.mask_id, "uniform", "linear")
+
+    def ratios(zt: Tensor, t: Tensor, where: Tensor | None = None) -> Tensor:
+        return udlm.log_score(model(zt, t), zt, t)
+
+    return {
+        "tales-udlm": (udlm, model), "tales-udlm, D3PM's steps": (D3PM(*noise), model),
+        "tales-udlm, SEDD's Tweedie": (SEDD(*noise), ratios),
+        "tales-udlm, SEDD's Euler": (SEDD(*noise, sampler="euler"), ratios),
+    }  # fmt: skip
 
 
 def judged(name: str, language: StoryLanguage, drawn: Tensor, calls: float) -> dict[str, Any]:
