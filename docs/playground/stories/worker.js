@@ -1,5 +1,5 @@
 "use strict";
-/* The model at work, in a thread of its own: a step of writing takes a good part of a second.
+/* The model at work, in a thread of its own: a step of writing may take a good part of a second.
  *
  * It is sent { model } once, then { seed } before each run, and { canvas, how } for each step, which it answers.
  */
