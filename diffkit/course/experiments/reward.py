@@ -126,17 +126,24 @@ def ascend(
 
     Args: divide: advantages by their standard deviation, as GRPO does.
     """
-    optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
     reference = surrogate(policy()).detach()
-    for _ in range(steps):
-        nats = policy()
-        q, own = exact_log_p(nats.detach()).exp(), surrogate(nats)
-        value = rewards - q @ rewards
+
+    def loss(nats: Tensor, q: Tensor) -> Tensor:
+        own, value = surrogate(nats), rewards - q @ rewards
         value = value / (q @ value**2).sqrt() if divide else value
         value = value - beta * (own.detach() - reference)
-        loss = -(q * (value - q @ value) * own).sum()
+        return -(q * (value - q @ value) * own).sum()
+
+    return _descend(policy, loss, steps, lr)
+
+
+def _descend(policy: TablePolicy, loss: Callable[[Tensor, Tensor], Tensor], steps: int, lr: float) -> Iterator[Tensor]:
+    """Steps down a loss of the pattern nats (N, 2^L, L) and the law q (N,); yields log q after each."""
+    optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
+    for _ in range(steps):
+        nats = policy()
         optimizer.zero_grad()
-        loss.backward()
+        loss(nats, exact_log_p(nats.detach()).exp()).backward()
         optimizer.step()
         yield exact_log_p(policy().detach())
 
@@ -154,17 +161,14 @@ def ascend_by_one_draw(
     def draws(nats: Tensor) -> Tensor:  # (N, 2^L): the exact count by each mask
         return -nats.sum(2) * L / k.clamp(min=1)
 
-    optimizer = torch.optim.Adam(policy.parameters(), lr=lr)
     reference = draws(policy()).detach()
-    for _ in range(steps):
-        nats = policy()
-        q, own = exact_log_p(nats.detach()).exp(), draws(nats)
+
+    def loss(nats: Tensor, q: Tensor) -> Tensor:
+        own = draws(nats)
         value = rewards[:, None] - beta * (own.detach() - reference)
-        loss = -(q @ ((value - q @ value @ chance) * own) @ chance)
-        optimizer.zero_grad()
-        loss.backward()
-        optimizer.step()
-        yield exact_log_p(policy().detach())
+        return -(q @ ((value - q @ value @ chance) * own) @ chance)
+
+    return _descend(policy, loss, steps, lr)
 
 
 # ------------------------------------------------------------------ a network of tales, taught by benchmarks/reward.py
