@@ -47,7 +47,7 @@ ORDERS = (1, 2, 3)  # of the n-grams
 COUNTS = (1, 8, 16, 32, 64, 96, 112, 120, 127, 128)  # hidden tokens
 LENGTH, DRAWS, SEED = 128, 4, 0  # tokens; maskings of a sequence; of masks and samples
 SEQUENCES = 512  # held-out ones that are judged
-SAMPLES, WINDOWS = 64, (4, 8, 16)
+SAMPLES, WINDOWS = 32, (4, 8, 16)
 PLAIN: dict[str, Any] = {"order": "random", "temperature": 1.0, "top_p": None}
 TRIED = [PLAIN] + [  # ways to write that are compared: unmasking order and filters, one network call a token
     {"order": order, "temperature": temperature, "top_p": top_p}
@@ -60,7 +60,7 @@ TRIED_IN_BLOCKS: list[dict[str, Any]] = [  # of the block model, whose order is 
     {"temperature": temperature, "top_p": top_p}
     for temperature, top_p in ((1.0, None), (1.0, 0.95), (1.0, 0.9), (0.9, 0.9), (0.8, 0.9))
 ]
-NEVER = -1  # an id that no token has: a window is read whole, beyond the end of a story
+NEVER = -1  # an id that no token has: windows are read to their end, beyond that of a story
 ROUNDS, COUNT = (1, 2, 4), 16  # of rewriting, after which texts are judged; tokens hidden in each
 
 CARD = """---
@@ -170,10 +170,11 @@ class Reader:
         # What is cut off at either end of a window is no whole word.
         words = [word for text in self.tokenizer.batch_decode(ids, skip_special_tokens=True) for word in inner(text)]
         nats = mean_of(sequence_bounds(self.twin.process, self.twin, ids, rng=rng, batch_size=32) / ids.shape[1])
-        entropy = mean_of(torch.tensor([token_entropy(row[None], eos_id=NEVER) for row in ids], dtype=torch.float64))
+        whole = mean_of(torch.tensor([token_entropy(row[None], eos_id=NEVER) for row in ids], dtype=torch.float64))
         found = {
-            "name": name, "twin_nats": nats.mean, "twin_error": nats.standard_error, "entropy": entropy.mean,
-            "entropy_error": entropy.standard_error, "words": len(words),
+            "name": name, "twin_nats": nats.mean, "twin_error": nats.standard_error,
+            "entropy": token_entropy(ids, eos_id=eos), "whole_entropy": whole.mean,
+            "whole_entropy_error": whole.standard_error, "words": len(words),
             "no_words": mean(word not in self.known for word in words),
             "copied": {str(n): seen_windows(ids, self.stream, n) for n in WINDOWS},
             "distinct": {str(n): distinct_n(ids, n, eos_id=eos) for n in (1, 2, 3)},
@@ -232,10 +233,14 @@ def texts_of(model: DiffusionModel, how: dict[str, Any], tokenizer: PreTrainedTo
 
 def along(folders: list[str], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
     """Two texts of the masked model at each stage of its training, plainly sampled."""
-    stages = [(load_model(folder), training_of(Path(folder).resolve())["steps"]) for folder in folders]
-    stored = json.loads(RESULTS.read_text(encoding="utf-8"))["along"] if RESULTS.exists() else []
-    earlier = [stage for stage in stored if stage["steps"] < stages[0][1]]
-    return earlier + [{"steps": steps, "texts": texts_of(model, PLAIN, tokenizer)} for model, steps in stages]
+    stages = [(Path(folder), training_of(Path(folder).resolve())["steps"]) for folder in folders]
+    return [
+        {
+            "steps": steps,
+            "texts": texts_of(load_model(folder), PLAIN, tokenizer),
+        }
+        for folder, steps in stages
+    ]
 
 
 def cards(found: dict[str, Any]) -> None:
@@ -251,7 +256,7 @@ def cards(found: dict[str, Any]) -> None:
             }
             said = {"what": what[row["name"]], "name": name}
             said |= {
-                "config": f"{name}.yaml" + ", then configs/tinystories-finish.yaml" * (row["name"] == MASKED),
+                "config": f"{name}.yaml",
                 "table": "\n".join(bits),
                 "epochs": row["tokens"] / found["train_tokens"],
             }
@@ -297,8 +302,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--train", type=Path, required=True, help="the text that the models learned from")
     parser.add_argument("--held-out", type=Path, required=True, help="stories that no model has read")
-    parser.add_argument("--along", nargs="*", default=[], help="the masked model on the way, earliest first; stages "
-                        "of the table from before the first of them stay")  # fmt: skip
+    parser.add_argument("--along", nargs="*", default=[], help="the masked model on the way, earliest first")
     parser.add_argument("--start-tokens", type=int, default=0, help="read by the model that all started from")
     parser.add_argument("--only", choices=["block", "rewritten"], help="judge this alone")
     options = parser.parse_args()
