@@ -141,11 +141,6 @@ class D3PM(TransitionProcess):
         terms = self.terms(denoise(keep_given(zt, x0, frozen), t), x0, zt, t)
         return LossTerms(*(not_counted(part, frozen) for part in terms))
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
-        """The term of the step that is the quantile u of 1..T; T stratified draws take each once."""
-        t = (u * self.T).long().clamp(max=self.T - 1) + 1
-        return torch.stack(self.loss(denoise, x0, t.to(x0.device), rng, frozen)).sum(0)
-
     def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
         return self.transitions.likelihood(self.one_hot(zt), 0, self.before_end(t)).log()
 
