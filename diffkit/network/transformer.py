@@ -19,7 +19,6 @@ LARGEST = {  # beyond, a config is taken to be damaged, before any memory is
     "vocab_size": 2**24, "hidden_size": 2**16, "num_layers": 1000, "num_heads": 2**12, "max_length": 2**24,
     "T": MOST_STEPS,
 }  # fmt: skip
-INIT_STD = 0.02  # of every matrix and embedding; a tied head started at unit variance saturates the softmax
 
 
 class DenoiserConfig(PretrainedConfig):
@@ -147,18 +146,12 @@ class Denoiser(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=INIT_STD)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-        if isinstance(module, Denoiser) and module.label_embedding is not None:
-            nn.init.zeros_(module.label_embedding.weight)  # at the start a label has no effect
+        """As transformers does it, with a standard deviation of 0.02; at the start a label or a time has no effect."""
+        super()._init_weights(module)
         if isinstance(module, Denoiser):  # not by Block: transformers skips modules without weights of their own
-            for part in module.modules():
-                if isinstance(part, Block) and part.modulation is not None:
-                    nn.init.zeros_(part.modulation.weight)
+            for part in (module.label_embedding, *(block.modulation for block in module.blocks)):
+                if part is not None:
+                    nn.init.zeros_(part.weight)
 
     def forward(
         self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None,
