@@ -2,7 +2,7 @@
 
 Given its shared slots a saga is a semi-Markov chain: chapters of different lengths, each with slots of its own. A
 backward and a forward pass over the positions where chapters can start sum out every way to cut a canvas into chapters;
-Bayes' rule over the shared slots comes last. The law on a canvas is that of the chain, given that the saga and EOS fit.
+Bayes' rule over the shared slots comes last. The probabilities are those of the chain, given that the saga and EOS fit.
 """
 
 from __future__ import annotations

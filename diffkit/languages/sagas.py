@@ -41,7 +41,7 @@ SAGAS_SHARED = {
     "home": paired("sea", {"mill": "river", "farm": "lake", "lighthouse": "sea"}),
     "thing": paired("golden", {"key": "golden", "bell": "silver", "lamp": "magic", "ring": "ruby"}),
 }
-# A slot is called after the first of its values.
+# A slot is named after the first of its values.
 SAGAS_WORDS = """
 little white crooked quiet lonely pretty | sunny cold windy grey misty frosty
 morning evening afternoon day | brave clever kind cheerful | wicked sly bold nasty clumsy

@@ -43,7 +43,7 @@ class Autoregressive(FromLeftToRight):
         return self.token_logits(logits, x).log_softmax(-1)
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
-        """-log p(x_i | x_<i), (B, L) nats: exact, so that there is nothing to draw and `u` is not used."""
+        """-log p(x_i | x_<i), (B, L) nats: exact, so nothing is drawn and `u` is not used."""
         log_p = self.log_probs(denoise, x0, torch.zeros(len(x0), device=x0.device))
         nats = F.nll_loss(log_p.flatten(0, 1), x0.flatten().long(), reduction="none").view(x0.shape)
         return not_counted(nats, frozen)

@@ -64,7 +64,7 @@ class Step(NamedTuple):
 
 
 class Network(NamedTuple):
-    """What a process needs of its network."""
+    """What a process needs from its network."""
 
     head: int  # output channels per position
     input_size: int = 0  # channels of a noisy embedding; 0: the states are token ids
@@ -290,7 +290,7 @@ def without_mask(logits: Tensor, mask_id: int) -> Tensor:
 
 
 def check_mask_id(vocab_size: int, mask_id: int, where: str) -> None:
-    """Raise ValueError, in the name of `where`, if MASK is no id of the vocabulary."""
+    """Raise ValueError unless MASK is an id of the vocabulary; `where` names the caller."""
     if vocab_size < 2:
         raise ValueError(f"{where}: a vocabulary holds MASK and at least one token, got vocab_size={vocab_size}.")
     if not 0 <= mask_id < vocab_size:

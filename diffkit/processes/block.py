@@ -14,7 +14,7 @@ from diffkit.random import highest, uniform_like
 class BlockDiffusion(FromLeftToRight):
     """p(x) = prod p(x_b | x_<b): blocks in reading order, each factor a masked diffusion of the block.
 
-    The denoiser is given two texts one behind the other, [x_t ; x_0], (B, 2 L) ids. Its row i predicts token i from
+    The denoiser reads two texts, concatenated, [x_t ; x_0], (B, 2 L) ids. Its row i predicts token i from
     the noisy block around it and the clean blocks before: so one call serves all blocks at once, each at its own number
     of masked tokens. Blocks of one token are the autoregressive baseline, a single block is MDLM.
 

@@ -34,7 +34,7 @@ class Reverse(NamedTuple):
 
 # joint: f predicts from the other positions, and z_t[i] is weighed in here (Eq. 4 of the paper, and all its code).
 # mixture: f predicts from all of z_t; p(z_s | z_t) = sum over x of f(x) q(z_s | z_t, x).
-# The two are one for a masked token of the absorbing kind, where z_t[i] carries no information.
+# They coincide for a masked token under absorbing noise, where z_t[i] carries no information.
 REVERSES = {
     "joint": Reverse(lambda f, likelihood, least: f, leave_one_out),
     "mixture": Reverse(
