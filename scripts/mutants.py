@@ -105,8 +105,8 @@ TABLE = {
     ],
     ("languages/story_language.py", "languages/test_story_language.py"): [
         ("entropy of the template", "float(templates + self.template_probs @", "float(self.template_probs @"),
-        ("slots weigh as their templates do", "exact.normalise(slots, 1)[1] * group_weight[bucket.group][:, None]",
-         "exact.normalise(slots, 1)[1]"),
+        ("slots weigh as their templates do", "normalise(slots, 1)[1] * group_weight[bucket.group][:, None]",
+         "normalise(slots, 1)[1]"),
         ("evidence of literal words", "templates = templates + sum(evidence[column] for column in",
          "templates = templates + 0 * sum(evidence[column] for column in"),
     ],

@@ -44,7 +44,7 @@ class Tables:
     """
 
     def __init__(self, grammar: Grammar, tokenizer: PreTrainedTokenizerBase):
-        self.grammar, self.tokenizer, self.V = grammar, tokenizer, len(tokenizer)
+        self.grammar, self.V, self._id = grammar, len(tokenizer), tokenizer.convert_tokens_to_ids
         canvases = [self._canvas(template.text) for template in grammar.templates]
         numbers: dict[tuple[str, Positions], int] = {}
         members = [[numbers.setdefault(group, len(numbers)) for group in groups_of(canvas)] for canvas in canvases]
@@ -59,13 +59,9 @@ class Tables:
         self.members[self.groups, torch.arange(len(canvases))[:, None]] = 1
         self.script, self.forms = script_of(canvases, grammar.slots, self._id)
 
-    def _id(self, word: str) -> int:
-        return self.tokenizer.convert_tokens_to_ids(word)
-
     def _canvas(self, text: str) -> list[Part]:
         """The L parts of a template."""
-        parts: list[Part] = [slot_and_form(word) or word for word in text.split()]
-        L = self.grammar.length
+        parts, L = parts_of(text), self.grammar.length
         if len(parts) >= L:
             raise ValueError(f"StoryLanguage: a story and EOS must fit {L} positions; {text!r} has {len(parts)} words.")
         return [*parts, "[EOS]", *["[PAD]"] * (L - len(parts) - 1)]
@@ -102,6 +98,11 @@ class Tables:
             if not apart and can_agree(choices[k] + choices[other], V):
                 return k, other
         return None
+
+
+def parts_of(text: str) -> list[Part]:
+    """Literal words and slots in their order."""
+    return [slot_and_form(word) or word for word in text.split()]
 
 
 def visible_values(slot: Slot, forms: Sequence[str], word_id: Callable[[str], int]) -> tuple[Tensor, Tensor]:

@@ -9,9 +9,8 @@ import torch
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
-from diffkit.languages.compile import Choice, Part, can_agree, groups_of, script_of, visible_values
+from diffkit.languages.compile import Choice, Part, can_agree, groups_of, parts_of, script_of, visible_values
 from diffkit.languages.sagas import SagaGrammar
-from diffkit.languages.tales import slot_and_form
 
 
 class Shown(NamedTuple):
@@ -47,7 +46,7 @@ class SagaTables:
     """
 
     def __init__(self, grammar: SagaGrammar, tokenizer: PreTrainedTokenizerBase, L: int):
-        self.grammar, self.tokenizer, self.L = grammar, tokenizer, L
+        self.grammar, self.L, self.V, self._id = grammar, L, len(tokenizer), tokenizer.convert_tokens_to_ids
         self.names = list(grammar.chapters)
         self.closing = torch.tensor([not chapter.next for chapter in grammar.chapters.values()])
         self.log_first = self._row(grammar.first).log()
@@ -55,22 +54,15 @@ class SagaTables:
         self.values = torch.tensor([*product(*(range(len(slot.values)) for slot in grammar.shared.values()))])
         probs = [torch.tensor(slot.probs, dtype=torch.float64) for slot in grammar.shared.values()]
         self.log_p = torch.stack([p[column] for p, column in zip(probs, self.values.T, strict=True)]).log().sum(0)
-        canvases = [self._parts(name) for name in self.names]
+        canvases = [parts_of(one.text) + ([] if one.next else ["[EOS]"]) for one in grammar.chapters.values()]
         self.chapters = [self._chapter(canvas) for canvas in canvases]
         longest = max(map(len, canvases))
         filled = [canvas + ["[PAD]"] * (longest - len(canvas)) for canvas in canvases]
         self.script, self.forms = script_of(filled, {**grammar.shared, **grammar.slots}, self._id)
         self._places()
 
-    def _id(self, word: str) -> int:
-        return self.tokenizer.convert_tokens_to_ids(word)
-
     def _row(self, chain: dict[str, float]) -> Tensor:
         return torch.tensor([chain.get(name, 0.0) for name in self.names], dtype=torch.float64)
-
-    def _parts(self, name: str) -> list[Part]:
-        chapter = self.grammar.chapters[name]
-        return [slot_and_form(word) or word for word in chapter.text.split()] + ([] if chapter.next else ["[EOS]"])
 
     def _chapter(self, canvas: list[Part]) -> ChapterTable:
         literals = [(self._id(part), i) for i, part in enumerate(canvas) if isinstance(part, str)]
@@ -133,15 +125,12 @@ class SagaTables:
 
     def _alike(self, k: int, other: int) -> bool:
         """Whether two chapters can show the same words as far as the shorter one goes."""
-        tables, V = (self.chapters[k], self.chapters[other]), len(self.tokenizer)
+        tables, V = (self.chapters[k], self.chapters[other]), self.V
         common = min(table.length + int(self.closing[j]) for table, j in zip(tables, (k, other), strict=True))
 
         def choices(table: ChapterTable) -> list[Choice]:
-            cells = [(shown.offsets * V + shown.ids).tolist() for shown in _all_shown(table)]
+            everything = [table.literals, *table.own, *table.shared.values()]
+            cells = [(shown.offsets * V + shown.ids).tolist() for shown in everything]
             return [[{cell for cell in value if cell < common * V} for value in values] for values in cells]
 
         return can_agree(choices(tables[0]) + choices(tables[1]), V)
-
-
-def _all_shown(table: ChapterTable) -> list[Shown]:
-    return [table.literals, *table.own, *table.shared.values()]

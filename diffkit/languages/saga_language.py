@@ -2,7 +2,7 @@
 
 Given its shared slots a saga is a semi-Markov chain: chapters of different lengths, each with slots of its own. A
 backward and a forward pass over the positions where chapters can start sum out every way to cut a canvas into chapters;
-Bayes' rule over the shared slots comes last. The law on a canvas is that of the chain, given that the saga and EOS fit.
+Bayes' rule over the shared slots comes last. The probabilities are those of the chain, given that the saga and EOS fit.
 """
 
 from __future__ import annotations
@@ -13,10 +13,9 @@ import torch
 from torch import Generator, Tensor
 
 from diffkit.checks import check_whole
-from diffkit.data.tokenizer import word_level_tokenizer
-from diffkit.languages import exact
 from diffkit.languages.compile import words_of
 from diffkit.languages.compile_sagas import SagaTables, Shown
+from diffkit.languages.exact import Language, normalise
 from diffkit.languages.sagas import SagaGrammar
 from diffkit.random import categorical
 
@@ -54,27 +53,22 @@ class Past(NamedTuple):
     weight: Tensor  # (N,) posterior probability of the combination
 
 
-class SagaLanguage:
-    """The distribution over canvases (saga, EOS, then PAD) that a grammar defines, with exact inference.
+class SagaLanguage(Language):
+    """The language of the sagas of a grammar that fit a canvas; a plot is a number of chapters and a closing chapter.
 
-    A plot is a number of chapters and a closing chapter.
     Args:       length: the canvas in tokens; None for the grammar's.
-    Attributes: length (L); labels, the ways a saga can end; tokenizer; mask_id, pad_id, eos_id; plots, each (number of
-                chapters, closing one); template_probs and template_labels, their probabilities and endings;
-                share_that_fits, the probability of the sagas of the chain that are no longer than the canvas.
+    Attributes: plots, each (number of chapters, closing one); share_that_fits, the probability of the sagas of the
+                chain that are no longer than the canvas; the others as of any Language.
     Raises:     ValueError if no saga fits the canvas.
     """
 
     def __init__(self, grammar: SagaGrammar, length: int | None = None):
-        self.grammar, self.length = grammar, grammar.length if length is None else length
-        check_whole(self.length, "length", "SagaLanguage")
+        L = grammar.length if length is None else length
+        check_whole(L, "length", "SagaLanguage")
         texts = (chapter.text for chapter in grammar.chapters.values())
-        self.tokenizer = word_level_tokenizer(words_of(texts, {**grammar.shared, **grammar.slots}))
-        self.vocab_size = len(self.tokenizer)
-        self.mask_id, self.pad_id, self.eos_id = (
-            self.tokenizer.convert_tokens_to_ids(token) for token in ("[MASK]", "[PAD]", "[EOS]")
-        )
-        self.tables = tables = SagaTables(grammar, self.tokenizer, self.length)
+        super().__init__(grammar, L, words_of(texts, {**grammar.shared, **grammar.slots}))
+        self.tables = tables = SagaTables(grammar, self.tokenizer, L)
+        self._at_once = max(1, CELLS_AT_ONCE // (tables.fits.numel() * len(tables.values)))
         ends = {name: grammar.chapters[name].label for name in tables.names if not grammar.chapters[name].next}
         can_be = [
             grammar.chapters[name].label for name, fits in zip(tables.names, tables.fits, strict=True) if fits.any()
@@ -92,9 +86,9 @@ class SagaLanguage:
         others = [label not in (None, chapter.label or label) for chapter in self.grammar.chapters.values()]
         log_next = tables.log_next.masked_fill(torch.tensor(others), -torch.inf)
         beta = self._backward(torch.where(tables.fits, 0.0, -torch.inf)[..., None].double(), log_next)
-        log_total, first = exact.normalise(tables.log_first + beta[:, 0, 0], 0)
+        log_total, first = normalise(tables.log_first + beta[:, 0, 0], 0)
         padded = torch.cat([beta[..., 0], torch.full((len(beta), 1), -torch.inf)], 1)
-        follow = exact.normalise(log_next[:, None] + padded.T[tables.after], -1)[1]
+        follow = normalise(log_next[:, None] + padded.T[tables.after], -1)[1]
         stay = tables.closing[:, None, None] * torch.eye(len(beta), dtype=torch.float64)[:, None]
         return Law(log_next, log_total, first, follow + stay)
 
@@ -115,12 +109,6 @@ class SagaLanguage:
     # --------------------------------------------------------------------------------------------------------- sampling
 
     def sample(self, n: int, rng: Generator, label: str | None = None) -> Tensor:
-        """Draw n sagas.
-
-        Args:    label: one of `labels` to draw only sagas that end that way, None for any.
-        Returns: (n, L) int64 canvases: the saga, EOS, then PAD.
-        Raises:  ValueError for an unknown label.
-        """
         check_whole(n, "n", "SagaLanguage", 0)
         law, tables, most = self._law(label), self.tables, self.plots[-1][0]
         values = {name: _draw(slot.probs, (n, 1), rng).expand(n, most) for name, slot in self.grammar.shared.items()}
@@ -137,10 +125,6 @@ class SagaLanguage:
             start = torch.where(tables.closing[chapter], start, after)
             chapter = categorical(follow, rng)
         return canvas[:, : self.length]
-
-    def label_id(self, label: str) -> int:
-        """The index of a label in `labels`. Raises ValueError for an unknown one."""
-        return exact.number_of_label(label, self)
 
     def _law(self, label: str | None) -> Law:
         return self._laws[None if label is None else self.labels[self.label_id(label)]]
@@ -211,7 +195,7 @@ class SagaLanguage:
         total = (self.tables.log_first[:, None] + beta[:, 0]).logsumexp(0)  # (N,)
         joint = given.new_full((B, len(self.tables.values)), -torch.inf)
         joint[text, combination] = self.tables.log_p[combination] + total
-        log_p, weight = exact.normalise(joint, 1)
+        log_p, weight = normalise(joint, 1)
         return Past(text, combination, given, beta - total, log_p - law.log_total, weight[text, combination])
 
     def _chapters(self, past: Past, label: str | None) -> tuple[Tensor, list[Tensor]]:
@@ -230,23 +214,13 @@ class SagaLanguage:
             found.append(cells.unflatten(0, (U, B)).movedim(1, -1).unflatten(1, (K, S)))
         return found[0], found[1:]
 
-    def posterior(self, log_evidence: Tensor, label: str | None = None) -> tuple[Tensor, Tensor]:
-        """Exact posterior of every token, given independent evidence about each position.
-
-        Args, returns and raises as StoryLanguage.posterior: (B, L, V) log-likelihoods to (B,) and (B, L, V), float64.
-        """
-        exact.check_evidence(log_evidence, self)
-        parts = [self._posterior(rows.cpu(), label) for rows in log_evidence.split(self._at_once)]
-        log_p, probs = (torch.cat(part).to(log_evidence.device) for part in zip(*parts, strict=True))
-        return log_p, probs
-
     def _posterior(self, log_evidence: Tensor, label: str | None) -> tuple[Tensor, Tensor]:
         segments, tables = self._segments(log_evidence), self.tables
         past = self._past(segments, label)
         chapters, shared = self._chapters(past, label)
         probs, pads = torch.zeros_like(segments.words), torch.zeros_like(segments.words[0])
         for k, table in enumerate(tables.chapters):
-            weights = [exact.normalise(slot, 0)[1] * chapters[k] for slot in segments.own[k]]
+            weights = [normalise(slot, 0)[1] * chapters[k] for slot in segments.own[k]]
             weights += [chapters[k][None], *(shared[j][:, k] for j in table.shared)]
             for shown, weight in zip([*table.own, table.literals, *table.shared.values()], weights, strict=True):
                 at = (shown.ids[:, :, None], tables.starts + shown.offsets[:, None])
@@ -256,25 +230,12 @@ class SagaLanguage:
         probs[self.pad_id] += pads.cumsum(0)
         return past.log_p, probs[:, : self.length].permute(2, 1, 0)
 
-    @property
-    def _at_once(self) -> int:
-        """Texts to infer together."""
-        return max(1, CELLS_AT_ONCE // (self.tables.fits.numel() * len(self.tables.values)))
-
-    def seen(self, ids: Tensor) -> Tensor:
-        """Evidence of looking at tokens, (B, L) ids to (B, L, V): 0 at what is seen, -inf elsewhere; all 0 at MASK."""
-        return exact.evidence_of_tokens(ids, self)
-
     def log_prob(self, ids: Tensor) -> Tensor:
-        """Exact log-probability of canvases, (n, L) ids to (n,) float64 nats; -inf outside the language.
-
-        PAD and EOS count. A MASK is summed over: a canvas with masks gets the log-probability of its visible tokens.
-        """
         parts = ids.cpu().split(self._at_once)
         return torch.cat([self._past(self._segments(self.seen(rows)), None).log_p for rows in parts])
 
     def parse(self, ids: Tensor) -> Tensor:
-        """The plot of each canvas, an index of `plots`, (n,) int64; -1 outside the language and for any MASK."""
+        """As of any language; -1 for any MASK, too."""
         return torch.cat([self._plots_of(rows) for rows in ids.cpu().split(self._at_once)])
 
     def _plots_of(self, ids: Tensor) -> Tensor:
@@ -287,7 +248,6 @@ class SagaLanguage:
         return torch.tensor(found).where((past.log_p > -torch.inf) & (ids != self.mask_id).all(1), -1)
 
     def length_law(self) -> Tensor:
-        """Probability of each number of words, EOS and PAD not counted, (L,) float64."""
         law, tables = torch.zeros(self.length, dtype=torch.float64), self.tables
         for k in tables.closing.nonzero().flatten().tolist():
             here = tables.fits[k]
@@ -306,16 +266,6 @@ class SagaLanguage:
             own = sum(entr(shown.log_p.exp()).sum() for shown in table.own)
             total = total + (often * (entr(follow).sum(-1) + own)).sum()
         return float(total)
-
-    # ---------------------------------------------------------------------------------------------------- as a denoiser
-
-    def denoiser(self, process: exact.HasLikelihood, label: str | None = None) -> exact.ExactDenoiser:
-        """The optimal denoiser of this language: call it like a model, (z_t, t) -> what the process expects."""
-        return exact.ExactDenoiser(self, process, label)
-
-    def decode(self, ids: Tensor) -> list[str]:
-        """Canvases to texts: (n, L) ids to n strings, cut at EOS or PAD; a MASK shows as [MASK]."""
-        return exact.text_of_canvases(ids, self)
 
 
 def _log_matmul(log_matrix: Tensor, log_rows: Tensor) -> Tensor:

@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from typing import NamedTuple
 
-from diffkit.languages.tales import Slot, article, paired, uniform
+from diffkit.languages.tales import BOY, GIRL, Slot, article, paired, uniform
 
 Chain = dict[str, float]  # the name of a chapter -> its probability of coming next
 
@@ -34,8 +34,6 @@ class SagaGrammar(NamedTuple):
 
 # ---------------------------------------------------------------------------------------------------------------- sagas
 
-GIRL = {"She": "She", "her": "her"}
-BOY = {"She": "He", "her": "his"}
 CHILDREN = {"Mia": GIRL, "Lily": GIRL, "Tom": BOY, "Ben": BOY}
 SAGAS_SHARED = {
     "hero": uniform(*({"": name, **forms} for name, forms in CHILDREN.items())),
@@ -43,7 +41,7 @@ SAGAS_SHARED = {
     "home": paired("sea", {"mill": "river", "farm": "lake", "lighthouse": "sea"}),
     "thing": paired("golden", {"key": "golden", "bell": "silver", "lamp": "magic", "ring": "ruby"}),
 }
-# A slot is called after the first of its values.
+# A slot is named after the first of its values.
 SAGAS_WORDS = """
 little white crooked quiet lonely pretty | sunny cold windy grey misty frosty
 morning evening afternoon day | brave clever kind cheerful | wicked sly bold nasty clumsy

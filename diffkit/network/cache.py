@@ -38,10 +38,10 @@ class KeyValueCache:
 class CachedDenoiser:
     """A causal network, or one with blocks, as a denoiser that reads only what is new.
 
-    Asked at some positions, it reads no further than to the last of them, and nothing twice that stands as it stood at
-    the last call. That is exact for what looks to the left only and does not see the time. Of a network with blocks it
-    reads one text where the network alone reads two, if both are the same, as in sampling. Rows that stand at different
-    places are read from the first of these places to the last: batch prompts of like length.
+    Asked at some positions, it reads up to the last of them, and rereads nothing that is unchanged since the last call.
+    That is exact for a network that attends only to the left and takes no time. One with blocks reads two texts; here
+    it reads one if both are the same, as in sampling. Rows that are at different positions are read from the first of
+    these positions to the last: batch prompts of similar length.
 
     Args: block: tokens of a block, 1 for a causal network.
     """

@@ -9,7 +9,7 @@ from diffkit.random import uniform_like
 
 
 def dropped(label: Tensor, p: float, null: int, rng: Generator) -> Tensor:
-    """Each label (B,) replaced by `null` with probability p: a model trained so can also do without.
+    """Each label (B,) replaced by `null` with probability p: a model trained this way can also do without a label.
 
     Source: arXiv:2207.12598, section 3.2.
     """

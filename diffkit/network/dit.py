@@ -11,7 +11,7 @@ from transformers import PretrainedConfig, PreTrainedModel
 
 from diffkit.network.attention import rotate
 from diffkit.network.cache import KeyValueCache
-from diffkit.network.transformer import INIT_STD, sinusoids
+from diffkit.network.transformer import sinusoids
 
 WAVES = 256  # channels of the fixed waves by which sigma enters
 SMALLEST_ALPHA = 1e-3  # of the log-linear noise that the published models were trained with
@@ -88,12 +88,9 @@ class DiT(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=0.0 if isinstance(module, Modulation) else INIT_STD)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
+        super()._init_weights(module)
+        if isinstance(module, Modulation):
+            nn.init.zeros_(module.weight)
 
     def forward(
         self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None,

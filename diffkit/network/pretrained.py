@@ -1,4 +1,4 @@
-"""Networks of transformers as denoisers: BERT and its kin as they are, left-to-right models with both sides in view."""
+"""Networks of transformers as denoisers: BERT and its kin as they are, left-to-right models with full attention."""
 
 from __future__ import annotations
 
@@ -45,8 +45,8 @@ class PretrainedDenoiser(nn.Module):
     """A masked or a left-to-right language model of transformers as a denoiser: (B, L) ids to (B, L, V) logits.
 
     A masked model predicts token i at position i. A left-to-right model reads a start token in front of the text, and
-    its row of token i - 1 goes on predicting token i (logit shift); its causal attention is lifted, while training by
-    and by if `anneal` says so: one random mask a pass, of the future a share that grows.
+    its row of token i - 1 goes on predicting token i (logit shift); its causal attention is lifted, with `anneal`
+    gradually in training: one random mask a pass shows a growing share of the future.
 
     Args:   network: trained; None: one without weights, to load them into.
     Source: arXiv:2410.17891 (DiffuLLaMA), section 3.2, for shift and annealing; arXiv:2106.09685 for LoRA.
@@ -156,8 +156,8 @@ def check_sees_future(denoiser: PretrainedDenoiser) -> None:
     first, second = denoiser.eval()(ids, 0.0)[:, 0]
     if ids.shape[1] > 1 and torch.equal(first, second):
         raise ValueError(
-            f"load_pretrained: a {denoiser.config.backbone['model_type']!r} model goes on looking left only, whatever "
-            "its attention mask; as a denoiser it is blind. Choose another architecture."
+            f"load_pretrained: a {denoiser.config.backbone['model_type']!r} model still attends to the left only, "
+            "whatever attention mask it is given. Choose another architecture."
         )
 
 

@@ -15,11 +15,10 @@ from diffkit.network.attention import Block, block_causal_mask, two_stream_mask
 from diffkit.network.cache import KeyValueCache
 from diffkit.processes.schedules import MOST_STEPS
 
-LARGEST = {  # beyond, a config is taken to be damaged, before any memory is
+LARGEST = {  # beyond, a config is taken to be damaged and refused before memory is allocated
     "vocab_size": 2**24, "hidden_size": 2**16, "num_layers": 1000, "num_heads": 2**12, "max_length": 2**24,
     "T": MOST_STEPS,
 }  # fmt: skip
-INIT_STD = 0.02  # of every matrix and embedding; a tied head started at unit variance saturates the softmax
 
 
 class DenoiserConfig(PretrainedConfig):
@@ -147,18 +146,12 @@ class Denoiser(PreTrainedModel):
 
     @torch.no_grad()
     def _init_weights(self, module: nn.Module) -> None:
-        if isinstance(module, nn.Linear | nn.Embedding):
-            nn.init.normal_(module.weight, std=INIT_STD)
-        if isinstance(module, nn.Linear) and module.bias is not None:
-            nn.init.zeros_(module.bias)
-        if isinstance(module, nn.LayerNorm):
-            nn.init.ones_(module.weight)
-        if isinstance(module, Denoiser) and module.label_embedding is not None:
-            nn.init.zeros_(module.label_embedding.weight)  # at the start a label has no effect
+        """As transformers does it, with a standard deviation of 0.02; at the start a label or a time has no effect."""
+        super()._init_weights(module)
         if isinstance(module, Denoiser):  # not by Block: transformers skips modules without weights of their own
-            for part in module.modules():
-                if isinstance(part, Block) and part.modulation is not None:
-                    nn.init.zeros_(part.modulation.weight)
+            for part in (module.label_embedding, *(block.modulation for block in module.blocks)):
+                if isinstance(part, nn.Linear | nn.Embedding):
+                    nn.init.zeros_(part.weight)
 
     def forward(
         self, xt: Tensor, t: Tensor | float, where: Tensor | None = None, cache: KeyValueCache | None = None,
@@ -175,7 +168,7 @@ class Denoiser(PreTrainedModel):
                  label: (B,) numbers in 0..labels, the last one meaning any; None: any.
         Returns: (B, L, head_size), or (N, head_size) for the N positions of `where`; the MASK column is -inf.
         Raises:  ValueError for a wrong shape or a sequence longer than max_length. Ids, times and labels out of range
-                 are noticed outside of training, on the CPU, where looking costs no wait for a device.
+                 are checked outside training and on the CPU, where no device is waited for.
         """
         past = 0 if cache is None else len(cache)
         self._check(xt, where, past, cache)
@@ -218,7 +211,7 @@ class Denoiser(PreTrainedModel):
         return F.linear(self.norm(x), weight, bias)
 
     def _check(self, xt: Tensor, where: Tensor | None, past: int, cache: KeyValueCache | None) -> None:
-        """Check shapes and types, which no device is asked for."""
+        """Check shapes and types, which reads nothing from a device."""
         streams, size = 2 if self.config.block and cache is None else 1, self.config.input_size
         if cache is not None and cache.exact and not (self.config.causal or self.config.block):
             raise ValueError("Denoiser: a cache needs a network that is causal or has blocks, or its keys go stale.")

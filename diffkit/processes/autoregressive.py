@@ -2,25 +2,12 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import (
-    Denoise,
-    FromLeftToRight,
-    LossTerms,
-    Move,
-    Network,
-    Time,
-    as_denoiser,
-    as_rows,
-    not_counted,
-    one_hot,
-)
-from diffkit.random import inverse_cdf, uniform_numbers
+from diffkit.processes.base import Denoise, FromLeftToRight, LossTerms, Network, Time, as_rows, not_counted, one_hot
+from diffkit.random import uniform_numbers
 
 
 class Autoregressive(FromLeftToRight):
@@ -56,7 +43,7 @@ class Autoregressive(FromLeftToRight):
         return self.token_logits(logits, x).log_softmax(-1)
 
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
-        """-log p(x_i | x_<i), (B, L) nats: exact, so that there is nothing to draw and `u` is not used."""
+        """-log p(x_i | x_<i), (B, L) nats: exact, so nothing is drawn and `u` is not used."""
         log_p = self.log_probs(denoise, x0, torch.zeros(len(x0), device=x0.device))
         nats = F.nll_loss(log_p.flatten(0, 1), x0.flatten().long(), reduction="none").view(x0.shape)
         return not_counted(nats, frozen)
@@ -66,21 +53,13 @@ class Autoregressive(FromLeftToRight):
         nats = self.bound(denoise, x0, torch.zeros(len(x0)), rng, frozen)
         return LossTerms(nats, torch.zeros_like(nats), torch.zeros_like(nats))
 
-    def moves(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Iterator[Move]:
-        """Write the first masked token of each row, again and again, until the share s / t of them is left.
+    def read(self, zs: Tensor) -> Tensor:
+        return self.shifted(zs)
 
-        Tokens further right are kept, and not seen.
-        """
-        (zs, t), (_, s), ask = as_rows(zt, t), as_rows(zt, s), as_denoiser(denoise)
-        left = self.left(zs, t, s)
-        position = torch.arange(zs.shape[1], device=zs.device)
-        while (due := (is_masked := zs == self.mask_id).sum(1) > left).any():
-            is_next = (position == is_masked.int().argmax(1)[:, None]) & due[:, None]
-            raw = self.columns(ask(self.shifted(zs), t, is_next))
-            probs = self.token_logits(raw.double(), zs[is_next]).softmax(-1)
-            u = uniform_numbers((len(zs),), rng).to(zs.device)  # for each row, due or not
-            zs = zs.masked_scatter(is_next, inverse_cdf(probs, u[due]))
-            yield Move(zs, is_next, probs)
+    def chosen(self, candidates: Tensor, due: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """One token a row, and one number for each row, due or not."""
+        u = uniform_numbers((len(candidates),), rng).to(candidates.device)
+        return candidates, u[:, None].expand(candidates.shape)
 
     def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
         """Evidence that each position has, of the ones before it: shifted text (B, L) to L tables for each text.

@@ -10,6 +10,7 @@ import torch
 from torch import Generator, Tensor, nn
 
 from diffkit.checks import check_ids, check_whole
+from diffkit.random import inverse_cdf
 
 
 class Denoiser(Protocol):
@@ -63,7 +64,7 @@ class Step(NamedTuple):
 
 
 class Network(NamedTuple):
-    """What a process needs of its network."""
+    """What a process needs from its network."""
 
     head: int  # output channels per position
     input_size: int = 0  # channels of a noisy embedding; 0: the states are token ids
@@ -140,9 +141,11 @@ class Process(nn.Module):
     def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
         """Estimate of the bound for evaluation, (B, L) nats, unbiased for u (B,) ~ U[0, 1).
 
-        u is the quantile of what is averaged over (a time, a number of masks), so that draws can be stratified.
+        u is the quantile of what is averaged over (a time, a number of masks), so that draws can be stratified. By
+        default it is that of the steps 1..T, at which `loss` is taken: T stratified draws take each once.
         """
-        raise NotImplementedError
+        t = (u * self.T).long().clamp(max=self.T - 1) + 1
+        return torch.stack(self.loss(denoise, x0, t.to(x0.device), rng, frozen)).sum(0)
 
     # --------------------------------------------------------------------------------------- the output of the denoiser
 
@@ -212,15 +215,38 @@ class Move(NamedTuple):
 
 
 class FromLeftToRight(Process):
-    """A process whose reverse step writes one piece of text behind the other; it brings `moves`."""
+    """A process that writes a text in blocks, from left to right; it brings `read` and `chosen`."""
 
-    def moves(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Iterator[Move]:
-        """The moves of a reverse step, until the share s / t of the masked tokens is left."""
+    block = 1  # tokens
+
+    def blocks(self, L: int, device: torch.device | None = None) -> Tensor:
+        """(L,) number of the block that each position is in."""
+        return torch.arange(L, device=device) // self.block
+
+    def read(self, zs: Tensor) -> Tensor:
+        """What the network reads to predict the masked tokens of zs."""
         raise NotImplementedError
 
-    def left(self, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
-        """(B,) masked tokens that a reverse step leaves: the share s / t of those there are, rounded down."""
-        return ((zt == self.mask_id).sum(1) * (s / t).to(zt.device) + 1e-9).floor()
+    def chosen(self, candidates: Tensor, due: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """Which candidates (B, L) to write, `due` (B,) a row at most; and a number from U[0, 1) for each position."""
+        raise NotImplementedError
+
+    def moves(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Iterator[Move]:
+        """Write tokens into the first block with masked ones, again and again, until the share s / t of them is left.
+
+        Tokens in later blocks are kept, and not seen.
+        """
+        (zs, t), (_, s), ask = as_rows(zt, t), as_rows(zt, s), as_denoiser(denoise)
+        left = ((zs == self.mask_id).sum(1) * (s / t).to(zs.device) + 1e-9).floor()  # (B,)
+        number = self.blocks(zs.shape[1], zs.device)
+        while (due := (is_masked := zs == self.mask_id).sum(1) - left).gt(0).any():
+            current = number[is_masked.int().argmax(1)]  # the first block with a MASK, (B,)
+            candidates = is_masked & (number == current[:, None]) & (due > 0)[:, None]
+            raw = self.columns(ask(self.read(zs), t, candidates))
+            probs = self.token_logits(raw.double(), zs[candidates]).softmax(-1)
+            reveal, u = self.chosen(candidates, due, rng)
+            zs = zs.masked_scatter(reveal, inverse_cdf(probs[reveal[candidates]], u[reveal]))
+            yield Move(zs, candidates, probs)
 
     def advance(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
         zs = zt.long()
@@ -264,7 +290,7 @@ def without_mask(logits: Tensor, mask_id: int) -> Tensor:
 
 
 def check_mask_id(vocab_size: int, mask_id: int, where: str) -> None:
-    """Raise ValueError, in the name of `where`, if MASK is no id of the vocabulary."""
+    """Raise ValueError unless MASK is an id of the vocabulary; `where` names the caller."""
     if vocab_size < 2:
         raise ValueError(f"{where}: a vocabulary holds MASK and at least one token, got vocab_size={vocab_size}.")
     if not 0 <= mask_id < vocab_size:

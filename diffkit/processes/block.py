@@ -2,31 +2,19 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
-
 import torch
 from torch import Generator, Tensor
 from torch.nn import functional as F
 
-from diffkit.processes.base import (
-    Denoise,
-    FromLeftToRight,
-    LossTerms,
-    Move,
-    Network,
-    Time,
-    as_denoiser,
-    as_rows,
-    one_hot,
-)
+from diffkit.processes.base import Denoise, FromLeftToRight, LossTerms, Network, Time, as_denoiser, as_rows, one_hot
 from diffkit.processes.masked import masked_nll, subs_log_probs
-from diffkit.random import highest, inverse_cdf, uniform_like
+from diffkit.random import highest, uniform_like
 
 
 class BlockDiffusion(FromLeftToRight):
     """p(x) = prod p(x_b | x_<b): blocks in reading order, each factor a masked diffusion of the block.
 
-    The denoiser is given two texts one behind the other, [x_t ; x_0], (B, 2 L) ids. Its row i predicts token i from
+    The denoiser reads two texts, concatenated, [x_t ; x_0], (B, 2 L) ids. Its row i predicts token i from
     the noisy block around it and the clean blocks before: so one call serves all blocks at once, each at its own number
     of masked tokens. Blocks of one token are the autoregressive baseline, a single block is MDLM.
 
@@ -42,10 +30,6 @@ class BlockDiffusion(FromLeftToRight):
         if block < 1:
             raise ValueError(f"BlockDiffusion: a block has at least one token, got block={block}.")
         self.block, self.bound_varies = block, block > 1
-
-    def blocks(self, L: int, device: torch.device | None = None) -> Tensor:
-        """(L,) number of the block that each position is in."""
-        return torch.arange(L, device=device) // self.block
 
     # -------------------------------------------------------------------------------------------------------- the bound
 
@@ -106,23 +90,12 @@ class BlockDiffusion(FromLeftToRight):
         """Log-probabilities of the clean tokens, see `subs_log_probs`: (B, L, V) -> (B, L, V)."""
         return subs_log_probs(logits, zt, self.mask_id)
 
-    def moves(self, denoise: Denoise, zt: Tensor, t: Time, s: Time, rng: Generator) -> Iterator[Move]:
-        """Fill masked tokens block by block, until the share s / t of them is left.
+    def read(self, zs: Tensor) -> Tensor:
+        return torch.cat([zs, zs], 1)
 
-        Within a block any masked tokens come next, drawn all at once: one token in a step is exact, a whole block in a
-        step is fast. Tokens in later blocks are kept, and not seen.
-        """
-        (zs, t), (_, s), ask = as_rows(zt, t), as_rows(zt, s), as_denoiser(denoise)
-        left = self.left(zs, t, s)
-        number = self.blocks(zs.shape[1], zs.device)
-        while (due := (is_masked := zs == self.mask_id).sum(1) - left).gt(0).any():
-            current = number[is_masked.int().argmax(1)]  # the first block with a MASK, (B,)
-            candidates = is_masked & (number == current[:, None]) & (due > 0)[:, None]
-            raw = self.columns(ask(torch.cat([zs, zs], 1), t, candidates))
-            probs = self.token_logits(raw.double(), zs[candidates]).softmax(-1)
-            reveal, u = highest(-uniform_like(zs, rng), candidates, due), uniform_like(zs, rng)
-            zs = zs.masked_scatter(reveal, inverse_cdf(probs[reveal[candidates]], u[reveal]))
-            yield Move(zs, candidates, probs)
+    def chosen(self, candidates: Tensor, due: Tensor, rng: Generator) -> tuple[Tensor, Tensor]:
+        """Any of them, drawn all at once: one token in a step is exact, a whole block in a step is fast."""
+        return highest(-uniform_like(candidates, rng), candidates, due), uniform_like(candidates, rng)
 
     # --------------------------------------------------------------------------------------------- for exact posteriors
 

@@ -34,7 +34,7 @@ class Reverse(NamedTuple):
 
 # joint: f predicts from the other positions, and z_t[i] is weighed in here (Eq. 4 of the paper, and all its code).
 # mixture: f predicts from all of z_t; p(z_s | z_t) = sum over x of f(x) q(z_s | z_t, x).
-# The two are one for a masked token of the absorbing kind, where z_t[i] carries no information.
+# They coincide for a masked token under absorbing noise, where z_t[i] carries no information.
 REVERSES = {
     "joint": Reverse(lambda f, likelihood, least: f, leave_one_out),
     "mixture": Reverse(
@@ -140,11 +140,6 @@ class D3PM(TransitionProcess):
         zt, _ = self.corrupt(x0, t, rng)
         terms = self.terms(denoise(keep_given(zt, x0, frozen), t), x0, zt, t)
         return LossTerms(*(not_counted(part, frozen) for part in terms))
-
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
-        """The term of the step that is the quantile u of 1..T; T stratified draws take each once."""
-        t = (u * self.T).long().clamp(max=self.T - 1) + 1
-        return torch.stack(self.loss(denoise, x0, t.to(x0.device), rng, frozen)).sum(0)
 
     def log_likelihood(self, zt: Tensor, t: Time) -> Tensor:
         return self.transitions.likelihood(self.one_hot(zt), 0, self.before_end(t)).log()

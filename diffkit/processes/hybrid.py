@@ -60,7 +60,7 @@ class HybridDiffusion(UDLM):
         self.transitions = HybridNoise(self.share, vocab_size, mask_id, self.schedule)
 
     def check_start(self, z: Tensor) -> None:
-        """As of any process. Raises ValueError for words to be kept beside MASK: here a word may be noise."""
+        """Raises ValueError also for a canvas partly masked: its visible tokens may be noise."""
         super().check_start(z)
         is_masked = z == self.mask_id
         if self.share and is_masked.any() and not is_masked.all():

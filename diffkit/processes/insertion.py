@@ -1,4 +1,4 @@
-"""Insertion (FlexMDM, Edit Flows): noise deletes tokens, the reverse process inserts them; nobody fixes a length."""
+"""Insertion (FlexMDM, Edit Flows): noise deletes tokens, the reverse process inserts them; no length is fixed."""
 
 from __future__ import annotations
 
@@ -232,7 +232,7 @@ class EditFlow(Insertion):
         return one_hot(zt, self.vocab_size)
 
     def reverse_step(self, raw: Tensor, zt: Tensor, t: Time, s: Time, rng: Generator) -> Tensor:
-        """Insert a Poisson number of words into each gap, each of them drawn by itself."""
+        """Insert a Poisson number of words into each gap, each drawn independently."""
         (zt, t), (_, s) = as_rows(zt, t), as_rows(zt, s)
         zs, gap = self.insert(raw, zt, self.returning(t, s), rng)
         row, which = torch.arange(len(zt), device=zt.device)[:, None].expand_as(zt), uniform_like(zt, rng)

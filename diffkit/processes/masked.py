@@ -38,7 +38,7 @@ def subs_log_probs(logits: Tensor, zt: Tensor, mask_id: int) -> Tensor:
 def masked_nll(logits: Tensor, x0: Tensor, is_masked: Tensor, mask_id: int) -> Tensor:
     """-log p of the masked tokens, (B, L) nats and 0 elsewhere, from logits (N, V) at the N masked positions.
 
-    On a CPU a few rows at a time, which stay in its cache: the same numbers, sooner and in less memory.
+    On a CPU a few rows at a time, which stay in its cache: the same numbers, faster and in less memory.
     """
     logits = logits.to(torch.promote_types(logits.dtype, torch.float32))
     logits.detach()[:, mask_id] = -torch.inf  # outside the graph: where the softmax is 0, so is the gradient

@@ -85,11 +85,9 @@ class Schedule:
     @cached_property
     def jumps(self) -> tuple[float, float]:
         """By how much gamma jumps up just after 0, and just before T, where its formula does not reach 0 and 1."""
-        ends = (
-            self.curve.rate(torch.zeros((), dtype=torch.float64)),
-            self.curve.keep(torch.ones((), dtype=torch.float64)),
-        )
-        return tuple(0.0 if jump < NO_JUMP else jump.item() for jump in ends)  # type: ignore[return-value]
+        start, end = torch.tensor([0.0, 1.0], dtype=torch.float64)
+        both = self.curve.rate(start), self.curve.keep(end)
+        return tuple(0.0 if jump < NO_JUMP else jump.item() for jump in both)  # type: ignore[return-value]
 
     def settings(self) -> dict[str, Any]:
         """Plain numbers and names, for JSON."""

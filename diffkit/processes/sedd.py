@@ -26,9 +26,8 @@ LEAST = 1e-3  # share of its score that a token keeps in the reconstruction
 # or alpha^2 where a uniform token is drawn instead. Beyond, scores round to 1, and an error of one costs 1 / alpha.
 LEFT, LEFT_BY_UNIFORM = 1e-9, 3e-5
 
-Sampler = Callable[
-    ["SEDD", Tensor, Tensor, Tensor, Tensor], Tensor
-]  # (process, raw, z_t, t, s) -> (B, L, V) weights of z_s
+# (process, raw, z_t, t, s) -> weights of z_s, (B, L, V)
+Sampler = Callable[["SEDD", Tensor, Tensor, Tensor, Tensor], Tensor]
 
 
 def tweedie(process: SEDD, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
@@ -42,7 +41,7 @@ def tweedie(process: SEDD, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Ten
 def euler(process: SEDD, raw: Tensor, zt: Tensor, t: Tensor, s: Tensor) -> Tensor:
     """One step of (t - s) along the reverse rates: first order in t - s; the last step, to s = 0, is `tweedie`.
 
-    The probability to stay is 1 minus that to leave, and set to zero where a step is so long that it would be less.
+    The probability to stay is 1 minus that to leave, and set to zero where a step is so long that it would be negative.
     Source: arXiv:2310.16834, section 4 and its appendix.
     """
     score, stays = process.log_score(raw, zt, t).exp(), process.one_hot(zt)
@@ -148,8 +147,8 @@ class SEDD(TransitionProcess):
     def score_entropy(self, raw: Tensor, x0: Tensor, zt: Tensor, t: Time) -> Tensor:
         """Denoising score entropy, (B, L) nats per unit of t: rate times the sum over y of s - r log s + r (log r - 1).
 
-        r = q(y | x_0) / q(z_t | x_0) is what a score would be if x_0 were known. Zero at s = r, and never less: the
-        part without s teaches nothing, but with it the integral over t is a bound.
+        r = q(y | x_0) / q(z_t | x_0) is what a score would be if x_0 were known. Zero at s = r, else positive. The
+        part without s has no gradient, but with it the integral over t is a bound.
         Source: arXiv:2310.16834, theorems 3.4 and 3.6.
         """
         marginal = self.transitions.marginal(self.one_hot(x0), 0, self.inside(t))

@@ -21,7 +21,7 @@ Classify = Callable[[Tensor, Tensor], Tensor]  # (z_t, t) -> (B, L, V)
 def total(raw: Tensor, zt: Tensor, where: Tensor | None) -> Tensor:
     """Log of the weight of all tokens but z_t itself, (..., 1); 0 where nothing else is possible.
 
-    What a position becomes if it changes is in the proportions of these weights. Their sum is a constant for a process
+    What a position becomes if it changes is in proportion to these weights. Their sum is a constant for a process
     that reads logits, and for SEDD, which reads log scores, the rate at which it changes: guidance must keep it.
     """
     if zt.shape != (raw.shape[:-1] if where is None else where.shape):

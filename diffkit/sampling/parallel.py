@@ -65,9 +65,9 @@ def within_entropy(bound_nats: float) -> Choose:
 
 
 class ParallelUnmasking:
-    """Reveal at each call as many tokens as `choose` allows; one call may do for many, an uncertain text takes more.
+    """Reveal at each call as many tokens as `choose` allows; one call may reveal many; an uncertain text takes more.
 
-    A network that takes the time is given the one at which as many tokens are masked on average.
+    A network that takes the time gets the one at which as many tokens are masked on average.
     """
 
     def __init__(self, process: MaskedDiffusion, choose: Choose):

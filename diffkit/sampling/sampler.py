@@ -54,7 +54,7 @@ class Ancestral:
 
 
 def sampler_for(process: Process | Sampler, steps: int | None, order: str | Score, counts: Schedule | None) -> Sampler:
-    """A sampler as it is; of a process the one that takes `steps` steps in an order, see `denoise_frames`."""
+    """A sampler as it is; for a process the one that takes `steps` steps in an order, see `denoise_frames`."""
     if isinstance(process, Sampler):
         if steps is not None:
             raise ValueError(f"denoise_frames: a sampler brings its own steps; leave steps={steps} out.")

@@ -20,7 +20,7 @@ def even_times(T: int, steps: int) -> Tensor:
 
 
 class SkipIdle:
-    """Ancestral sampling that asks only about tokens that are being revealed, and not at all where there are none.
+    """Ancestral sampling that asks only about tokens that are being revealed, and skips the call where there are none.
 
     Which tokens are revealed does not depend on predictions, so it is drawn first. Under the same random stream this
     writes the same tokens as the process's own step, which computes every logit. Nothing is cached, so the network may

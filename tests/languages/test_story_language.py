@@ -10,7 +10,6 @@ from hypothesis import strategies as st
 from scipy import stats
 from toys import LABELS, MASK, MICRO, PROBS, SUBSETS, TALES, TEXTS, L, V, beliefs, generator, masked_diffusion
 
-import diffkit.languages.story_language
 from diffkit.languages.story_language import StoryLanguage, endings, load_language
 from diffkit.languages.tales import MICRO as MICRO_GRAMMAR
 from diffkit.languages.tales import Template
@@ -298,7 +297,7 @@ def test_posterior_of_tales_remembers_across_sentences():
 def test_large_batches_are_cut_and_put_together(monkeypatch):
     evidence = evidence_of("gaussian", MICRO.sample(10, generator()), generator())
     whole = MICRO.posterior(evidence)
-    monkeypatch.setattr(diffkit.languages.story_language, "STORIES_AT_ONCE", 3)
+    monkeypatch.setattr(MICRO, "_at_once", 3)
     torch.testing.assert_close(MICRO.posterior(evidence), whole, atol=0, rtol=0)
     assert len(MICRO.log_prob(TEXTS)) == 16
 

@@ -69,11 +69,6 @@ class DiffusionLM(EmbeddingDiffusion):
         """The mean embedding."""
         return log_posterior.exp() @ self.vectors()
 
-    def bound(self, denoise: Denoise, x0: Tensor, u: Tensor, rng: Generator, frozen: Tensor | None = None) -> Tensor:
-        """The term of the step that is the quantile u of 1..T, with the ends."""
-        t = (u * self.T).long().clamp(max=self.T - 1) + 1
-        return torch.stack(self.loss(denoise, x0, t, rng, frozen)).sum(0)
-
     def end_to_end(self, denoise: Denoise, x0: Tensor, t: Tensor, rng: Generator) -> Tensor:
         """The paper's own objective, not a bound: squared error, rounding and the end of the noise, each a plain mean.
 

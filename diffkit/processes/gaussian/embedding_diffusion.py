@@ -108,7 +108,7 @@ class EmbeddingDiffusion(Process):
 
     def alpha_sigma(self, t: Time) -> tuple[Tensor, Tensor]:
         """alpha and sigma at t, each (B, 1, 1) float64, or (1, 1, 1) for one time."""
-        log_snr = self.log_snr(torch.as_tensor(t, dtype=torch.float64)).reshape(-1, 1, 1).to(self.words.device)
+        log_snr = self.log_snr(t).reshape(-1, 1, 1).to(self.words.device)
         return log_snr.sigmoid().sqrt(), (-log_snr).sigmoid().sqrt()
 
     def prior(self, B: int, L: int, rng: Generator) -> Tensor:

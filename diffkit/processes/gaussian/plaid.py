@@ -101,7 +101,7 @@ class Plaid(EmbeddingDiffusion):
 
         Fits the visits of the noise axis to the squared loss of a row: the best piece to visit is where its root mean
         square is large. The bound itself depends on the two ends of the axis only.
-        Source: arXiv:2107.00630, appendix I.2, which descends the variance through a network; a histogram serves.
+        Source: arXiv:2107.00630, appendix I.2, which minimises the variance by a network; a histogram is enough.
         """
         squares = nats.detach().sum(1).square()
         log_probs = self.visit_probs().log()[self.on_axis(t)[2]]
