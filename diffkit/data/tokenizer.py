@@ -88,9 +88,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet
-    )  # with a progress bar
+    trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet)
     tokenizer.train_from_iterator((piece for text in texts for piece in LONG_RUN.split(text)), trainer)
     if tokenizer.get_vocab_size() == len(special) + len(alphabet):
         raise ValueError("train_tokenizer: the texts are empty, or too short to hold a pair of bytes twice.")
