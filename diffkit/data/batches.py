@@ -179,7 +179,7 @@ def _move(batches: ChunkBatches | StoryBatches | StreamBatches, state: dict[str,
     differing = [f"{key} {state.get(key)!r} there, {own[key]!r} here" for key in own if state.get(key) != own[key]]
     if differing:
         raise ValueError(
-            f"{type(batches).__name__}: the saved position belongs to other batches ({'; '.join(differing)}). Resume with the same data "
-            "and settings, or start afresh."
+            f"{type(batches).__name__}: the saved position belongs to other batches ({'; '.join(differing)}). Resume "
+            "with the same data and settings, or start afresh."
         )
     batches.position = state["position"]

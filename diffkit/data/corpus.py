@@ -66,7 +66,7 @@ def load_corpus(
 
     Args:    source: a name in CORPORA, or a path. split: local files have only "train"; see split_documents.
              streaming: read while it is used rather than first (default: as the corpus asks; files: no).
-             limit: keep only the first so many documents.
+             limit: keep only this many documents, from the start.
     Raises:  FileNotFoundError, ConnectionError (no network), or ValueError when what is there cannot be used.
     """
     name = str(source)
