@@ -40,7 +40,7 @@ from diffkit.random import highest, uniform_like
 from diffkit.training.config import TrainConfig
 from diffkit.training.distillation import distillation
 from diffkit.training.losses import count_bound, low_discrepancy
-from diffkit.training.muon import make_optimizers
+from diffkit.training.muon import make_optimizers, take_step
 from diffkit.training.session import denormals_flushed
 
 TEACHER = "tales-mdlm"
@@ -81,13 +81,9 @@ def student_of(name: str, steps: int) -> DiffusionModel:
         optimizers = make_optimizers(student.train(), config)
         for done in range(steps):
             loss = loss_of(student, next(batches), low_discrepancy(BATCH, PROCESS.T, rng), rng)
-            student.zero_grad()
             loss.backward()
             nn.utils.clip_grad_norm_(student.parameters(), config.clip)
-            for optimizer in optimizers:
-                for group in optimizer.param_groups:
-                    group["lr"] = group["full_lr"] * config.lr_scale(done)
-                optimizer.step()
+            take_step(optimizers, config.lr_scale(done))
             if done % 20 == 0 or done == steps - 1:
                 print(f"{name}, step of T/{PROCESS.T / step:g}, {done + 1}: {loss.item():.4f}", flush=True)
     return student.eval()

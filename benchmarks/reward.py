@@ -36,7 +36,7 @@ from diffkit.processes.masked import MaskedDiffusion
 from diffkit.sampling.parallel import entropy_bounded
 from diffkit.sampling.sampler import sample
 from diffkit.training.config import TrainConfig
-from diffkit.training.muon import make_optimizers
+from diffkit.training.muon import make_optimizers, take_step
 from diffkit.training.reward import SURROGATES, exact_count, policy_gradient, reward_weights, weighted_bound
 from diffkit.training.session import denormals_flushed
 
@@ -119,11 +119,7 @@ def teach(model: DiffusionModel, losses: Losses, config: TrainConfig) -> None:
         with denormals_flushed():
             next(losses).backward()
         torch.nn.utils.clip_grad_norm_(model.parameters(), config.clip)
-        for optimizer in optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["full_lr"] * config.lr_scale(step)
-            optimizer.step()
-            optimizer.zero_grad()
+        take_step(optimizers, config.lr_scale(step))
 
 
 # ------------------------------------------------------------------------------------------------------------ the table

@@ -20,7 +20,7 @@ NOT_WRITTEN = {errno.ENOSPC, errno.EDQUOT, errno.EFBIG, errno.EROFS, errno.EACCE
 
 
 def check_writable(folder: Path) -> None:
-    """Raise OSError unless files can be written to a folder, which is not made yet."""
+    """Raise OSError unless files can be written to a folder, which may not exist yet; it is not made."""
     parent = next(path for path in (folder.absolute(), *folder.absolute().parents) if path.exists())
     if not (parent.is_dir() and os.access(parent, os.W_OK)):
         raise OSError(f"cannot write to {folder}: {parent} is not a folder you may write to. Choose another one.")
@@ -93,7 +93,7 @@ def is_write_error(error: BaseException | None) -> bool:
 
 
 def write_once(path: Path, write: Callable[[Path], Path]) -> None:
-    """Make a file that is not there: `write` makes it in an empty folder, from which it moves when it is whole."""
+    """Make a file unless it exists: `write` makes it in an empty folder, from which it moves when it is whole."""
     if not path.exists():
         with _clear_write_errors(path.parent):
             path.parent.mkdir(parents=True, exist_ok=True)

@@ -115,7 +115,7 @@ class DiffusionModel(PreTrainedModel):
         return self.process.call_network(network, xt, cast(Tensor, t), where, self.training)
 
     def with_cache(self) -> Denoise:
-        """The model as a sampler asks it: keys and values are kept if it only looks left, without time conditioning."""
+        """The model as samplers call it: with cached keys and values if it looks left only and is not given t."""
         config = self.denoiser.config
         looks_left = isinstance(self.denoiser, Denoiser) and (config.causal or config.block)
         return CachedDenoiser(self, config.block or 1) if looks_left and config.time == "none" else self
@@ -133,7 +133,7 @@ def network_from(settings: dict[str, Any]) -> Any:
 
 
 def check_network_settings(settings: dict[str, Any], kind: str = "transformer") -> None:
-    """Raise ValueError for a kind of network that is not there, and a setting that it does not have."""
+    """Raise ValueError for an unknown kind of network, and for a setting that it does not have."""
     if kind not in NETWORKS:
         raise ValueError(f"DiffusionModel: the networks are {sorted(NETWORKS)}, got {kind!r}.")
     if unknown := sorted({*settings} - {*SETTINGS[kind]}):
@@ -170,7 +170,7 @@ def load_pretrained(
 ) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:  # fmt: skip
     """A language model of transformers (BERT, RoBERTa, ModernBERT; GPT-2, Llama, Qwen) as a diffusion model.
 
-    It samples at once, as badly as it was trained for it; train it on with `fit` or `diffkit train --model.pretrained`.
+    It can sample at once, but badly; train it on with `fit` or `diffkit train --model.pretrained`.
 
     Args:    name_or_folder: a name on the Hub, or a folder with model and tokenizer; only safetensors are read.
              process: its class, of those that mask or change tokens: (vocab_size, mask_id) -> Process.
@@ -198,7 +198,7 @@ def load_pretrained(
 
 
 def model_folder(name_or_folder: str | Path) -> Path:
-    """Where a model lies: the folder itself or, where that holds none, that of the shipped model of this name."""
+    """The folder of a model: the given one or, where that holds no model, that of the shipped model of this name."""
     path = Path(name_or_folder).expanduser()
     is_name = len(path.parts) == 1 and path.name != ".."  # anything else stays the path that it is
     is_shipped = is_name and (PRETRAINED / path / "config.json").is_file()
@@ -219,7 +219,7 @@ def load_model(name_or_folder: str | Path) -> DiffusionModel:
     Only safetensors are read, never a pickle.
 
     Args:   name_or_folder: a path, or the name of a folder in data/pretrained.
-    Returns: the model in evaluation mode, on the CPU; its tokenizer is in the same folder (`load_tokenizer(folder)`).
+    Returns: the model in evaluation mode, on the CPU; `load_with_tokenizer` also loads its tokenizer.
     Raises: FileNotFoundError if there is no such folder; ValueError if it holds no model of ours, weights that are no
             numbers, or a damaged model.
     """
@@ -296,6 +296,16 @@ def check_tokenizer(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase) -
             f"check_tokenizer: the model {str(model.name_or_path)!r} has {known[0]} ids, MASK being {known[1]}, "
             f"but the tokenizer has {found[0]}, MASK being {found[1]}. Use the one it was trained with."
         )
+
+
+def load_with_tokenizer(
+    model: DiffusionModel | str | Path, tokenizer: PreTrainedTokenizerBase | None = None
+) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:
+    """A model, loaded if it is a name or a folder, and its tokenizer. Raises as `load_model` and `check_tokenizer`."""
+    trained = model if isinstance(model, DiffusionModel) else load_model(model)
+    tokenizer = tokenizer or load_tokenizer(trained.name_or_path)
+    check_tokenizer(trained, tokenizer)
+    return trained, tokenizer
 
 
 @torch.no_grad()

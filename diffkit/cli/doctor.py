@@ -10,6 +10,7 @@ from collections.abc import Callable, Iterator
 from importlib.metadata import PackageNotFoundError, version
 from typing import NamedTuple
 
+import psutil
 import torch
 from torch import Generator
 
@@ -37,20 +38,6 @@ def device() -> str:
     if torch.cuda.is_available():
         return "cuda"
     return "mps" if torch.backends.mps.is_available() else "cpu"
-
-
-def free_memory_gb() -> float | None:
-    """Memory that a new program can have, in GB; None where it is unknown."""
-    try:
-        with open("/proc/meminfo", encoding="utf-8") as lines:
-            kilobytes = next(int(line.split()[1]) for line in lines if line.startswith("MemAvailable"))
-        return kilobytes / 1e6
-    except (OSError, StopIteration):
-        pass
-    try:
-        return os.sysconf("SC_AVPHYS_PAGES") * os.sysconf("SC_PAGE_SIZE") / 1e9
-    except (AttributeError, OSError, ValueError):
-        return None
 
 
 def seconds_per_step(batch_size: int = 64, repeats: int = 3) -> float:
@@ -82,10 +69,9 @@ def _hardware() -> Iterator[Finding]:
     name = torch.cuda.get_device_name() if where == "cuda" else platform.processor() or platform.machine()
     yield Finding("device", f"{where} ({name})", True)
     yield Finding("threads", f"{torch.get_num_threads()} of {os.cpu_count()} cores", True)
-    memory = free_memory_gb()
-    enough = memory is None or memory >= MEMORY_NEEDED_GB
+    memory = psutil.virtual_memory().available / 1e9
     advice = f"Close other programs: the notebooks need about {MEMORY_NEEDED_GB:.0f} GB."
-    yield Finding("free memory", "unknown" if memory is None else f"{memory:.1f} GB", enough, advice)
+    yield Finding("free memory", f"{memory:.1f} GB", memory >= MEMORY_NEEDED_GB, advice)
 
 
 def _models() -> Iterator[Finding]:

@@ -59,13 +59,13 @@ def evaluate(
         model: folder or shipped name (default: tales-mdlm; for a text of your own tinystories-mdlm, which reads any).
         corpus: a .txt, .jsonl or .parquet file or folder, or a name (default: the language the model was trained on).
         n: stories of the bound; for a text its windows, unless --windows says how many.
-        windows: a text is cut into windows of as many tokens as the model sees at once; read only so many, from its
-            start, or 0 for all of it, in one pass and constant memory (default: as --n).
-        stride: new tokens in each window; the rest of it are the tokens before them, given and not counted again. By
-            default all are new, and each window stands on its own. Half a window costs twice the time; the bound is
-            lower as a rule, since every token is predicted with text before it.
-        beside: also judge these on the same windows, with commas between: a model with the same tokens, such as the
-            autoregressive twin, or 3-gram:FILE, which counts that text (3-gram: what training did not hold out).
+        windows: how many windows of a text to read from its start, each as long as the model's canvas; 0 for all of
+            it, in one pass and constant memory (default: as --n).
+        stride: new tokens in each window; the rest are the tokens before them, given and not counted again. By default
+            all are new and windows are independent. Half a window takes twice the time; the bound is lower as a rule,
+            since every token is predicted with text before it.
+        beside: also judge these baselines on the same windows, separated by commas: a model with the same tokens, such
+            as the autoregressive twin, or 3-gram:FILE, which counts that text (3-gram: what training did not hold out).
         samples: stories generated to count the valid ones (known languages only; 0 for none).
         steps: network calls for each story (default: one for every token).
         fraction: share of a text's documents to judge, at most what training held out; 1 for a text that the model has
@@ -75,7 +75,8 @@ def evaluate(
         all: everything there is to measure, as a report: table, JSON and Markdown; `--all` alone is enough.
         out: folder of that report (default: reports/MODEL).
     """
-    trained, tokenizer = load(model or _default_model(corpus))
+    reader = "tales-mdlm" if not corpus or corpus in LANGUAGES else READS_ANY_TEXT
+    trained, tokenizer = load(model or reader)
     others = [one.strip() for one in beside.split(",") if one.strip()]
     asked = Asked(n, windows, stride, others, samples, steps, fraction, checked_seed(seed))
     name, known = _checked(trained, corpus, asked, Path(json_file).parent if json_file else Path(out))
@@ -85,11 +86,6 @@ def evaluate(
     if json_file:
         write_json(Path(json_file), found)
     print(*lines, sep="\n")
-
-
-def _default_model(corpus: str) -> str:
-    """A shipped model that can read this text."""
-    return "tales-mdlm" if not corpus or corpus in LANGUAGES else READS_ANY_TEXT
 
 
 def _checked(trained: DiffusionModel, corpus: str, asked: Asked, folder: Path) -> tuple[str, Language | None]:

@@ -14,9 +14,9 @@ from torch import Generator, Tensor
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.cli.showing import Shown
-from diffkit.data.tokenizer import canvas_from_text, load_tokenizer
+from diffkit.data.tokenizer import canvas_from_text
 from diffkit.languages.story_language import load_language
-from diffkit.model import DiffusionModel, check_tokenizer, load_model
+from diffkit.model import DiffusionModel, load_with_tokenizer
 from diffkit.paths import PRETRAINED, user_path
 from diffkit.processes.base import Denoise
 from diffkit.random import checked_seed
@@ -117,11 +117,8 @@ def infill(
 
 def lines_of(source: str) -> Iterator[tuple[dict[str, Any], str]]:
     """The lines of a file, or of what is piped in for -, as they come; each with its number. Blank ones are skipped."""
-    with (
-        nullcontext(sys.stdin or ())
-        if source == "-"
-        else user_path(source).open(encoding="utf-8-sig", errors="surrogateescape")
-    ) as lines:
+    piped, path = nullcontext(sys.stdin or ()), user_path(source)
+    with piped if source == "-" else path.open(encoding="utf-8-sig", errors="surrogateescape") as lines:
         yield from (({"line": i, "input": line.strip()}, line) for i, line in enumerate(lines, 1) if line.strip())
 
 
@@ -140,11 +137,9 @@ def _with_blanks(
 
 def load(model: str) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:
     """A model by name or folder, and its tokenizer."""
-    trained = load_model(model)
+    trained, tokenizer = load_with_tokenizer(model)
     if Path(model).is_dir() and Path(model).name == model and (PRETRAINED / model).is_dir():
         print(f"{model} is a folder here and a shipped model; this is {trained.name_or_path}.", file=sys.stderr)
-    tokenizer = load_tokenizer(trained.name_or_path)
-    check_tokenizer(trained, tokenizer)
     return trained, tokenizer
 
 
@@ -161,7 +156,7 @@ def _conditioned(trained: DiffusionModel, label: str, guidance: float) -> Denois
 
 
 def _how(trained: DiffusionModel, **asked: Any) -> dict[str, Any]:
-    """Unmasking order and filters: what is asked for, else what the model's generation_config.json says, else plain.
+    """Unmasking order and filters: the options, else the model's generation_config.json, else the process's defaults.
 
     Raises: ValueError for such a file that holds anything else.
     """

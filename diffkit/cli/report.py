@@ -16,7 +16,7 @@ from diffkit.data.batches import StoryBatches
 from diffkit.evaluation import samples as judge
 from diffkit.evaluation.bounds import gap_to_entropy, nelbo
 from diffkit.evaluation.by_count import error_by_count
-from diffkit.evaluation.statistics import Estimate
+from diffkit.evaluation.statistics import Estimate, perplexity
 from diffkit.evaluation.text import TextBound
 from diffkit.io import atomic_files, write_json
 from diffkit.languages.exact import Language
@@ -30,6 +30,7 @@ Figures = dict[str, Any]  # plain numbers, texts and dictionaries of them: JSON 
 SHOWN_COUNTS = (1, 4, 8, 16, 24, 32, 40, 44, 47, 48, 96, 160, 224, 255, 256)  # masked tokens
 PAIRS = (("hero", "park"), ("weather", "time"))  # slots of `tales` whose joint distribution is compared
 PADDED = "EOS and PAD are predicted and counted like any token"
+TIME_IS_SHARE = "The time given to the network is the share of masked tokens; for the sampled chain: nelbo(steps=...)"
 
 
 def measure_bound(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase, x0: Tensor, rng: Generator) -> Figures:
@@ -39,10 +40,10 @@ def measure_bound(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase, x0:
     counts |= {"word": sum(len(text.split()) for text in texts), "character": sum(map(len, texts))}
     unk = tokenizer.unk_token_id
     return _of_model(model) | {
-        "policy": PADDED, "sequences": len(x0),
-        "length": x0.shape[1], "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
+        "policy": PADDED, "sequences": len(x0), "length": x0.shape[1],
+        "nats_per_sequence": bound.mean, "nats_per_sequence_se": bound.standard_error,
         "nats_per_token": bound.mean / x0.shape[1], "nats_per_token_se": bound.standard_error / x0.shape[1],
-        "perplexity": _exp(bound.mean / x0.shape[1]),
+        "perplexity": perplexity(bound.mean / x0.shape[1]),
         "unknown": 0.0 if unk is None else (x0 == unk).double().mean().item(),
         "units": _units(bound.mean * len(x0), counts),
     }  # fmt: skip
@@ -70,16 +71,15 @@ def _of_model(model: DiffusionModel) -> Figures:
 
 
 def _units(nats: float, counts: dict[str, int]) -> Figures:
-    return {
-        unit: {
-            "count": count, "nats": nats / count, "bits": nats / count / math.log(2), "perplexity": _exp(nats / count),
-        }
-        for unit, count in counts.items()
-    }  # fmt: skip
+    found = {}
+    for unit, count in counts.items():
+        each = nats / count
+        found[unit] = {"count": count, "nats": each, "bits": each / math.log(2), "perplexity": perplexity(each)}
+    return found
 
 
 def beside(bound: TextBound) -> list[Figures]:
-    """The figures of whoever stands beside a model."""
+    """The figures of the baselines."""
     return [{"name": one.name} | _row(one) for one in bound.beside]
 
 
@@ -91,11 +91,6 @@ def _row(bound: TextBound) -> Figures:
     for name, one in pairs.items():
         found |= {name: one.mean, f"{name}_se": one.standard_error}
     return found
-
-
-def _exp(nats: float) -> float:
-    """A perplexity; infinite where no number is large enough."""
-    return math.inf if nats > 709 else math.exp(nats)
 
 
 def measure_gap(model: DiffusionModel, language: Language, n: int, rng: Generator) -> Figures:
@@ -124,7 +119,7 @@ def measure_samples(language: Language, ids: Tensor, training: Tensor) -> Figure
         "self_bleu": judge.self_bleu(ids, **ends) if len(ids) > 1 else math.nan,
         "token_entropy": judge.token_entropy(ids, **ends),
         "repeated_sentences": judge.repeated_sentences(ids, stop_id=stop_id, **ends),
-        "judge_perplexity": _exp(-found["log_prob"] / language.length),
+        "judge_perplexity": perplexity(-found["log_prob"] / language.length),
         "copied": same.share, "copied_by_chance": same.by_chance,
     }  # fmt: skip
     if found["valid"] > 0:
@@ -163,11 +158,6 @@ def measure(
     return found
 
 
-TIME_IS_SHARE = (
-    "The network sees as its time the share of masked tokens; of the chain that is sampled: nelbo(steps=...)"
-)
-
-
 def bound_lines(found: Figures) -> list[str]:
     """A bound as lines of text, in every unit."""
     bound = Estimate(found["nats_per_sequence"], found["nats_per_sequence_se"])
@@ -183,7 +173,7 @@ def bound_lines(found: Figures) -> list[str]:
 
 
 def text_lines(found: Figures) -> list[str]:
-    """The bound on a text as lines of text: what is asked for most first, then of what it is a bound."""
+    """The bound on a text as lines of text: nats, bits and perplexity, then what was read."""
     nats, bits = (Estimate(found[of], found[f"{of}_se"]) for of in ("nats_per_token", "bits_per_character"))
     counts = {"window": found["sequences"]} | {unit: one["count"] for unit, one in found["units"].items()}
     lines = [
@@ -200,7 +190,7 @@ def text_lines(found: Figures) -> list[str]:
 
 
 def beside_lines(rows: list[Figures]) -> list[str]:
-    """Whoever stands beside the model, on the same windows."""
+    """The baselines, on the same windows as the model."""
     lines = []
     for row in rows:
         nats, bits, above = (

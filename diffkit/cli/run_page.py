@@ -49,7 +49,7 @@ def report(run: str, out: str = "") -> None:
 
 
 def lines_of(path: Path) -> Lines:
-    """The objects of a log; a line that is half written is left out, and so is a log that is not there."""
+    """The objects of a log, none if there is no log; a half-written line is left out."""
     found = []
     for line in path.read_text(encoding="utf-8").splitlines() if path.is_file() else ():
         try:
@@ -60,7 +60,7 @@ def lines_of(path: Path) -> Lines:
 
 
 def _settings(folder: Path) -> dict[str, Any]:
-    """What a run was asked for; of one made before runs kept it, what its model says."""
+    """The settings of a run; of one that kept none, such as a shipped model, the config of its model."""
     for name in ("settings.json", "config.json"):
         if (folder / name).is_file():
             return dict(json.loads((folder / name).read_text(encoding="utf-8")))

@@ -29,7 +29,7 @@ from diffkit.processes.base import Process
 from diffkit.processes.masked import MaskedDiffusion
 from diffkit.training.config import MOST, TrainConfig, refuse_null
 
-MOST_TOKENS = {"batch_size": 2**24, "validation_sequences": 2**26}  # in so many sequences; no machine holds more
+MOST_TOKENS = {"batch_size": 2**24, "validation_sequences": 2**26}  # at most, in all sequences together
 VALIDATION_SEED = 12345  # of the masks, and of the fresh stories: the same at every check, and in every run
 RANGES = {"length": (1, MOST), "batch_size": (1, MOST), "validation_sequences": (1, MOST), "limit": (0, MOST)}
 RANGES |= {"workers": (1, 1024)}
@@ -45,7 +45,7 @@ class DataSettings:
     batch_size: int = 64  # sequences in a batch
     validation_sequences: int = 256  # sequences of the held-out bound
     validation_fraction: float = 0.01  # share of the documents held out, where the corpus has no validation split
-    limit: int = 0  # read only the first so many documents (0: all)
+    limit: int = 0  # read only this many documents, from the start (0: all)
     workers: int = 1  # processes that tokenize
 
     def __post_init__(self) -> None:
@@ -196,16 +196,19 @@ def _fresh_model(model: ModelSettings, texts: Texts) -> DiffusionModel:
             f"build: {type(process).__name__} learns where texts end, but this corpus is read as documents in one "
             f"row. Choose the corpus {', '.join(LANGUAGES)}, or another process."
         )
-    network: dict[str, Any] = {"time": model.time, "rotary": model.rotary, "dropout": model.dropout}
     labels = len(texts.language.labels) if texts.language and model.conditional else 0
-    network |= {"labels": labels, "max_length": texts.length}
-    return build_model(process, model.size, **network)
+    return build_model(
+        process, model.size, time=model.time, rotary=model.rotary, dropout=model.dropout, labels=labels,
+        max_length=texts.length,
+    )  # fmt: skip
 
 
 def _pretrained_model(model: ModelSettings, texts: Texts) -> DiffusionModel:
     """A model of transformers. Raises ValueError if it has another vocabulary than the text."""
-    how: dict[str, Any] = {"add_mask": model.add_mask, "lora": model.lora, "anneal": model.anneal}
-    built, _ = load_pretrained(model.pretrained, model.process, length=texts.length, **how)
+    built, _ = load_pretrained(
+        model.pretrained, model.process, length=texts.length, add_mask=model.add_mask, lora=model.lora,
+        anneal=model.anneal,
+    )  # fmt: skip
     check_tokenizer(built, texts.tokenizer)
     return built
 
@@ -252,14 +255,13 @@ def learn_tokenizer(data: DataSettings, seed: int, folder: Path, vocab_size: int
     return replace(data, tokenizer=str(folder))
 
 
-def read_held_out(data: DataSettings, seed: int, tell: Callable[[str], Any] = str) -> Tensor:
+def read_held_out(data: DataSettings, seed: int) -> Tensor:
     """Only the sequences that `read` holds out, (N, L); all of the text if validation_fraction is 1."""
     if data.corpus in LANGUAGES:
         return _fresh(load_language(data.corpus), data)
     tokenizer = load_tokenizer(data.tokenizer)
     whole = data.validation_fraction == 1
     texts = load_corpus(data.corpus, limit=data.limit or None) if whole else _split(data, seed)[1]
-    tell(f"{texts.info.description}.")
     return _sequences(texts, tokenizer, data, seed)
 
 
@@ -270,7 +272,7 @@ def _fresh(language: Language, data: DataSettings) -> Tensor:
 def _sequences(
     dataset: Dataset | IterableDataset, tokenizer: PreTrainedTokenizerBase, data: DataSettings, seed: int
 ) -> Tensor:
-    """The first sequences of a data set, `validation_sequences` of them if there are so many."""
+    """The first sequences of a data set, at most `validation_sequences`."""
     if isinstance(dataset, IterableDataset):
         return next(StreamBatches(dataset, tokenizer, data.length, data.validation_sequences, seed=seed))
     chunks = tokenize_corpus(dataset, tokenizer, data.length, workers=data.workers)

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
 
     from diffkit.sampling.sampler import Frame
 
-HIDDEN = "░░░"
+HIDDEN = "░░░"  # a masked token; its own glyph, so that colour is not needed to see it
 WIDTH = 100  # columns at most
 STILLS = 6  # frames shown where nothing can be drawn over
 TURNS = {"LRE", "RLE", "LRO", "RLO", "PDF", "LRI", "RLI", "FSI", "PDI"}  # these change the reading direction

@@ -156,9 +156,9 @@ def _logged(
 def _sampled(
     records: Iterator[Record], setup: Setup, every: int, path: Path, accelerator: Accelerator
 ) -> Iterator[Record]:
-    """The same records; every so many steps the model writes, to the terminal, a file and the trackers.
+    """The same records; every few steps texts go to the terminal, a file and the trackers.
 
-    Always from the same seed, with a generator of its own, by the weights of that step, which are not averaged.
+    They are always drawn from the same seed, with a generator of its own and the weights of that step, not averaged.
     """
     with contextlib.ExitStack() as files:
         log = None

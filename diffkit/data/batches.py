@@ -17,11 +17,9 @@ from diffkit.data.chunks import Cut, Encode
 from diffkit.data.corpus import seed_from
 
 
-class Batches(Protocol):
-    """Endless batches, with a state from which exactly the same batches follow."""
+class Batches(Iterator[Tensor], Protocol):
+    """Endless batches (B, L) int64, with a state from which exactly the same batches follow."""
 
-    def __iter__(self) -> Iterator[Tensor]: ...
-    def __next__(self) -> Tensor: ...  # (B, L) int64
     def state_dict(self) -> dict[str, Any]: ...
     def load_state_dict(self, state: dict[str, Any]) -> None: ...
 
@@ -29,10 +27,10 @@ class Batches(Protocol):
 class SamplesTexts(Protocol):
     """Anything that generates sequences, such as a StoryLanguage."""
 
-    def sample(self, n: int, rng: Generator, label: str | None = None) -> Tensor: ...  # (n, L) int64
+    def sample(self, n: int, rng: Generator) -> Tensor: ...  # (n, L) int64
 
 
-class ChunkBatches:
+class ChunkBatches(Iterator[Tensor]):
     """Batches from a finite set of chunks, epoch after epoch, each in a new order drawn from (seed, epoch).
 
     Every chunk comes once an epoch. A batch may run over the end of an epoch into the next, so all batches have the
@@ -41,17 +39,14 @@ class ChunkBatches:
     Attributes: position, chunks served so far; epoch, whole passes so far.
     """
 
-    def __init__(self, chunks: Dataset, batch_size: int, seed: int, shuffle: bool = True):
-        self.chunks, self.batch_size, self.seed, self.shuffle = chunks.with_format("torch"), batch_size, seed, shuffle
+    def __init__(self, chunks: Dataset, batch_size: int, seed: int):
+        self.chunks, self.batch_size, self.seed = chunks.with_format("torch"), batch_size, seed
         self.position = 0
         self._order: tuple[int, Tensor] = (-1, torch.empty(0))  # of the epoch it was drawn for
 
     @property
     def epoch(self) -> int:
         return self.position // len(self.chunks)
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return self
 
     def __next__(self) -> Tensor:
         rows: list[int] = []
@@ -63,45 +58,41 @@ class ChunkBatches:
 
     def _order_of(self, epoch: int) -> Tensor:
         if self._order[0] != epoch:
-            n, rng = len(self.chunks), Generator().manual_seed(seed_from(self.seed, epoch))
-            self._order = (epoch, torch.randperm(n, generator=rng) if self.shuffle else torch.arange(n))
+            rng = Generator().manual_seed(seed_from(self.seed, epoch))
+            self._order = (epoch, torch.randperm(len(self.chunks), generator=rng))
         return self._order[1]
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "chunks": len(self.chunks), "seed": self.seed, "shuffle": self.shuffle}
+        return {"position": self.position, "chunks": len(self.chunks), "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises: ValueError if chunks, seed or shuffling are not the same."""
-        _move("ChunkBatches", self, state)
+        """Raises: ValueError if chunks or seed are not the same."""
+        _move(self, state)
 
 
-class StoryBatches:
+class StoryBatches(Iterator[Tensor]):
     """Fresh samples of a language, endlessly; batch i depends on (seed, i) alone, so the state is its number.
 
     Attributes: position, batches served so far.
     """
 
-    def __init__(self, language: SamplesTexts, batch_size: int, seed: int, label: str | None = None):
-        self.language, self.batch_size, self.seed, self.label = language, batch_size, seed, label
-        self.position = 0
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return self
+    def __init__(self, language: SamplesTexts, batch_size: int, seed: int):
+        self.language, self.batch_size, self.seed, self.position = language, batch_size, seed, 0
 
     def __next__(self) -> Tensor:
         rng = Generator().manual_seed(seed_from(self.seed, self.position))
         self.position += 1
-        return self.language.sample(self.batch_size, rng, label=self.label)  # (B, L)
+        return self.language.sample(self.batch_size, rng)  # (B, L)
 
     def state_dict(self) -> dict[str, Any]:
-        return {"position": self.position, "batch_size": self.batch_size, "seed": self.seed, "label": self.label}
+        return {"position": self.position, "batch_size": self.batch_size, "seed": self.seed}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Raises: ValueError if batch size, seed or label are not the same."""
-        _move("StoryBatches", self, state)
+        """Raises: ValueError if batch size or seed are not the same."""
+        _move(self, state)
 
 
-class StreamBatches:
+class StreamBatches(Iterator[Tensor]):
     """Batches from a streamed corpus, tokenized on the way and shuffled in blocks, pass after pass.
 
     A block of at least `buffer` chunks is read and put into an order drawn from (seed, number of the block). The state
@@ -124,7 +115,7 @@ class StreamBatches:
         self.capacity = -(-max(1, buffer) // batch_size) * batch_size  # whole batches
         self.encode, self.cut = Encode(tokenizer), Cut(tokenizer, length)
         self.position = self.epoch = 0
-        self._block: Tensor | None = None  # read with the next batch
+        self._block: Tensor | None = None  # read with the next batch, from _block_start on
         self._open()
         self._block_start = self._here()
 
@@ -138,9 +129,6 @@ class StreamBatches:
     def _here(self) -> dict[str, Any]:
         place = copy.deepcopy(self._stream.state_dict())
         return {"epoch": self.epoch, "place": place, "tokens_read": self._tokens_read, "rest": self.cut.rest.tolist()}
-
-    def __iter__(self) -> Iterator[Tensor]:
-        return self
 
     def __next__(self) -> Tensor:
         number, served = divmod(self.position, self.capacity)
@@ -179,19 +167,19 @@ class StreamBatches:
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Raises: ValueError if the settings differ; the corpus must be the same."""
-        _move("StreamBatches", self, state)
+        _move(self, state)
         self._block, self._block_start = None, state["block"]
         self.epoch, self.cut.rest = state["block"]["epoch"], np.array(state["block"]["rest"], dtype=np.int32)
         self._open(state["block"]["place"], state["block"]["tokens_read"])
 
 
-def _move(name: str, batches: ChunkBatches | StoryBatches | StreamBatches, state: dict[str, Any]) -> None:
+def _move(batches: ChunkBatches | StoryBatches | StreamBatches, state: dict[str, Any]) -> None:
     """Set the position, if the state was taken from batches like these."""
     own = {key: value for key, value in batches.state_dict().items() if key not in ("position", "block")}
     differing = [f"{key} {state.get(key)!r} there, {own[key]!r} here" for key in own if state.get(key) != own[key]]
     if differing:
         raise ValueError(
-            f"{name}: the saved position belongs to other batches ({'; '.join(differing)}). Resume with the same data "
-            "and settings, or start afresh."
+            f"{type(batches).__name__}: the saved position belongs to other batches ({'; '.join(differing)}). Resume "
+            "with the same data and settings, or start afresh."
         )
     batches.position = state["position"]

@@ -66,7 +66,7 @@ def load_corpus(
 
     Args:    source: a name in CORPORA, or a path. split: local files have only "train"; see split_documents.
              streaming: read while it is used rather than first (default: as the corpus asks; files: no).
-             limit: keep only the first so many documents.
+             limit: keep only this many documents, from the start.
     Raises:  FileNotFoundError, ConnectionError (no network), or ValueError when what is there cannot be used.
     """
     name = str(source)
@@ -81,10 +81,10 @@ def load_corpus(
     if limit is None:
         return dataset
     dataset = dataset.take(limit) if streaming else dataset.select(range(min(limit, len(dataset))))
-    return _told(dataset, f"{dataset.info.description}, of which the first {limit} are used")
+    return _described(dataset, f"{dataset.info.description}, of which the first {limit} are used")
 
 
-def _told(dataset: Dataset | IterableDataset, account: str) -> Dataset | IterableDataset:
+def _described(dataset: Dataset | IterableDataset, account: str) -> Dataset | IterableDataset:
     dataset.info.description = account
     return dataset
 
@@ -115,7 +115,7 @@ def _from_hub(name: str, split: str, streaming: bool) -> Dataset | IterableDatas
         datasets.config.HF_HUB_OFFLINE = setting
     count = "streamed documents" if streaming else f"{len(dataset):,} documents"
     account = f"{name}, split {split} of {corpus.repository}{shadowed(name)}: {count}"
-    return _told(dataset.select_columns(["text"]), account)
+    return _described(dataset.select_columns(["text"]), account)
 
 
 def _articles(rows: dict[str, list[str]]) -> dict[str, list[str]]:
@@ -143,11 +143,11 @@ def _from_files(source: Path, streaming: bool) -> Dataset | IterableDataset:
         hint = f" A document is the 'text' of a row, but rows hold {names or 'nothing'}." if needed else ""
         raise ValueError(f"load_corpus: {str(source)!r} holds no documents ({files.account}). Is it blank?{hint}")
     if streaming:
-        return _told(IterableDataset.from_generator(documents, gen_kwargs=found), f"{files.account}; streamed")
+        return _described(IterableDataset.from_generator(documents, gen_kwargs=found), f"{files.account}; streamed")
     path = cache_folder() / f"documents-{files.digest}.arrow"
     write_once(path, partial(_store, found))
     dataset = Dataset(MemoryMappedTable.from_file(str(path)), DatasetInfo(), fingerprint=files.digest)
-    return _told(dataset, f"{files.account}; {_counted(files, len(dataset))}")
+    return _described(dataset, f"{files.account}; {_counted(files, len(dataset))}")
 
 
 def _store(found: dict[str, Any], folder: Path) -> Path:
@@ -183,7 +183,7 @@ def split_documents(dataset: Dataset | IterableDataset, *, validation_fraction: 
         held_out = partial(_is_held_out, seed=seed, threshold=validation_fraction)
         sides = dataset.filter(lambda row: not held_out(row)), dataset.filter(held_out)
         account += f"; about {validation_fraction:.1%} of them held out"
-        return Split(*(_told(side, account) for side in sides))
+        return Split(*(_described(side, account) for side in sides))
     rows = tqdm(dataset.iter(1000), "splitting", -(-len(dataset) // 1000), unit="k documents", delay=BAR_DELAY)
     pairs = ((_draw(text, seed), len(text or "")) for part in rows for text in part["text"])
     draws, sizes = np.fromiter(pairs, np.dtype((float, 2))).T  # to the last pair, so that the bar ends
@@ -197,7 +197,7 @@ def split_documents(dataset: Dataset | IterableDataset, *, validation_fraction: 
         )
     share = sizes[is_held_out].sum() / max(1, sizes.sum())
     account += f"; {n:,} held out, {share:.1%} of the text"
-    return Split(*(_told(dataset.select(np.flatnonzero(side)), account) for side in (~is_held_out, is_held_out)))
+    return Split(*(_described(dataset.select(np.flatnonzero(side)), account) for side in (~is_held_out, is_held_out)))
 
 
 def seed_from(*parts: int | str) -> int:

@@ -88,9 +88,7 @@ def train_tokenizer(texts: Iterable[str], vocab_size: int = 4096) -> PreTrainedT
     tokenizer.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
     tokenizer.decoder = decoders.ByteLevel()
     alphabet = pre_tokenizers.ByteLevel.alphabet()
-    trainer = BpeTrainer(
-        vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet
-    )  # with a progress bar
+    trainer = BpeTrainer(vocab_size=vocab_size, special_tokens=special, initial_alphabet=alphabet)
     tokenizer.train_from_iterator((piece for text in texts for piece in LONG_RUN.split(text)), trainer)
     if tokenizer.get_vocab_size() == len(special) + len(alphabet):
         raise ValueError("train_tokenizer: the texts are empty, or too short to hold a pair of bytes twice.")
@@ -147,8 +145,8 @@ def load_tokenizer(name_or_folder: str | Path, *, add_mask: bool = True) -> PreT
     so take V = len(tokenizer) afterwards. The cache on disk is asked first, the network only if that fails.
 
     Args:    name_or_folder: a name on the Hugging Face Hub, or a folder written by save_pretrained.
-             add_mask: where there is no MASK, add one; otherwise that is an error.
-    Raises:  OSError if there is no such tokenizer, or no network; ValueError if what is there is not usable.
+             add_mask: where there is no MASK, add one; if False, that is an error.
+    Raises:  OSError if there is no such tokenizer, or no network; ValueError if it cannot be used.
     """
     tokenizer = _pretrained(os.path.expanduser(name_or_folder))
     # From a model's config.json without a vocabulary, transformers makes a tokenizer that knows only special tokens.

@@ -26,7 +26,7 @@ def in_batches(denoise: Denoise, batch_size: int) -> Denoise:
 
 
 def chain_bound(process: Process, steps: int) -> Callable[..., Tensor]:
-    """The bound of the chain that `denoise_frames` runs in so many even steps, in place of `process.bound`.
+    """The bound of the chain that `denoise_frames` runs in this many even steps, in place of `process.bound`.
 
     The step from t to s costs a masked token 1 - gamma(s) / gamma(t), the probability that it is revealed there, times
     its cross-entropy at t. Draws take a random step, so the sum over steps is their mean times `steps`.

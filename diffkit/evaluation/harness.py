@@ -21,9 +21,8 @@ from diffkit.checks import check_whole
 from diffkit.data.files import BAR_DELAY
 from diffkit.data.tokenizer import text_ids
 from diffkit.evaluation.chain import in_batches
-from diffkit.evaluation.text import loaded
 from diffkit.hub import fetch
-from diffkit.model import model_folder
+from diffkit.model import load_with_tokenizer, model_folder
 from diffkit.processes.base import Denoise, Process, on_device_of
 from diffkit.random import uniform_numbers
 from diffkit.sampling.sampler import denoise_frames, last_frame
@@ -78,7 +77,7 @@ class HarnessModel(LM):
         check_whole(draws, "draws", "HarnessModel")
         folder = model_folder(pretrained)
         folder = folder if folder.is_dir() else fetch(pretrained, revision)
-        model, self.tokenizer = loaded(folder)
+        model, self.tokenizer = load_with_tokenizer(folder)
         if model.process.name not in JUDGED:
             raise ValueError(
                 f"HarnessModel: the processes are {JUDGED}, got {model.process.name!r}. Choose another model."

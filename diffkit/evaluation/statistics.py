@@ -22,6 +22,11 @@ class Estimate(NamedTuple):
         return f"{self.mean:.4f}" + ("" if math.isnan(self.standard_error) else f" ± {self.standard_error:.4f}")
 
 
+def perplexity(nats: float) -> float:
+    """exp of nats; infinite where no number is large enough."""
+    return math.exp(nats) if nats < 709 else math.inf
+
+
 def mean_of(values: Tensor) -> Estimate:
     """Mean of independent values (n,), at least one, and its standard error (NaN for a single value)."""
     spread = values.double().std().item() if len(values) > 1 else math.nan

@@ -20,11 +20,11 @@ from diffkit.checks import check_whole
 from diffkit.data.chunks import texts_of
 from diffkit.data.corpus import CORPORA, load_corpus
 from diffkit.data.files import BAR_DELAY
-from diffkit.data.tokenizer import load_tokenizer, special_ids, text_ids
+from diffkit.data.tokenizer import special_ids, text_ids
 from diffkit.evaluation.bounds import TOGETHER, sequence_bounds
 from diffkit.evaluation.ngram import NGram
-from diffkit.evaluation.statistics import Estimate, Sums
-from diffkit.model import DiffusionModel, check_tokenizer, load_model
+from diffkit.evaluation.statistics import Estimate, Sums, perplexity
+from diffkit.model import DiffusionModel, load_with_tokenizer
 from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.base import Denoise, Process
 
@@ -78,8 +78,8 @@ class TextBound(NamedTuple):
 
     @property
     def perplexity(self) -> float:
-        """Of a token; infinite where no number is large enough."""
-        return math.exp(self.per_token.mean) if self.per_token.mean < 709 else math.inf
+        """Of a token."""
+        return perplexity(self.per_token.mean)
 
     def __str__(self) -> str:
         what, most = ("-log p", "") if self.exact else ("bound on -log p", "at most ")
@@ -163,7 +163,7 @@ class Counted:
             self.words += sign * sum(len(one.split()) for one in texts)
         self.before = text[-CONTEXT:]
         self.tokens, self.windows = self.tokens + len(new), self.windows + len(batch.ids)
-        self.unknown += int((new == (-1 if (unk := self.tokenizer.unk_token_id) is None else unk)).sum())
+        self.unknown += new.tolist().count(self.tokenizer.unk_token_id)
         self.length = max(self.length, batch.ids.shape[1])
 
     def read(self, stride: int | None) -> Read:
@@ -186,8 +186,7 @@ def text_bounds(
         counted.add(batch)
         tokens, first = (~batch.given).sum(1), None
         for name, (process, denoise) in judges.items():
-            how = {"rng": rngs[name], "draws": draws, "frozen": batch.given}
-            found = sequence_bounds(process, denoise, batch.ids, **how)  # type: ignore[arg-type]
+            found = sequence_bounds(process, denoise, batch.ids, rng=rngs[name], draws=draws, frozen=batch.given)
             first = found if first is None else first
             nats[name].add(found, tokens)
             above[name].add(found - first, tokens)
@@ -214,24 +213,14 @@ def watched(bounds: Iterable[TextBound], windows: int | None) -> Iterator[TextBo
 
 
 def check_windows(windows: int, stride: int | None, length: int) -> None:
-    """Raise ValueError unless so many windows (0: all), so far apart, can be read."""
+    """Raise ValueError for a negative number of windows (0: all), and unless 1 <= stride <= length."""
     check_whole(windows, "windows", "bound_on_text", least=0)
     if stride is not None:
         check_whole(stride, "stride", "bound_on_text", most=length)
 
 
-def loaded(
-    model: DiffusionModel | str | Path, tokenizer: PreTrainedTokenizerBase | None = None
-) -> tuple[DiffusionModel, PreTrainedTokenizerBase]:
-    """A model, loaded if it is a name or a folder, and its tokenizer."""
-    trained = model if isinstance(model, DiffusionModel) else load_model(model)
-    tokenizer = tokenizer or load_tokenizer(trained.name_or_path)
-    check_tokenizer(trained, tokenizer)
-    return trained, tokenizer
-
-
 def documents_of(name: str | Path) -> Iterator[str]:
-    """The documents of a corpus, read as they are asked for; as `load_corpus`."""
+    """The documents of a corpus, read lazily; otherwise as `load_corpus`."""
     corpus = CORPORA.get(str(name))
     yield from (row["text"] for row in load_corpus(name, streaming=corpus is None or corpus.streaming))
 
@@ -239,7 +228,7 @@ def documents_of(name: str | Path) -> Iterator[str]:
 def judge_of(
     name: str, tokenizer: PreTrainedTokenizerBase, length: int, counted: Callable[[], Tensor] | None = None
 ) -> Judge:
-    """Who stands beside a model: "3-gram:FILE" counts a text, "3-gram" the sequences (N, L) of `counted`; else a model.
+    """A baseline by name: "3-gram:FILE" counts a text, "3-gram" the sequences (N, L) of `counted`; else a model.
 
     Raises: ValueError for a model with another vocabulary or shorter texts, and an n-gram with nothing to count.
     """
@@ -250,7 +239,7 @@ def judge_of(
         x0 = full_windows(documents_of(file), tokenizer, length) if file else counted()  # type: ignore[misc]
         V, mask = len(tokenizer), special_ids(tokenizer).mask
         return Autoregressive(V, mask), NGram(x0, order, vocab_size=V, mask_id=mask)
-    other, its_tokenizer = loaded(name)
+    other, its_tokenizer = load_with_tokenizer(name)
     if its_tokenizer.get_vocab() != tokenizer.get_vocab() or other.denoiser.config.max_length < length:
         raise ValueError(
             f"judge_of: {name!r} cannot stand beside this model: it has another vocabulary, or shorter texts than "
@@ -281,15 +270,15 @@ def bound_on_text(
 
     Args:    model: a model, its folder, or the name of a shipped one; text: a file, a folder or a name, as
              `load_corpus` takes them, or documents one after the other.
-             windows: read only the first so many windows, 0 for all of the text; a window is as long as the texts that
-             the model learned from. stride: new tokens of each window; the others are those before them, which are
-             given. None: no overlap, which is fastest; the smaller, the slower, and the lower the bound as a rule.
-             draws: maskings per window; seed: of these; beside: whom to judge on the same windows, see `judge_of`, and
-             `counted` there; tokenizer: of a model that was not loaded from a folder.
-    Returns: nats per token and bits per character with standard errors over windows, perplexity, and of what.
-    Raises:  ValueError for windows and strides that are none, and a text without a word that the model knows.
+             windows: how many to read, 0 for all; a window is as long as the texts that the model was trained on.
+             stride: new tokens of each window; the others are the tokens before them, which are given. None: no
+             overlap, which is fastest; a smaller stride is slower and, as a rule, gives a lower bound.
+             draws: maskings per window; seed: of the maskings; beside, counted: baselines to judge on the same windows,
+             see `judge_of`; tokenizer: needed if the model was not loaded from a folder.
+    Returns: nats per token and bits per character with standard errors over windows, perplexity, and what was read.
+    Raises:  ValueError as `check_windows`, and for a text without a word that the model knows.
     """
-    trained, tokenizer = loaded(model, tokenizer)
+    trained, tokenizer = load_with_tokenizer(model, tokenizer)
     length = trained.denoiser.config.max_length
     check_windows(windows, stride, length)
     documents = documents_of(text) if isinstance(text, str | Path) else text

@@ -60,8 +60,8 @@ def load_checkpoint(folder: str | Path) -> tuple[dict[str, Tensor], dict[str, An
 
 def checkpoints(folder: str | Path) -> list[Path]:
     """A run's checkpoints, step-<number>, fewest steps first; what an interruption left half-written is skipped."""
-    found = {path: re.fullmatch(r"step-(\d+)", path.name) for path in Path(folder).glob("step-*") if path.is_dir()}
-    return sorted((path for path, match in found.items() if match), key=lambda path: int(path.name[len("step-") :]))
+    found = [path for path in Path(folder).glob("step-*") if path.is_dir() and re.fullmatch(r"step-\d+", path.name)]
+    return sorted(found, key=lambda path: int(path.name.removeprefix("step-")))
 
 
 def latest_checkpoint(folder: str | Path) -> Path | None:

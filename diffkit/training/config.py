@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+import sys
 from dataclasses import dataclass, field
 from typing import Any, Literal
 
@@ -10,6 +11,13 @@ from diffkit.random import checked_seed
 from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS
 
 MOST = 10**9  # of anything that a run counts
+LEAST, FINITE = math.ulp(0.0), sys.float_info.max
+RANGES = {
+    "steps": (1, MOST), "accumulate": (1, MOST), "save_every": (1, MOST), "validate_every": (1, MOST),
+    "warmup": (0, MOST), "sample_every": (0, MOST), "lr": (LEAST, FINITE), "muon_lr": (LEAST, FINITE),
+    "clip": (LEAST, math.inf), "weight_decay": (0, FINITE), "ema": (0, math.nextafter(1.0, 0.0)), "decay": (0, 1),
+    "drop_label": (0, 1),
+}  # fmt: skip
 
 
 def refuse_null(settings: Any) -> None:
@@ -80,14 +88,11 @@ class TrainConfig:
         }.items():  # fmt: skip
             if getattr(self, name) not in names:
                 raise ValueError(f"TrainConfig: {name} must be one of {names}, got {getattr(self, name)!r}.")
-        counts, rates = ("steps", "accumulate", "save_every", "validate_every"), ("lr", "muon_lr", "clip")
-        limits = dict.fromkeys(counts, (1, MOST)) | dict.fromkeys(rates, (math.ulp(0.0), math.inf))
-        limits |= dict.fromkeys(("warmup", "sample_every"), (0, MOST))
-        limits |= {"weight_decay": (0, math.inf), "ema": (0, math.nextafter(1.0, 0.0))}
-        for name, (least, most) in (limits | {"decay": (0, 1), "drop_label": (0, 1)}).items():
-            value = getattr(self, name)
-            if not least <= value <= most or (math.isinf(value) and name != "clip"):
-                raise ValueError(f"TrainConfig: {name} must be a number in {least:g}..{most:g}, got {value}.")
+        for name, (least, most) in RANGES.items():
+            if not least <= getattr(self, name) <= most:
+                raise ValueError(
+                    f"TrainConfig: {name} must be a number in {least:g}..{most:g}, got {getattr(self, name)}."
+                )
 
     def lr_scale(self, step: int) -> float:
         """Share of the full learning rate at a step (0 is the first): linear warm-up, constant, cosine decay."""

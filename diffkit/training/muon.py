@@ -82,3 +82,12 @@ def make_optimizers(model: nn.Module, config: TrainConfig) -> list[torch.optim.O
     for group in (group for optimizer in optimizers for group in optimizer.param_groups):
         group["full_lr"] = group["lr"]
     return optimizers
+
+
+def take_step(optimizers: Iterable[torch.optim.Optimizer], scale: float) -> None:
+    """One step of optimizers from `make_optimizers`, at this share of their full rates; then no gradients are left."""
+    for optimizer in optimizers:
+        for group in optimizer.param_groups:
+            group["lr"] = group["full_lr"] * scale
+        optimizer.step()
+        optimizer.zero_grad()

@@ -23,7 +23,7 @@ from diffkit.random import SharedGenerator
 from diffkit.training import checkpoint
 from diffkit.training.config import TrainConfig
 from diffkit.training.losses import OBJECTIVES, TIME_SAMPLERS
-from diffkit.training.muon import make_optimizers
+from diffkit.training.muon import make_optimizers, take_step
 from diffkit.training.parallel import anyone, check_launch, make_accelerator, part_of, shard, whole
 from diffkit.training.pooling import counted
 from diffkit.training.prefetch import prefetched
@@ -103,11 +103,7 @@ class Trainer:
                 f"fit: loss {loss:g} and gradient norm {norm:g} at step {self.steps_done + 1}, which ends with batch "
                 f"{(self.steps_done + 1) * config.accumulate} of the run. {REMEDY}"
             )
-        for optimizer in self.optimizers:
-            for group in optimizer.param_groups:
-                group["lr"] = group["full_lr"] * config.lr_scale(self.steps_done)
-            optimizer.step()
-            optimizer.zero_grad(set_to_none=True)
+        take_step(self.optimizers, config.lr_scale(self.steps_done))
         if self.average:
             decay = min(config.ema, (1 + self.steps_done) / (10 + self.steps_done))  # short runs forget their start
             torch._foreach_lerp_([*self.average.values()], [*self.weights.values()], 1 - decay)

@@ -28,7 +28,7 @@ def found(section):
 
 def test_a_sound_machine_is_told_so(shipped_folder, monkeypatch, capsys):
     monkeypatch.setattr(doctor, "seconds_per_step", lambda: 0.25)
-    monkeypatch.setattr(doctor, "free_memory_gb", lambda: 8.0)
+    monkeypatch.setattr(doctor, "MEMORY_NEEDED_GB", 0.0)
     monkeypatch.setattr(doctor, "PACKAGES", ("torch", "transformers"))
     assert main.main(["doctor"]) == 0
     told = capsys.readouterr().out
@@ -86,9 +86,9 @@ def test_a_missing_package_gives_advice(monkeypatch):
     assert not findings["no-such-package"].ok and "make lab" in findings["no-such-package"].advice
 
 
-@pytest.mark.parametrize(("memory", "ok"), [(0.5, False), (8.0, True), (None, True)])
-def test_little_memory_gives_advice(monkeypatch, memory, ok):
-    monkeypatch.setattr(doctor, "free_memory_gb", lambda: memory)
+@pytest.mark.parametrize(("needed", "ok"), [(1e9, False), (0.0, True)])
+def test_little_memory_gives_advice(monkeypatch, needed, ok):
+    monkeypatch.setattr(doctor, "MEMORY_NEEDED_GB", needed)
     finding = found(doctor._hardware)["free memory"]
     assert finding.ok == ok and "Close other programs" in finding.advice
 
@@ -102,6 +102,4 @@ def test_a_slow_machine_gives_advice(monkeypatch, seconds, ok):
 
 def test_measurements_are_plausible():
     assert 0 < doctor.seconds_per_step(batch_size=2, repeats=1) < 60
-    memory = doctor.free_memory_gb()
-    assert memory is None or 0 < memory < 100_000
     assert doctor.device() in ("cuda", "mps", "cpu")

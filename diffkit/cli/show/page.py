@@ -25,13 +25,13 @@ LOOK = (
 NO_SCRIPT = "<noscript><p>Without scripts, a few of its frames:</p>{}</noscript>"
 
 
-def whole_page(title: str, body: str, *, style: str = "", script: str = "", language: str = "en") -> str:
+def whole_page(title: str, body: str, *, style: str = "", script: str = "") -> str:
     """A page: `body` is HTML, escaped before. The browser may run no other script, and fetch nothing."""
     allowed = f"'sha256-{b64encode(sha256(script.encode()).digest()).decode()}'" if script else "'none'"
     policy = f"default-src 'none'; style-src 'unsafe-inline'; script-src {allowed}"
     runs = f'<script type="module">{script}</script>' if script else ""
     return (
-        f'<!DOCTYPE html>\n<html lang="{language}"><head><meta charset="utf-8">'
+        f'<!DOCTYPE html>\n<html lang="en"><head><meta charset="utf-8">'
         f'<meta http-equiv="Content-Security-Policy" content="{policy}">'
         f'<meta name="viewport" content="width=device-width, initial-scale=1"><title>{html.escape(title)}</title>'
         f"<style>{LOOK}{style}</style></head>\n<body><main><h1>{html.escape(title)}</h1>\n{body}\n</main>{runs}</body></html>\n"

@@ -14,7 +14,8 @@ from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 from wcwidth import wcswidth
 
-from diffkit.cli.show.text import HIDDEN, words_of
+from diffkit.cli.show.text import words_of
+from diffkit.cli.terminal import HIDDEN
 from diffkit.sampling.sampler import Frame
 
 COLUMNS = 72
@@ -50,20 +51,20 @@ class Reel(NamedTuple):
         return round(COLUMNS * CHARACTER + 2 * MARGIN), lines * LINE + 2 * MARGIN
 
 
-def reel_of(frames: Sequence[Frame], tokenizer: PreTrainedTokenizerBase, fixed: Tensor, row: int = 0) -> Reel:
-    """The tokens of one text, in lines that hold each as wide as it ever gets. fixed: (L,) bool, given tokens.
+def reel_of(frames: Sequence[Frame], tokenizer: PreTrainedTokenizerBase, fixed: Tensor) -> Reel:
+    """The tokens of the first text, in lines that hold each as wide as it ever gets. fixed: (L,) bool, given tokens.
 
     A hidden token is as wide as what stands there in the end, so that the finished text has no gaps.
     """
     looks: list[list[Look]] = [[] for _ in fixed]
     blanks = (tokenizer.pad_token_id, tokenizer.eos_token_id)
-    last = frames[-1].tokens[row]
+    last = frames[-1].tokens[0]
     words = words_of(last, tokenizer)
     ends = ["" if token in blanks else word.strip() for word, token in zip(words, last.tolist(), strict=True)]
     for i, frame in enumerate(frames):
-        words = words_of(frame.tokens[row], tokenizer)
-        for k, token in enumerate(frame.tokens[row].tolist()):
-            new = i > 0 and int(frames[i - 1].tokens[row, k]) != token
+        words = words_of(frame.tokens[0], tokenizer)
+        for k, token in enumerate(frame.tokens[0].tolist()):
+            new = i > 0 and int(frames[i - 1].tokens[0, k]) != token
             kind = "hidden" if token == tokenizer.mask_token_id else "given" if fixed[k] else "new" if new else "old"
             letters = ("·" if new else "") if token in blanks else words[k].strip() or " "
             shown = HIDDEN[0] * max(1, wcswidth(ends[k])) if kind == "hidden" else letters

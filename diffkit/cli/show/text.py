@@ -8,9 +8,9 @@ from collections.abc import Sequence
 from torch import Tensor
 from transformers import PreTrainedTokenizerBase
 
+from diffkit.cli.terminal import HIDDEN
 from diffkit.sampling.sampler import Frame
 
-HIDDEN = "░░░"  # a masked token; its own glyph, so that colour is not needed to see it
 BYTES = ("Ġ", "Ċ")  # how tokens of bytes write a space and the end of a line
 STYLE = (
     "<style>.dk p{margin:.2em 0;font:15px/1.9 ui-monospace,Menlo,Consolas,monospace}"

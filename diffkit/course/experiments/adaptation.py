@@ -103,7 +103,7 @@ def stories_gap(process: Process, language: StoryLanguage, n: int, seed: int) ->
     x0 = language.sample(n, Generator().manual_seed(seed))
 
     def bounds(denoise: Any) -> Tensor:
-        return sequence_bounds(process, denoise, x0, rng=Generator().manual_seed(seed), draws=4)
+        return sequence_bounds(process, denoise, x0, rng=Generator().manual_seed(seed + 1), draws=4)
 
     exact = bounds(language.denoiser(process))
     return lambda model: float((bounds(model) - exact).mean()) / language.length

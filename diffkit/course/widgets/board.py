@@ -13,7 +13,8 @@ import ipywidgets as ipw
 import torch
 from torch import Generator, Tensor
 
-from diffkit.cli.show.text import HIDDEN, STYLE, token_html, words_of
+from diffkit.cli.show.text import STYLE, token_html, words_of
+from diffkit.cli.terminal import HIDDEN
 from diffkit.course.widgets.panel import Display, guarded, panel_html
 from diffkit.languages.story_language import StoryLanguage
 from diffkit.processes.base import Denoise
