@@ -79,7 +79,7 @@ lies in the same folder.
 
 An excerpt of TinyStories (Eldan & Li 2023, arXiv:2305.07759). The text itself (CDLA-Sharing-1.0, whose terms do not
 extend to what is computed from it) is not part of this repository:
-{documents:,} stories, {train_tokens:,} tokens. All figures below are about {held_documents} other stories.
+{documents:,} stories, {train_tokens:,} tokens. All figures below were measured on {held_documents:,} other stories.
 
 ## Training
 

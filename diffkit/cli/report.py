@@ -244,7 +244,9 @@ def sample_table(found: Figures) -> str:
         for name, one in columns.items()
     }
     rows = dict.fromkeys(key for one in flat.values() for key, value in one.items() if isinstance(value, int | float))
-    cells = {key.replace("_", " "): [f"{one[key]:.4g}" if key in one else "" for one in flat.values()] for key in rows}
+    named = {"low": "valid, 95 % from", "high": "valid, 95 % to", "log_prob": "log p of the valid, nats"}
+    rows = {key: None for key in rows if not key.startswith("plot_") or key.replace("plot_", "plot: ", 1) not in rows}
+    cells = {named.get(key, key.replace("_", " ")): [f"{one[key]:.4g}" if key in one else "" for one in flat.values()] for key in rows}
     return table(["", *columns], cells)
 
 

@@ -65,11 +65,12 @@ def _check_column(column: Tensor, clean: int, alpha: float, law: Tensor, called:
 
 def _check_fates(zt: Tensor, x0: Tensor, alpha: float, share: float, called: str) -> None:
     """Raise Wrong where positions of a row share their fate."""
-    if 0 < alpha < 1 and share < 1:
-        kept = (zt == x0).double()
-        together = float((kept[:, 0] * kept[:, 1]).mean())
-        if abs(together - float(kept[:, 0].mean() * kept[:, 1].mean())) > 0.05:
-            raise Wrong(f"in {called} the tokens of a row are hit together: each needs a draw of its own.")
+    fates = {"kept or hit": zt == x0, "MASK or a word": zt == mask, "the same word": zt == 1}  # 1 is never clean here
+    for what, here in fates.items():
+        together = float((here[:, 0] & here[:, 1]).double().mean())
+        apart = float(here[:, 0].double().mean() * here[:, 1].double().mean())
+        if far_from(together, apart, len(zt)):
+            raise Wrong(f"in {called} the tokens of a row are {what} together: each needs draws of its own.")
 
 
 # ----------------------------------------------------------------------------------------------------------- exercise 2
