@@ -47,7 +47,7 @@ ORDERS = (1, 2, 3)  # of the n-grams
 COUNTS = (1, 8, 16, 32, 64, 96, 112, 120, 127, 128)  # hidden tokens
 LENGTH, DRAWS, SEED = 128, 4, 0  # tokens; maskings of a sequence; of masks and samples
 SEQUENCES = 512  # held-out ones that are judged
-SAMPLES, WINDOWS = 64, (4, 8, 16)
+SAMPLES, WINDOWS = 32, (4, 8, 16)
 PLAIN: dict[str, Any] = {"order": "random", "temperature": 1.0, "top_p": None}
 TRIED = [PLAIN] + [  # ways to write that are compared: unmasking order and filters, one network call a token
     {"order": order, "temperature": temperature, "top_p": top_p}
