@@ -61,7 +61,8 @@ The row "{title}" of the leaderboard (notebook 16): {parameters:,} parameters, t
 one thread of a shared cloud CPU (AMD EPYC), beside other work. All rows share data, width, depth, steps and optimizer.
 
 Its bound is {excess} nats per token above the entropy on {stories:,} fresh stories: {gap} is the
-network's error, {slack} what the exact denoiser has. More in benchmarks/results/leaderboard.json, all by benchmarks/leaderboard.py.
+network's error, {slack} what the exact denoiser has. More in benchmarks/results/leaderboard.json, all by
+benchmarks/leaderboard.py.
 
 It knows the words of `tales` and stories of one shape; it is a teaching instrument, not a writer.
 """

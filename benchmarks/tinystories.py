@@ -3,10 +3,11 @@
     python benchmarks/tinystories.py --train TRAINING.txt --held-out HELD_OUT.txt --along EARLY EARLIER
 
 TRAINING.txt is what the models learned from, HELD_OUT.txt stories that none has read; EARLY and EARLIER are folders of
-the masked model as it was on the way (scripts/ship_model.py --checkpoint). Judges the shipped models beside n-grams
-that count the same training text, chooses how the masked model and the block model write by default, and puts that
-beside their weights as generation_config.json. Half an hour on one core; `--only block` judges the block model alone,
-`--only rewritten` the drafts that the masked model reads again, and each leaves all else in the table as it is.
+the masked model as it was on the way (scripts/ship_model.py --checkpoint); earlier stages in the table stay in it.
+Judges the shipped models beside n-grams that count the same training text, chooses how the masked model and the block
+model write by default, and puts that beside their weights as generation_config.json. Half an hour on one core; `--only
+block` judges the block model alone, `--only rewritten` the drafts that the masked model reads again, and each leaves
+all else in the table as it is.
 """
 
 from __future__ import annotations
@@ -48,6 +49,7 @@ COUNTS = (1, 8, 16, 32, 64, 96, 112, 120, 127, 128)  # hidden tokens
 LENGTH, DRAWS, SEED = 128, 4, 0  # tokens; maskings of a sequence; of masks and samples
 SEQUENCES = 512  # held-out ones that are judged
 SAMPLES, WINDOWS = 32, (4, 8, 16)
+JUDGED = 64  # samples whose words are counted, plain and by default
 PLAIN: dict[str, Any] = {"order": "random", "temperature": 1.0, "top_p": None}
 TRIED = [PLAIN] + [  # ways to write that are compared: unmasking order and filters, one network call a token
     {"order": order, "temperature": temperature, "top_p": top_p}
@@ -232,15 +234,12 @@ def texts_of(model: DiffusionModel, how: dict[str, Any], tokenizer: PreTrainedTo
 
 
 def along(folders: list[str], tokenizer: PreTrainedTokenizerBase) -> list[dict[str, Any]]:
-    """Two texts of the masked model at each stage of its training, plainly sampled."""
-    stages = [(Path(folder), training_of(Path(folder).resolve())["steps"]) for folder in folders]
-    return [
-        {
-            "steps": steps,
-            "texts": texts_of(load_model(folder), PLAIN, tokenizer),
-        }
-        for folder, steps in stages
-    ]
+    """Two texts of the masked model at each stage of its training, plainly sampled; stages in the table stay in it."""
+    known = json.loads(RESULTS.read_text(encoding="utf-8"))["along"] if RESULTS.exists() else []
+    texts = {stage["steps"]: stage["texts"] for stage in known}
+    for folder in folders:
+        texts[training_of(Path(folder).resolve())["steps"]] = texts_of(load_model(folder), PLAIN, tokenizer)
+    return [{"steps": steps, "texts": texts[steps]} for steps in sorted(texts)]
 
 
 def cards(found: dict[str, Any]) -> None:
@@ -256,7 +255,7 @@ def cards(found: dict[str, Any]) -> None:
             }
             said = {"what": what[row["name"]], "name": name}
             said |= {
-                "config": f"{name}.yaml",
+                "config": f"{name}.yaml" + (", then configs/tinystories-finish.yaml" if row["name"] == MASKED else ""),
                 "table": "\n".join(bits),
                 "epochs": row["tokens"] / found["train_tokens"],
             }
@@ -280,6 +279,10 @@ def of_masked(
         "along": along([*options.along, str(PRETRAINED / MODELS[MASKED])], tokenizer),
     }  # fmt: skip
     found["default"] = default_of(found["ways"], found["held_out"])
+    found["judged"] = [
+        reader.read(name, drawn(model, JUDGED, **how))
+        for name, how in (("plain", PLAIN), ("default", found["default"]))
+    ]
     write_json(PRETRAINED / MODELS[MASKED] / "generation_config.json", found["default"])
     return found
 

@@ -60,8 +60,8 @@ exponential average, as the configs say.
 ## Evaluation
 
 All numbers by `scripts/write_model_card.py`, exact counterparts beside them. PAD and EOS count as tokens, {length} to
-a story. The bound is a mean over {sequences:,} stories and may lie below the entropy by chance; the gap is paired with the exact
-denoiser on the same stories and masks.
+a story. The bound is a mean over {sequences:,} stories and may lie below the entropy by chance; the gap is paired with
+the exact denoiser on the same stories and masks.
 
 | | model | exact |
 |---|---|---|

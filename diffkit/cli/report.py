@@ -243,10 +243,13 @@ def sample_table(found: Figures) -> str:
         | {f"{of}: {key}": value for of, each in one.get("marginals", {}).items() for key, value in each.items()}
         for name, one in columns.items()
     }
-    rows = dict.fromkeys(key for one in flat.values() for key, value in one.items() if isinstance(value, int | float))
+    keys = dict.fromkeys(key for one in flat.values() for key, value in one.items() if isinstance(value, int | float))
     named = {"low": "valid, 95 % from", "high": "valid, 95 % to", "log_prob": "log p of the valid, nats"}
-    rows = {key: None for key in rows if not key.startswith("plot_") or key.replace("plot_", "plot: ", 1) not in rows}
-    cells = {named.get(key, key.replace("_", " ")): [f"{one[key]:.4g}" if key in one else "" for one in flat.values()] for key in rows}
+    cells = {
+        named.get(key, key.replace("_", " ")): [f"{one[key]:.4g}" if key in one else "" for one in flat.values()]
+        for key in keys
+        if key.replace("plot_", "plot: ", 1) not in keys or not key.startswith("plot_")
+    }
     return table(["", *columns], cells)
 
 

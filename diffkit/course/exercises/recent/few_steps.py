@@ -144,7 +144,7 @@ def check_best_price(best: Callable[[Tensor, Tensor, list[int], int], Any]) -> s
         }
         case = f"{len(texts)} texts, positions {hidden}, {steps} steps"
         told_apart(mine, want, {why: slip for why, slip in slips.items() if abs(slip - want) > 1e-6}, case)
-    return "No sampler that keeps to one plan does better in so many steps, whatever its network. One that draws its plan may."
+    return "No sampler that keeps to one plan does better in so many steps. One that draws its plan at random may."
 
 
 def fixed_price(texts: Tensor, probs: Tensor, hidden: Sequence[int], steps: int) -> float:

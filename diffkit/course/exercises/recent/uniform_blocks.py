@@ -43,7 +43,7 @@ def check_hybrid_corrupt(corrupt: Callable[..., Any]) -> str:
         zt = tensor_of(corrupt, x0, alpha, share, V, mask, Generator().manual_seed(1), shape=(n, 3), called=called)
         for i, clean in enumerate((4, 0, 5)):
             _check_column(zt[:, i].long(), clean, alpha, noise_law(share, V, mask), called, mask)
-        _check_fates(zt, x0, alpha, share, called)
+        _check_fates(zt, x0, mask, called)
     return "One draw of fate for each token: stay, MASK, or a word. At share 0 this is MDLM's noise, at 1 it is UDLM's."
 
 
@@ -63,7 +63,7 @@ def _check_column(column: Tensor, clean: int, alpha: float, law: Tensor, called:
             )
 
 
-def _check_fates(zt: Tensor, x0: Tensor, alpha: float, share: float, called: str) -> None:
+def _check_fates(zt: Tensor, x0: Tensor, mask: int, called: str) -> None:
     """Raise Wrong where positions of a row share their fate."""
     fates = {"kept or hit": zt == x0, "MASK or a word": zt == mask, "the same word": zt == 1}  # 1 is never clean here
     for what, here in fates.items():
