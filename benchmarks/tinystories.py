@@ -175,8 +175,7 @@ class Reader:
         whole = mean_of(torch.tensor([token_entropy(row[None], eos_id=NEVER) for row in ids], dtype=torch.float64))
         found = {
             "name": name, "twin_nats": nats.mean, "twin_error": nats.standard_error,
-            "entropy": token_entropy(ids, eos_id=eos), "whole_entropy": whole.mean,
-            "whole_entropy_error": whole.standard_error, "words": len(words),
+            "entropy": whole.mean, "entropy_error": whole.standard_error, "words": len(words),
             "no_words": mean(word not in self.known for word in words),
             "copied": {str(n): seen_windows(ids, self.stream, n) for n in WINDOWS},
             "distinct": {str(n): distinct_n(ids, n, eos_id=eos) for n in (1, 2, 3)},
