@@ -37,6 +37,17 @@ def one_fate_a_row(x0, alpha, share, vocab_size, mask_id, rng):
     return torch.where(kept, x0, corrupt(x0, 0.0, share, vocab_size, mask_id, rng))
 
 
+def one_coin_a_row(x0, alpha, share, vocab_size, mask_id, rng):
+    kept = torch.rand(x0.shape, generator=rng) < alpha
+    word = corrupt(x0, 0.0, 1.0, vocab_size, mask_id, rng)
+    return torch.where(kept, x0, torch.where(torch.rand(len(x0), 1, generator=rng) < share, word, mask_id))
+
+
+def one_word_a_row(x0, alpha, share, vocab_size, mask_id, rng):
+    kept, is_word = torch.rand(2, *x0.shape, generator=rng) < torch.tensor([alpha, share])[:, None, None]
+    return torch.where(kept, x0, torch.where(is_word, corrupt(x0, 0.0, 1.0, vocab_size, mask_id, rng)[:, :1], mask_id))
+
+
 def leave_one_out(log_f, zt, alpha, noise):
     d = torch.log1p(alpha / noise[zt])
     own = torch.nn.functional.one_hot(zt, log_f.shape[-1])
@@ -110,7 +121,9 @@ SOLUTIONS = {
 }
 WRONG = [
     (ex.check_hybrid_corrupt, "never MASK", with_mask_among_words),
-    (ex.check_hybrid_corrupt, "draw of its own", one_fate_a_row),
+    (ex.check_hybrid_corrupt, "kept or hit together", one_fate_a_row),
+    (ex.check_hybrid_corrupt, "MASK or a word together", one_coin_a_row),
+    (ex.check_hybrid_corrupt, "the same word together", one_word_a_row),
     (ex.check_hybrid_corrupt, "is MASK", lambda x0, alpha, share, *rest: corrupt(x0, alpha, 1 - share, *rest)),
     (ex.check_hybrid_corrupt, "still the clean token", lambda x0, *rest: corrupt(x0, *rest) + 1),
     (ex.check_leave_one_out, "not normalised", shifted(lambda a, b: -torch.log1p(a / b), normalise=False)),
