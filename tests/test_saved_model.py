@@ -1,11 +1,16 @@
 """A model as a folder: whatever wrapped its weights, and with what training held out."""
 
+import json
+import runpy
+import sys
+
 import pytest
 import torch
 from safetensors.torch import load_file, save_file
 from toys import L, masked_diffusion
 
 from diffkit.model import build_model, held_out_split, load_model
+from diffkit.paths import PRETRAINED
 
 
 @pytest.fixture
@@ -46,3 +51,18 @@ def test_weights_stored_in_16_bits_compute_in_32(model, tmp_path):
     model.half().save_pretrained(tmp_path)
     again = load_model(tmp_path).state_dict()
     assert all(torch.equal(again[name], value.float()) for name, value in stored.items())
+
+
+def test_a_run_ships_after_the_model_that_it_started_from(tmp_path, monkeypatch):
+    """scripts/ship_model.py: the curve goes on that of the first, and the weights are those of the run."""
+    first, run = PRETRAINED / "tinystories-block", PRETRAINED / "tinystories-ar"
+    monkeypatch.setattr(sys, "argv", ["ship_model.py", str(run), str(tmp_path), "--after", str(first)])
+    runpy.run_path(str(PRETRAINED.parents[1] / "scripts" / "ship_model.py"), run_name="__main__")
+    steps = {
+        folder: [json.loads(line)["step"] for line in (folder / "training.jsonl").read_text().splitlines()]
+        for folder in (first, run, tmp_path)
+    }
+    assert steps[tmp_path] == steps[first] + [steps[first][-1] + step for step in steps[run]]
+    shipped, trained = load_model(tmp_path), load_model(run)
+    assert all(torch.equal(a, b) for a, b in zip(shipped.parameters(), trained.parameters(), strict=True))
+    assert (tmp_path / "model.safetensors").stat().st_size == (run / "model.safetensors").stat().st_size
