@@ -87,7 +87,7 @@ extend to what is computed from it) is not part of this repository:
 
 configs/{config}: {steps:,} steps of 32 sequences of 128 tokens, {tokens:,} tokens, {epochs:.1f} passes over the text,
 from the weights of a {start} model that had read {start_tokens:,} tokens. {minutes:.0f} minutes on one thread of
-{machine}, beside other work. The curve is `training.jsonl`.
+{machine}, beside other work{precision}. The curve is `training.jsonl`.
 
 ## Evaluation
 
@@ -253,7 +253,9 @@ def cards(found: dict[str, Any]) -> None:
                 TWIN: "The autoregressive twin of tinystories-mdlm",
             }
             said = {"what": what[row["name"]], "name": name}
+            precision = {MASKED: "; the second part in bfloat16", BLOCK: ", in bfloat16"}
             said |= {
+                "precision": precision.get(row["name"], ""),
                 "config": f"{name}.yaml" + (", then configs/tinystories-finish.yaml" if row["name"] == MASKED else ""),
                 "table": "\n".join(bits),
                 "epochs": row["tokens"] / found["train_tokens"],
