@@ -44,6 +44,14 @@ from diffkit.sampling.sampler import sample
 RESULTS = Path(__file__).resolve().parent / "results" / "tinystories.json"
 MASKED, BLOCK, TWIN = "masked diffusion", "block diffusion", "autoregressive twin"
 MODELS = {MASKED: "tinystories-mdlm", BLOCK: "tinystories-block", TWIN: "tinystories-ar"}
+SAID = {  # on the cards: what it is, the second part of its training, and how exactly that was computed
+    MASKED: (
+        "A masked diffusion model (MDLM) of real stories", ", then configs/tinystories-finish.yaml",
+        "; the second part in bfloat16",
+    ),
+    BLOCK: ("A block diffusion model of real stories, blocks of 8 tokens from left to right", "", ", in bfloat16"),
+    TWIN: ("The autoregressive twin of tinystories-mdlm", "", ""),
+}  # fmt: skip
 ORDERS = (1, 2, 3)  # of the n-grams
 COUNTS = (1, 8, 16, 32, 64, 96, 112, 120, 127, 128)  # hidden tokens
 LENGTH, DRAWS, SEED = 128, 4, 0  # tokens; maskings of a sequence; of masks and samples
@@ -174,7 +182,7 @@ class Reader:
         nats = mean_of(sequence_bounds(self.twin.process, self.twin, ids, rng=rng, batch_size=32) / ids.shape[1])
         whole = mean_of(torch.tensor([token_entropy(row[None], eos_id=NEVER) for row in ids], dtype=torch.float64))
         found = {
-            "name": name, "twin_nats": nats.mean, "twin_error": nats.standard_error,
+            "name": name, "texts": len(ids), "twin_nats": nats.mean, "twin_error": nats.standard_error,
             "entropy": whole.mean, "entropy_error": whole.standard_error, "words": len(words),
             "no_words": mean(word not in self.known for word in words),
             "copied": {str(n): seen_windows(ids, self.stream, n) for n in WINDOWS},
@@ -246,20 +254,12 @@ def cards(found: dict[str, Any]) -> None:
     bits = [f"| {row['name']} | {row['nats']:.3f} ± {row['error']:.3f} | {row['bits']:.3f} |" for row in found["rows"]]
     for row in found["rows"]:
         if row["name"] in MODELS:
+            what, then, precision = SAID[row["name"]]
             name = MODELS[row["name"]]
-            what = {
-                MASKED: "A masked diffusion model (MDLM) of real stories",
-                BLOCK: "A block diffusion model of real stories, blocks of 8 tokens from left to right",
-                TWIN: "The autoregressive twin of tinystories-mdlm",
-            }
-            said = {"what": what[row["name"]], "name": name}
-            precision = {MASKED: "; the second part in bfloat16", BLOCK: ", in bfloat16"}
-            said |= {
-                "precision": precision.get(row["name"], ""),
-                "config": f"{name}.yaml" + (", then configs/tinystories-finish.yaml" if row["name"] == MASKED else ""),
-                "table": "\n".join(bits),
-                "epochs": row["tokens"] / found["train_tokens"],
-            }
+            said = {
+                "what": what, "name": name, "config": f"{name}.yaml{then}", "precision": precision,
+                "table": "\n".join(bits), "epochs": row["tokens"] / found["train_tokens"],
+            }  # fmt: skip
             write_atomic(PRETRAINED / name / "README.md", CARD.format(**(found | row | said)))
 
 
