@@ -2,10 +2,10 @@
 
     python scripts/ship_model.py runs/stories/mdlm data/pretrained/tinystories-mdlm
     python scripts/ship_model.py runs/stories/mdlm early --checkpoint runs/stories/mdlm/checkpoints/step-0000500
-    python scripts/ship_model.py runs/longer data/pretrained/tinystories-mdlm --after runs/first
+    python scripts/ship_model.py runs/longer longer --after data/pretrained/tinystories-mdlm
 
 A checkpoint's averaged weights are taken. The curve keeps one step in fifty, and those that were validated; that of a
-run that went on from another one's weights follows the other's, its steps counted on.
+run that went on from a shipped model's weights follows the model's, its steps counted on.
 """
 
 from __future__ import annotations
@@ -31,9 +31,13 @@ def averaged(model: DiffusionModel, checkpoint: Path) -> DiffusionModel:
     return model
 
 
-def curve(folder: Path, done: int = 0) -> list[dict[str, Any]]:
-    """The records of a training.jsonl that are worth keeping, their steps counted from `done`."""
-    records = [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+def curve(folder: Path) -> list[dict[str, Any]]:
+    """The records of a training.jsonl."""
+    return [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+
+
+def thinned(records: list[dict[str, Any]], done: int) -> list[dict[str, Any]]:
+    """Those that are worth keeping, their steps counted from `done`."""
     kept = [r for r in records if r["step"] in (1, records[-1]["step"]) or not r["step"] % EVERY or r["validation"]]
     rounded = [{k: float(f"{v:.5g}") if isinstance(v, float) else v for k, v in r.items()} for r in kept]
     return [record | {"step": done + record["step"]} for record in rounded]
@@ -44,10 +48,10 @@ def main() -> None:
     parser.add_argument("run", type=Path, help="folder that `diffkit train` wrote")
     parser.add_argument("folder", type=Path, help="where the model goes")
     parser.add_argument("--checkpoint", type=Path, help="one of the run's checkpoints, instead of its end")
-    parser.add_argument("--after", type=Path, help="folder of the model whose weights the run started from")
+    parser.add_argument("--after", type=Path, help="folder of the shipped model whose weights the run started from")
     options = parser.parse_args()
     before = curve(options.after) if options.after else []
-    records = before + curve(options.run, before[-1]["step"] if before else 0)
+    records = before + thinned(curve(options.run), before[-1]["step"] if before else 0)
     model = load_model(options.run)
     if options.checkpoint:
         model = averaged(model, options.checkpoint)
