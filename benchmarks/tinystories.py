@@ -46,7 +46,7 @@ MASKED, BLOCK, TWIN = "masked diffusion", "block diffusion", "autoregressive twi
 MODELS = {MASKED: "tinystories-mdlm", BLOCK: "tinystories-block", TWIN: "tinystories-ar"}
 SAID = {  # on the cards: what it is, the second part of its training, and how exactly that was computed
     MASKED: (
-        "A masked diffusion model (MDLM) of real stories", ", then configs/tinystories-finish.yaml",
+        "A masked diffusion model (MDLM) of real stories", ", then configs/tinystories-mdlm-finish.yaml",
         "; the second part in bfloat16",
     ),
     BLOCK: ("A block diffusion model of real stories, blocks of 8 tokens from left to right", "", ", in bfloat16"),

@@ -42,7 +42,9 @@ def stand_in(tmp_path):
 def test_there_is_a_config_for_every_size_and_a_default():
     sizes, others = {"default", "nano", "tiny", "small", "medium"}, {"finish", "ar", "conditional", "block", "hybrid"}
     others |= {"d3pm-absorbing", "d3pm-uniform", "sedd", "diffusion-lm", "plaid", "udlm"}
-    real = {"wikitext2", "openwebtext"} | {f"tinystories-{part}" for part in ("mdlm", "finish", "block", "ar")}
+    real = {"wikitext2", "openwebtext"} | {
+        f"tinystories-{part}" for part in ("mdlm", "mdlm-finish", "block", "ar")
+    }
     assert {path.stem for path in CONFIGS} == sizes | {f"nano-{other}" for other in others} | real
 
 
