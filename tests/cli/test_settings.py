@@ -43,7 +43,7 @@ def test_there_is_a_config_for_every_size_and_a_default():
     sizes, others = {"default", "nano", "tiny", "small", "medium"}, {"finish", "ar", "conditional", "block", "hybrid"}
     others |= {"d3pm-absorbing", "d3pm-uniform", "sedd", "diffusion-lm", "plaid", "udlm"}
     real = {"wikitext2", "openwebtext"} | {
-        f"tinystories-{part}" for part in ("mdlm", "mdlm-finish", "block", "ar")
+        f"tinystories-{model}{part}" for model in ("mdlm", "block", "ar") for part in ("", "-finish")
     }
     assert {path.stem for path in CONFIGS} == sizes | {f"nano-{other}" for other in others} | real
 
