@@ -107,7 +107,7 @@ sweep: $(READY) ## train the points of the scaling notebook that are not in its 
 leaderboard: $(READY) ## train and judge the rows of notebook 16 that are not in its table yet (hours on a CPU; resumes)
 	@OMP_NUM_THREADS=1 $(PY) benchmarks/leaderboard.py
 
-mutants: $(READY) ## break the mathematics in forty places, one at a time: do the tests notice? (half an hour)
+mutants: $(READY) ## break the mathematics in many places, one at a time: do the tests notice?
 	@OMP_NUM_THREADS=1 $(PY) scripts/mutants.py
 
 bench: $(READY) ## measure speed and memory against BERT's and against the machine's own peak (about five minutes)

@@ -90,7 +90,8 @@ def cost(size: str) -> dict[str, Any]:
     Memory is an estimate: weights, gradients, both moments of AdamW and the running average, 4 bytes each; for the
     backward pass 12 D + 2 I numbers a token and layer (I the inner width), and two tables of logits.
     """
-    settings = yaml.safe_load((CONFIGS / f"{'nano' if size == 'pico' else size}.yaml").read_text(encoding="utf-8"))
+    name = "leaderboard/mdlm" if size == "pico" else size
+    settings = yaml.safe_load((CONFIGS / f"{name}.yaml").read_text(encoding="utf-8"))
     V, L, B = 166 if size in ("pico", "nano") else 30_522, settings["data"].get("length", 48), 64
     config = DenoiserConfig(vocab_size=V, mask_token_id=1, max_length=L, **SIZES[size])
     with torch.device("meta"):

@@ -19,7 +19,7 @@ from diffkit.model import WRAPPED, DiffusionConfig, DiffusionModel, check_tokeni
 from diffkit.network.transformer import parameter_count
 from diffkit.processes.masked import MaskedDiffusion
 
-FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.md"]  # settings, weights, tokenizers; no pickle
+FILES = ["*.json", "*.safetensors", "merges.txt", "vocab.txt", "*.md"]  # settings, weights, tokenizers, card; no pickle
 NAMES = {  # of MDLM's weights, and ours
     r"^backbone\.": "", r"^vocab_embed\.embedding": "token_embedding.weight", r"^sigma_map\.mlp": "time",
     r"^output_layer\.norm_final": "norm", r"^output_layer\.linear": "head", r"^output_layer\.adaLN_": "",
@@ -50,7 +50,7 @@ model, tokenizer = load_model(folder), load_tokenizer(folder)
 
 
 def fetch(repo_id: str, revision: str | None = None) -> Path:
-    """The folder, in the cache, with a model of the Hub: settings, safetensors, tokenizer. Nothing else is downloaded.
+    """The folder, in the cache, with a model of the Hub: settings, safetensors, tokenizer, card. Nothing else comes.
 
     Args:   repo_id: "owner/name"; revision: a branch, a tag or a commit.
     Raises: OSError if there is no such model, or no network and nothing in the cache.

@@ -1,8 +1,8 @@
 """Train a shipped model on for a few minutes with your own text: 200 KB are enough to see it change.
 
-    python examples/fine_tune.py my.txt    # 200 steps of 32 x 128 tokens, half a second to a second each on one core
+    python examples/fine_tune.py my.txt    # 200 steps of 32 x 128 tokens, 1.4 to 3.5 seconds each on one core
 
-The model keeps its tokenizer, 8,192 pieces of words learned from children's stories, which can spell any text. The last
+The model keeps its tokenizer, 8,192 pieces of words learned from children's stories, which can spell any text. About a
 twentieth of the documents is held out; the bound on it is measured before and after.
 """
 

@@ -1,6 +1,6 @@
 """Break the mathematics in one place at a time: does a test notice?
 
-    python scripts/mutants.py                # all of them, about half an hour
+    python scripts/mutants.py                # all of them
     python scripts/mutants.py guidance top-p # those whose name holds one of these words
     python scripts/mutants.py --list         # only look whether each can still be made
 

@@ -72,7 +72,8 @@ def evaluate(
             never seen (default: what training held out; of your own text and a shipped model, all).
         seed: of masks and samples; of the split too, if the model was saved without its own.
         json_file: also write the results there.
-        all: everything there is to measure, as a report: table, JSON and Markdown; `--all` alone is enough.
+        all: of a model of a known language everything there is to measure, as a report: table, JSON and Markdown;
+            `--all` alone is enough.
         out: folder of that report (default: reports/MODEL).
     """
     reader = "tales-mdlm" if not corpus or corpus in LANGUAGES else READS_ANY_TEXT
