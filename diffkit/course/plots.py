@@ -227,11 +227,16 @@ def schedules(these: Sequence[Schedule], t: Tensor) -> Picture:
 
 
 def bars(
-    values: Mapping[str, float], *, title: str, x_label: str, alt: str, errors: Mapping[str, float] | None = None
-) -> Picture:
-    """Horizontal bars, the first on top, each with its number; `errors` (standard errors) are drawn as whiskers."""
+    values: Mapping[str, float], *, title: str, x_label: str, alt: str,
+    errors: Mapping[str, float | tuple[float, float]] | None = None,
+) -> Picture:  # fmt: skip
+    """Horizontal bars, the first on top, each with its number, and with whiskers: a standard error, or both ends."""
     figure, ax = axes(title, x_label, "", size=(6.4, 0.6 + 0.32 * len(values)))
-    whiskers = None if errors is None else [errors.get(name, 0.0) for name in values]
+    whiskers = None
+    if errors is not None:
+        found = [(value, errors.get(name, 0.0)) for name, value in values.items()]
+        both = [(value - e[0], e[1] - value) if isinstance(e, tuple) else (e, e) for value, e in found]
+        whiskers = [[max(side, 0.0) for side in sides] for sides in zip(*both, strict=True)]
     drawn = ax.barh(range(len(values)), list(values.values()), xerr=whiskers, color=PALETTE[0], ecolor="0.2", capsize=3)
     ax.bar_label(drawn, fmt="{:.3g}", padding=3, fontsize=8)
     ax.margins(x=0.1)  # room for the number of the longest

@@ -62,7 +62,9 @@ def test_guidance_helps_where_the_label_is_faint_and_not_where_it_is_learned():
 def test_intervals_are_drawn():
     known = {"title": "t", "x_label": "x", "alt": "a"}
     plain = plots.bars({"a": 1.0}, **known).png
-    assert plots.bars({"a": 1.0}, errors={"a": 0.5}, **known).png != plain
+    within = plots.bars({"a": 1.0}, errors={"a": 0.5}, **known).png
+    assert within != plain and plots.bars({"a": 1.0}, errors={"a": (0.5, 1.5)}, **known).png == within
+    assert plots.bars({"a": 1.0}, errors={"a": (0.9, 1.0)}, **known).png not in (plain, within)
     line = {"y_label": "y", **known}
     plain = plots.lines([1, 2], {"a": [1, 2]}, **line).png
     assert plots.lines([1, 2], {"a": [1, 2]}, errors={"a": [(0, 2), (1, 3)]}, **line).png != plain
