@@ -49,8 +49,14 @@ SAID = {  # on the cards: what it is, the second part of its training, and how e
         "A masked diffusion model (MDLM) of real stories", ", then configs/tinystories-mdlm-finish.yaml",
         "; the second part in bfloat16",
     ),
-    BLOCK: ("A block diffusion model of real stories, blocks of 8 tokens from left to right", "", ", in bfloat16"),
-    TWIN: ("The autoregressive twin of tinystories-mdlm", "", ""),
+    BLOCK: (
+        "A block diffusion model of real stories, blocks of 8 tokens from left to right",
+        ", then configs/tinystories-block-finish.yaml", ", in bfloat16",
+    ),
+    TWIN: (
+        "The autoregressive twin of tinystories-mdlm", ", then configs/tinystories-ar-finish.yaml",
+        "; the second part in bfloat16",
+    ),
 }  # fmt: skip
 ORDERS = (1, 2, 3)  # of the n-grams
 COUNTS = (1, 8, 16, 32, 64, 96, 112, 120, 127, 128)  # hidden tokens
