@@ -296,6 +296,19 @@ def test_ddim_keeps_the_noise_and_renoising_forgets_it():
     assert ((found - a_s * x).mean().abs() / b_s).item() < 5 / math.sqrt(2000 * 16)  # 6e-7
 
 
+def test_the_chain_ends_in_the_most_likely_words():
+    """Of z_0 between the words: the largest product for Diffusion-LM, Bayes' rule over the 16 texts for Plaid."""
+    z0 = torch.randn(50, L, 16, generator=generator(5)).double()
+    lm, plaid = made(DiffusionLM), made(Plaid)
+    products = (z0[..., None, :] * lm.vectors()).sum(-1)
+    products[..., MASK] = -math.inf
+    assert torch.equal(lm.decode(lm.finish(MICRO.denoiser(lm), z0, generator())), products.argmax(-1))
+    density = plaid.log_likelihood(z0, torch.zeros(50))
+    weight = (PROBS.log() + density[:, torch.arange(L), TEXTS].sum(-1)).softmax(1)
+    marginals = torch.einsum("nx,xlv->nlv", weight, torch.nn.functional.one_hot(TEXTS, V).double())
+    assert torch.equal(plaid.decode(plaid.finish(MICRO.denoiser(plaid), z0, generator())), marginals.argmax(-1))
+
+
 def test_words_are_read_by_distance_not_by_product():
     """A long vector has the largest product with many points; near its own word each is read right."""
     process = made(DiffusionLM)

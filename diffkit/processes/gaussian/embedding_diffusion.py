@@ -18,7 +18,7 @@ from diffkit.processes.base import (
     as_rows,
     without_mask,
 )
-from diffkit.random import categorical, normal_like
+from diffkit.random import normal_like
 
 Mover = Callable[["EmbeddingDiffusion", Tensor, Tensor, Tensor, Tensor, Generator], Tensor]  # x, z_t, t, s -> z_s
 
@@ -201,8 +201,8 @@ class EmbeddingDiffusion(Process):
         return MOVERS[self.sampler](self, self.estimate(raw, zt, t), zt, t, s, rng)
 
     def finish(self, denoise: Denoise, z: Tensor, rng: Generator) -> Tensor:
-        """Read tokens from z_0, each drawn from `decoder_log_probs`, and return their embeddings."""
-        return self.vectors()[categorical(self.decoder_log_probs(denoise, z).exp(), rng)]
+        """Read z_0: at each position the embedding of the token that is most likely by `decoder_log_probs`."""
+        return self.vectors()[self.decoder_log_probs(denoise, z).argmax(-1)]
 
     def nearest(self, z: Tensor) -> Tensor:
         """Ids of the nearest embeddings, (B, L); never MASK."""
