@@ -3,6 +3,7 @@
     make leaderboard                                # all rows, hours on a CPU; stop and go on as you like
     python benchmarks/leaderboard.py --list         # what there is, and what is done
     python benchmarks/leaderboard.py --only plaid   # one row; two may run side by side
+    python benchmarks/leaderboard.py --only plaid --rescore  # sample again, after a sampler has changed
 
 Each row is `diffkit train` with a file of configs/leaderboard, then scored on fresh stories. Rows that stand in
 results/leaderboard.json are not run again, and one that was interrupted resumes from its checkpoint under
@@ -29,6 +30,7 @@ from diffkit.course.experiments.leaderboard import (
     TITLES,
     Board,
     Row,
+    SampleScores,
     as_json,
     by_likelihood,
     by_samples,
@@ -41,7 +43,7 @@ from diffkit.course.experiments.leaderboard import (
 )
 from diffkit.io import atomic_folder, write_atomic
 from diffkit.languages.story_language import StoryLanguage, load_language
-from diffkit.model import fingerprint, load_model
+from diffkit.model import DiffusionModel, fingerprint, load_model
 from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
 
@@ -78,12 +80,6 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
     process, L = trained.process, language.length
     records = [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
     a_step = settings.data.batch_size * L
-    samples = [
-        score_samples(who, process, denoise, language, sampler=sampler, steps=steps, n=TEXTS, seed=779)
-        for sampler in samplers_of(process)
-        for steps in steps_of(process, L)
-        for who, denoise in (("trained", trained), ("exact", language.denoiser(process)))
-    ]
     row = Row(
         name=name,
         seed=seed,
@@ -94,11 +90,22 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
         curve=[(each["step"], round(each["validation"], 4)) for each in records if each["validation"] is not None],
         weights=fingerprint(folder),
         likelihood=likelihood(process, trained, language, STORIES, seed=777, draws=DRAWS),
-        samples=samples,
+        samples=scored(trained, language),
     )
     if seed == 0:
         ship(row, folder)
     return row
+
+
+def scored(trained: DiffusionModel, language: StoryLanguage) -> list[SampleScores]:
+    """What a model writes by each sampler of its process, beside the exact denoiser."""
+    process = trained.process
+    return [
+        score_samples(who, process, denoise, language, sampler=sampler, steps=steps, n=TEXTS, seed=779)
+        for sampler in samplers_of(process)
+        for steps in steps_of(process, language.length)
+        for who, denoise in (("trained", trained), ("exact", language.denoiser(process)))
+    ]
 
 
 def ship(row: Row, folder: Path) -> None:
@@ -137,6 +144,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the table (default: results/leaderboard.json)")
     parser.add_argument("--only", choices=TITLES, action="append", help="this row (may be given more than once)")
     parser.add_argument("--seed", type=int, default=0, help="of the training; 0 is the one that is shipped")
+    parser.add_argument("--rescore", action="store_true", help="sample again from shipped models, train nothing")
     parser.add_argument("--list", action="store_true", help="show the rows, run nothing")
     options = parser.parse_args()
     language = load_language("tales")
@@ -144,6 +152,11 @@ def main() -> None:
         is_done = any((row.name, row.seed) == (name, options.seed) for row in read_board(options.out).rows)
         if options.list:
             print("done" if is_done else "open", name)
+        elif options.rescore:
+            samples = scored(load_model(PRETRAINED / f"pico-{name}"), language)
+            board = read_board(options.out)
+            rows = [row._replace(samples=samples) if (row.name, row.seed) == (name, 0) else row for row in board.rows]
+            write_atomic(options.out, as_json(board._replace(rows=rows)))
         elif not is_done:
             row = run(name, options.seed, language)
             rows = [*read_board(options.out).rows, row]  # read anew: another row may have come in meanwhile
