@@ -70,6 +70,7 @@ TRIED = [PLAIN] + [  # ways to write that are compared: unmasking order and filt
     for order, temperature, top_p in (
         ("random", 1.0, 0.95), ("random", 1.0, 0.9), ("random", 0.9, 0.9), ("random", 0.8, 0.9), ("random", 0.7, 0.9),
         ("confidence", 1.0, None), ("confidence", 1.0, 0.9), ("entropy", 1.0, 0.9),
+        ("entropy", 0.9, 0.9), ("entropy", 0.8, 0.9),
     )
 ]  # fmt: skip
 TRIED_IN_BLOCKS: list[dict[str, Any]] = [  # of the block model, whose order is its own
