@@ -182,11 +182,16 @@ def points(
 
 
 def scatter(places: Mapping[str, tuple[float, float]], *, title: str, x_label: str, y_label: str, alt: str) -> Picture:
-    """One point (x, y) for each name, which stands beside it."""
+    """One point (x, y) for each name, which stands beside it, to the outside, a little above and below in turn."""
     figure, ax = axes(title, x_label, y_label, size=(7.2, 4.4))
+    across = [x for x, _ in places.values()]
+    middle = (min(across) + max(across)) / 2
+    heights = sorted(places, key=lambda name: places[name][1])
     for i, (name, (x, y)) in enumerate(places.items()):
         ax.plot([x], [y], "osv^DPX*"[i % 8], color=PALETTE[i % 7])
-        ax.annotate(f"  {name}", (x, y), fontsize=8, va="center")
+        start, shift = ("left", 6) if x > middle else ("right", -6)
+        lift = (-7, 1)[heights.index(name) % 2]
+        ax.annotate(name, (x, y), (shift, lift), textcoords="offset points", fontsize=8, ha=start)
     ax.margins(x=0.25)
     return Picture(figure, alt)
 
