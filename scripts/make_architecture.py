@@ -1,4 +1,4 @@
-"""Draw docs/architecture.svg: the folders of the package in the order in which data flows, and what each imports.
+"""Draw docs/maintainers/architecture.svg: the folders of the package as data flows, and what each imports.
 
 Files and imports are read from diffkit/, the order from the import-linter contract in pyproject.toml. An import goes
 down along a line: from the room that is imported to a dot at each room that imports it. One that went up would be
@@ -108,4 +108,4 @@ def draw() -> str:
 
 
 if __name__ == "__main__":
-    write_atomic(ROOT / "docs" / "architecture.svg", draw())
+    write_atomic(ROOT / "docs" / "maintainers" / "architecture.svg", draw())

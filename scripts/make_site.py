@@ -166,7 +166,8 @@ def sources() -> dict[str, bytes]:
     """Everything Sphinx reads, by its place in the source folder."""
     files = {name: (ROOT / name).read_bytes() for name in PAGES}
     cards = (ROOT / "data" / "pretrained").glob("*/README.md")
-    for path in [*(ROOT / "docs").glob("*.md"), *(ROOT / "docs").glob("*.svg"), *cards]:
+    pages = [path for place in ("*", "maintainers/*") for path in (ROOT / "docs").glob(place)]
+    for path in [*(path for path in pages if path.suffix in (".md", ".svg")), *cards]:
         files[path.relative_to(ROOT).as_posix()] = path.read_bytes()
     files |= {name: to_api(page) for name, page in files.items() if name.startswith("docs/") and name.endswith(".md")}
     files["index.md"] = files.pop("docs/index.md")
@@ -183,7 +184,7 @@ def sources() -> dict[str, bytes]:
 
 def to_api(page: bytes) -> bytes:
     """Links to files of the package lead to their pages in the API, which show the source."""
-    return re.sub(rb"\]\(\.\./diffkit/(\w+)(\.py|/[\w/]*\.py|/)\)", rb"](../api/\1.rst)", page)
+    return re.sub(rb"\]\(((?:\.\./)+)diffkit/(\w+)(\.py|/[\w/]*\.py|/)\)", rb"](\1api/\2.rst)", page)
 
 
 def tree(folder: Path, place: str) -> dict[str, bytes]:

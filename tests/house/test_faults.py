@@ -1,6 +1,7 @@
 """Nothing is lost on a fault: runs killed, disks full, folders shared, files spoiled, and what is left each time.
 
-docs/promises.md is the table of what is promised here. The commands run in real processes, which tests/killed.py forks.
+docs/maintainers/promises.md is the table of what is promised here. The commands run in real processes, which
+tests/killed.py forks.
 """
 
 import ast
@@ -378,8 +379,8 @@ def test_another_run_is_not_resumed(commands, copied, option):
 
 
 def test_every_promise_names_tests_that_exist():
-    """Each row of docs/promises.md names at least one, as `folder/file.py::test_name`."""
-    table = (TESTS.parent / "docs" / "promises.md").read_text(encoding="utf-8")
+    """Each row of docs/maintainers/promises.md names at least one, as `folder/file.py::test_name`."""
+    table = (TESTS.parent / "docs" / "maintainers" / "promises.md").read_text(encoding="utf-8")
     rows = [line for line in table.splitlines() if line.startswith("| ") and not line.startswith("| What ")]
     assert len(rows) >= 10
     for row in rows:

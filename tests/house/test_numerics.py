@@ -1,6 +1,6 @@
 """The same answer in another precision, on other threads, in another order and in another process.
 
-Each tolerance stands beside its reason; what was measured is in docs/promises.md, "Numbers".
+Each tolerance stands beside its reason; what was measured is in docs/maintainers/promises.md, "Numbers".
 """
 
 import copy

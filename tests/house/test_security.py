@@ -459,7 +459,7 @@ def test_the_lab_is_for_this_machine_and_keeps_its_token():
     line = subprocess.run(dry, cwd=ROOT, capture_output=True, text=True, check=True).stdout
     assert "--ServerApp.ip=127.0.0.1" in line and "token" not in line and "password" not in line
     configs = [path for path in (ROOT / ".jupyter").rglob("*") if path.is_file()]
-    pages = [ROOT / "Makefile", ROOT / "README.md", *ROOT.glob("Dockerfile*"), *(ROOT / "docs").glob("*.md"), *configs]
+    pages = [ROOT / "Makefile", ROOT / "README.md", *ROOT.glob("Dockerfile*"), *(ROOT / "docs").rglob("*.md"), *configs]
     for path in pages:
         text = path.read_text(encoding="utf-8")
         found = [one for one in OPEN if re.search(one, text, re.MULTILINE)]
