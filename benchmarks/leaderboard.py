@@ -14,7 +14,6 @@ last, all rows in turn, if one of them is new. Notebook 16 reads the table.
 from __future__ import annotations
 
 import argparse
-import json
 import os
 import platform
 import shutil
@@ -78,7 +77,7 @@ def run(name: str, seed: int, language: StoryLanguage) -> Row:
     train.train(*settings, out=str(folder), resume=True)
     trained = load_model(folder)
     process, L = trained.process, language.length
-    records = [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = train.read_log(folder)
     a_step = settings.data.batch_size * L
     row = Row(
         name=name,

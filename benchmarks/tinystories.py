@@ -26,6 +26,7 @@ from training import machine
 from transformers import PreTrainedTokenizerBase
 
 from diffkit.cli.settings import DataSettings, read_held_out
+from diffkit.cli.train import read_log
 from diffkit.course.rewriting import rewrite_frames, token_scores
 from diffkit.data.tokenizer import load_tokenizer, special_ids
 from diffkit.evaluation.bounds import sequence_bounds
@@ -165,8 +166,7 @@ def by_count(held_out: Tensor) -> list[list[float]]:
 
 def training_of(folder: str) -> dict[str, Any]:
     """How a shipped model came about, from its training.jsonl, which holds every 50th step."""
-    lines = (PRETRAINED / folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
-    records = [json.loads(line) for line in lines]
+    records = read_log(PRETRAINED / folder)
     steps, tokens = records[-1]["step"], 32 * LENGTH  # of a step
     return {
         "steps": steps, "tokens": steps * tokens,

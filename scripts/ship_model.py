@@ -11,10 +11,10 @@ run that went on from a shipped model's weights follows the model's, its steps c
 from __future__ import annotations
 
 import argparse
-import json
 from pathlib import Path
 from typing import Any
 
+from diffkit.cli.train import read_log
 from diffkit.data.tokenizer import load_tokenizer
 from diffkit.io import json_text, write_atomic
 from diffkit.model import DiffusionModel, load_model, quiet
@@ -31,11 +31,6 @@ def averaged(model: DiffusionModel, checkpoint: Path) -> DiffusionModel:
     return model
 
 
-def curve(folder: Path) -> list[dict[str, Any]]:
-    """The records of a training.jsonl."""
-    return [json.loads(line) for line in (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()]
-
-
 def thinned(records: list[dict[str, Any]], done: int) -> list[dict[str, Any]]:
     """Those that are worth keeping, their steps counted from `done`."""
     kept = [r for r in records if r["step"] in (1, records[-1]["step"]) or not r["step"] % EVERY or r["validation"]]
@@ -50,8 +45,8 @@ def main() -> None:
     parser.add_argument("--checkpoint", type=Path, help="one of the run's checkpoints, instead of its end")
     parser.add_argument("--after", type=Path, help="folder of the shipped model whose weights the run started from")
     options = parser.parse_args()
-    before = curve(options.after) if options.after else []
-    records = before + thinned(curve(options.run), before[-1]["step"] if before else 0)
+    before = read_log(options.after) if options.after else []
+    records = before + thinned(read_log(options.run), before[-1]["step"] if before else 0)
     model = load_model(options.run)
     if options.checkpoint:
         model = averaged(model, options.checkpoint)

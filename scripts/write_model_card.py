@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 import platform
 from pathlib import Path
 from statistics import mean
@@ -12,6 +11,7 @@ from typing import NamedTuple
 import torch
 
 from diffkit.cli.report import measure, sample_table
+from diffkit.cli.train import read_log
 from diffkit.evaluation.bounds import paired_gap, sequence_bounds
 from diffkit.evaluation.statistics import Estimate
 from diffkit.io import write_json
@@ -141,7 +141,7 @@ def told_gap(model: DiffusionModel, language: StoryLanguage, ending: str, rng: t
 
 def card(found: dict, config: str, machine: str) -> str:
     """The card as Markdown."""
-    records = [json.loads(line) for line in (PRETRAINED / found["name"] / "training.jsonl").open(encoding="utf-8")]
+    records = read_log(PRETRAINED / found["name"])
     steps, order = records[-1]["step"], ", random order" if found["process"] == "mdlm" else ""
     tables = "".join(
         f"| valid stories of {one['samples']}, {n} steps{order} | "

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib.util
+import json
 import re
 import time
 from collections.abc import Iterator
@@ -151,6 +152,22 @@ def _logged(
             if log:
                 log.write(json_text(record._asdict()) + "\n")
             yield record
+
+
+def read_log(folder: Path) -> list[dict[str, Any]]:
+    """The records of a run's training.jsonl, or of a shipped model's.
+
+    Raises: ValueError for a line that is no JSON; where such a line may be passed over, `run_page.lines_of` reads.
+    """
+    path, records = folder / "training.jsonl", []
+    for number, line in enumerate(path.read_text(encoding="utf-8").splitlines(), 1):
+        try:
+            records.append(json.loads(line))
+        except json.JSONDecodeError as error:
+            raise ValueError(
+                f"read_log: line {number} of {path} is no record ({error}). If the run was killed, go on with --resume."
+            ) from None
+    return records
 
 
 def _sampled(

@@ -107,7 +107,7 @@ def test_flags_and_defaults_are_filled_in():
 
 
 def test_train_leaves_a_model_that_samples(micro, capsys):
-    records = [json.loads(line) for line in (micro / "training.jsonl").read_text(encoding="utf-8").splitlines()]
+    records = train.read_log(micro)
     assert [record["step"] for record in records] == [1, 2, 3, 4, 5]
     assert records[-1]["validation"] > 0 and latest_checkpoint(micro / "checkpoints").name == "step-0000005"
     assert load_model(micro).config.language == "micro"
@@ -115,6 +115,12 @@ def test_train_leaves_a_model_that_samples(micro, capsys):
     first = capsys.readouterr().out
     assert main.main(["sample", "--model", str(micro), "--seed", "1"]) == 0
     assert capsys.readouterr().out == first and first.strip() and not re.search(r"\[(MASK|PAD|EOS)\]", first)
+
+
+def test_a_log_with_a_broken_line_is_not_read(tmp_path):
+    (tmp_path / "training.jsonl").write_text('{"step": 1}\n{"ste', encoding="utf-8")
+    with pytest.raises(ValueError, match="line 2 of .*--resume"):
+        train.read_log(tmp_path)
 
 
 WITHOUT_MASK = [  # process, its own option, objective, why it cannot fill in blanks
@@ -173,8 +179,7 @@ def test_resuming_gives_the_weights_of_a_straight_run(here, monkeypatch, capsys)
     assert "Resuming from step-0000003" in out and "Done." in out and "3/6" in err and "2/6" not in err
     straight, parts = (load_file(here / name / "model.safetensors") for name in ("straight", "parts"))
     assert straight.keys() == parts.keys() and all((straight[name] == parts[name]).all() for name in straight)
-    logs = [(here / name / "training.jsonl").read_text(encoding="utf-8") for name in ("straight", "parts")]
-    losses = [[json.loads(line)["loss"] for line in log.splitlines()] for log in logs]
+    losses = [[record["loss"] for record in train.read_log(here / name)] for name in ("straight", "parts")]
     assert losses[0] == losses[1] and len(losses[0]) == 6
     assert main.main([*run, "--out=parts", "--resume"]) == 0, "nothing is left to do, and that is no mistake"
     assert "Done." in capsys.readouterr().out
