@@ -7,8 +7,9 @@
 
 Each row is `diffkit train` with a file of configs/leaderboard, then scored on fresh stories. Rows that stand in
 results/leaderboard.json are not run again, and one that was interrupted resumes from its checkpoint under
-runs/leaderboard. The model of the first seed is shipped as data/pretrained/pico-NAME. Seconds per text are measured
-last, all rows in turn, if one of them is new. Notebook 16 reads the table.
+runs/leaderboard. The model of the first seed is shipped as data/pretrained/pico-NAME; to score another seed again, its
+run has to be there. Seconds per text are measured last, all rows in turn, if one of them is new. Notebook 16 reads the
+table.
 """
 
 from __future__ import annotations
@@ -69,11 +70,16 @@ It knows the words of `tales` and stories of one shape; it is a teaching instrum
 """
 
 
+def run_folder(name: str, seed: int) -> Path:
+    """Where a row is trained."""
+    return HOME / "runs" / "leaderboard" / (f"{name}-seed{seed}" if seed else name)
+
+
 def run(name: str, seed: int, language: StoryLanguage) -> Row:
     """Train one row, or go on with it, and judge it."""
     read = read_config(HOME / "configs" / "leaderboard" / f"{name}.yaml")
     settings = read._replace(train=replace(read.train, seed=seed))
-    folder = HOME / "runs" / "leaderboard" / (f"{name}-seed{seed}" if seed else name)
+    folder = run_folder(name, seed)
     train.train(*settings, out=str(folder), resume=True)
     trained = load_model(folder)
     process, L = trained.process, language.length
@@ -105,6 +111,23 @@ def scored(trained: DiffusionModel, language: StoryLanguage) -> list[SampleScore
         for steps in steps_of(process, language.length)
         for who, denoise in (("trained", trained), ("exact", language.denoiser(process)))
     ]
+
+
+def rescore(out: Path, name: str, seed: int, language: StoryLanguage) -> None:
+    """Sample a row of the table again, from the shipped model or, where its seed is another, from that of its run.
+
+    Raises: FileNotFoundError if the weights are not there.
+    """
+    folder = run_folder(name, seed) if seed else PRETRAINED / f"pico-{name}"
+    if not (folder / "model.safetensors").is_file():
+        raise FileNotFoundError(
+            f"leaderboard: the weights of {name} of seed {seed} are not in {folder}. Only those of seed 0 are shipped; "
+            "copy the folder from the machine that trained it, or train it again with another --out."
+        )
+    samples = scored(load_model(folder), language)
+    board = read_board(out)  # only now: another row may have come in meanwhile
+    rows = [row._replace(samples=samples) if (row.name, row.seed) == (name, seed) else row for row in board.rows]
+    write_atomic(out, as_json(board._replace(rows=rows)))
 
 
 def ship(row: Row, folder: Path) -> None:
@@ -143,7 +166,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=RESULTS, help="the table (default: results/leaderboard.json)")
     parser.add_argument("--only", choices=TITLES, action="append", help="this row (may be given more than once)")
     parser.add_argument("--seed", type=int, default=0, help="of the training; 0 is the one that is shipped")
-    parser.add_argument("--rescore", action="store_true", help="sample again from shipped models, train nothing")
+    parser.add_argument("--rescore", action="store_true", help="sample again from stored models, train nothing")
     parser.add_argument("--list", action="store_true", help="show the rows, run nothing")
     options = parser.parse_args()
     language = load_language("tales")
@@ -151,11 +174,10 @@ def main() -> None:
         is_done = any((row.name, row.seed) == (name, options.seed) for row in read_board(options.out).rows)
         if options.list:
             print("done" if is_done else "open", name)
+        elif options.rescore and is_done:
+            rescore(options.out, name, options.seed, language)
         elif options.rescore:
-            samples = scored(load_model(PRETRAINED / f"pico-{name}"), language)
-            board = read_board(options.out)
-            rows = [row._replace(samples=samples) if (row.name, row.seed) == (name, 0) else row for row in board.rows]
-            write_atomic(options.out, as_json(board._replace(rows=rows)))
+            print(f"{name}: no row of seed {options.seed} in {options.out}, nothing to score again")
         elif not is_done:
             row = run(name, options.seed, language)
             rows = [*read_board(options.out).rows, row]  # read anew: another row may have come in meanwhile

@@ -23,7 +23,7 @@ from diffkit.training.config import TrainConfig
 FOLDER = Path(__file__).resolve().parents[2] / "benchmarks"
 sys.path += [str(FOLDER), str(FOLDER / "speedrun")]  # they are scripts, which import each other by name
 training, utilisation, data, gpu = map(importlib.import_module, ("training", "utilisation", "data", "gpu"))
-speedrun = importlib.import_module("run")
+speedrun, leaderboard = map(importlib.import_module, ("run", "leaderboard"))
 
 SMALL = training.Setup("pico", 40, 1, 12, 4, "linear")
 
@@ -138,6 +138,24 @@ def test_the_page_of_costs_is_what_the_script_says(capsys):
     utilisation.show_costs()
     page = (FOLDER.parent / "docs" / "costs.md").read_text(encoding="utf-8")
     assert capsys.readouterr().out.rstrip() in page
+
+
+def test_rescoring_takes_the_row_and_the_weights_of_the_seed(monkeypatch, tmp_path):
+    first = next(row for row in leaderboard.read_board(leaderboard.RESULTS).rows if row.name == "mdlm")
+    rows, read = [first._replace(seed=seed, samples=[]) for seed in (0, 3)], []
+    monkeypatch.setattr(leaderboard, "HOME", tmp_path)
+    monkeypatch.setattr(leaderboard, "load_model", lambda folder: read.append(folder))
+    monkeypatch.setattr(leaderboard, "scored", lambda model, language: first.samples)
+    table, of_seed = tmp_path / "table.json", tmp_path / "runs" / "leaderboard" / "mdlm-seed3"
+    table.write_text(leaderboard.as_json(leaderboard.Board({}, rows)), encoding="utf-8")
+    with pytest.raises(FileNotFoundError, match="mdlm-seed3"):
+        leaderboard.rescore(table, "mdlm", 3, None)
+    of_seed.mkdir(parents=True)
+    (of_seed / "model.safetensors").touch()
+    leaderboard.rescore(table, "mdlm", 3, None)
+    assert [bool(row.samples) for row in leaderboard.read_board(table).rows] == [False, True] and read == [of_seed]
+    leaderboard.rescore(table, "mdlm", 0, None)
+    assert read[1:] == [leaderboard.PRETRAINED / "pico-mdlm"] and leaderboard.read_board(table).rows[0].samples
 
 
 # ------------------------------------------------------------------------------------------------------- the speedrun
