@@ -18,11 +18,11 @@ from typing import Any
 import numpy as np
 import torch
 from tokenizers.decoders import ByteLevel
-from transformers import AutoTokenizer, PreTrainedTokenizerBase
+from transformers import PreTrainedTokenizerBase
 
 from diffkit.io import atomic_files
 from diffkit.languages.story_language import load_language
-from diffkit.model import DiffusionModel, check_tokenizer, load_model
+from diffkit.model import DiffusionModel, load_with_tokenizer
 from diffkit.network.attention import SHARPEST
 from diffkit.network.transformer import parameter_count
 from diffkit.paths import PRETRAINED
@@ -46,10 +46,10 @@ WORKERS = {  # what runs in a thread of its own, by page
 PLAIN = {"time": "none", "causal": False, "input_size": 0, "labels": 0}  # what model.js takes for granted
 
 
-def check_model(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase, *processes: str) -> None:
+def check_model(model: DiffusionModel, *processes: str) -> None:
     """See that a page that writes as `processes` do can run this model.
 
-    Raises: ValueError for another process, a network that model.js does not build, or another tokenizer.
+    Raises: ValueError for another process, or a network that model.js does not build.
     """
     process = model.config.process["name"]
     if process not in processes:
@@ -65,7 +65,6 @@ def check_model(model: DiffusionModel, tokenizer: PreTrainedTokenizerBase, *proc
                 f"make_playground: docs/playground/model.js expected a network with {name}={expected!r}, got "
                 f"{name}={found!r}. Train one with this setting, or teach model.js what it means."
             )
-    check_tokenizer(model, tokenizer)
 
 
 def check_words(tokenizer: PreTrainedTokenizerBase) -> None:
@@ -123,10 +122,9 @@ def settings_of(model: DiffusionModel) -> dict[str, Any]:
 
 
 def contents_of(model_folder: Path) -> dict[str, Any]:
-    """Everything the page needs to know of a model. Raises: as load_model and check_model."""
-    model = load_model(model_folder)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
-    check_model(model, tokenizer, "mdlm")
+    """Everything the page needs to know of a model. Raises: as load_with_tokenizer and check_model."""
+    model, tokenizer = load_with_tokenizer(model_folder)
+    check_model(model, "mdlm")
     check_words(tokenizer)
     evaluation = model_folder / "evaluation.json"
     language = described(model.config.language) if model.config.language else None
@@ -149,11 +147,10 @@ def contents_of(model_folder: Path) -> dict[str, Any]:
 def stories_of(model_folder: Path) -> tuple[dict[str, Any], dict[str, Any]]:
     """What the page of real stories says of a model, and what it loads on request, with the weights in 16 bits.
 
-    Raises: as load_model and check_model, and ValueError for another tokenizer than one of bytes.
+    Raises: as load_with_tokenizer and check_model, and ValueError for another tokenizer than one of bytes.
     """
-    model = load_model(model_folder)
-    tokenizer = AutoTokenizer.from_pretrained(model_folder, trust_remote_code=False)
-    check_model(model, tokenizer, "block", "mdlm")
+    model, tokenizer = load_with_tokenizer(model_folder)
+    check_model(model, "block", "mdlm")
     check_pieces(tokenizer)
     weights = packed(model, bits=16)
     ids = {"mask_id": tokenizer.mask_token_id, "eos_id": tokenizer.eos_token_id, "pad_id": tokenizer.pad_token_id}
