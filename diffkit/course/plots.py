@@ -25,6 +25,7 @@ from diffkit.processes.schedules import Schedule
 
 # Okabe and Ito (2008): eight colours that stay apart under every common colour blindness.
 PALETTE = ("#0072B2", "#D55E00", "#009E73", "#CC79A7", "#E69F00", "#56B4E9", "#000000", "#F0E442")
+LINES = (*PALETTE[:7], "0.45")  # of thin lines and points, for which the yellow is too light
 DPI = 130  # sharp where a page shows two pixels for one
 DASHES = ("-", "--", "-.", ":")
 
@@ -168,7 +169,7 @@ def points(
     figure, ax = axes(title, x_label, y_label, size=(7.2, 4.4))
     for i, (name, places) in enumerate(groups.items()):
         xs, ys = zip(*places, strict=True)
-        style: dict[str, Any] = {"color": PALETTE[i % 7], "marker": "osv^DPX*"[i % 8], "linestyle": DASHES[i % 4]}
+        style: dict[str, Any] = {"color": LINES[i % 8], "marker": "osv^DPX*"[i % 8], "linestyle": DASHES[i % 4]}
         ax.plot(xs, ys, label=name, linewidth=1, **style)
         for x, (low, high) in zip(xs, (errors or {}).get(name, ()), strict=False):
             ax.plot([x, x], [low, high], color=style["color"], linewidth=2, alpha=0.5)
@@ -188,7 +189,7 @@ def scatter(places: Mapping[str, tuple[float, float]], *, title: str, x_label: s
     middle = (min(across) + max(across)) / 2
     heights = sorted(places, key=lambda name: places[name][1])
     for i, (name, (x, y)) in enumerate(places.items()):
-        ax.plot([x], [y], "osv^DPX*"[i % 8], color=PALETTE[i % 7])
+        ax.plot([x], [y], "osv^DPX*"[i % 8], color=LINES[i % 8])
         start, shift = ("left", 6) if x > middle else ("right", -6)
         lift = (-7, 1)[heights.index(name) % 2]
         ax.annotate(name, (x, y), (shift, lift), textcoords="offset points", fontsize=8, ha=start)
@@ -207,7 +208,7 @@ def word_map(
     figure, ax = axes(title, "first direction", "second direction", size=(7.2, 4.8))
     ax.scatter(places[:, 0].tolist(), places[:, 1].tolist(), s=6, color="0.8", zorder=1)
     for i, (name, where) in enumerate(rows.items()):
-        colour = PALETTE[i % 7]
+        colour = LINES[i % 8]
         x, y = places[where].T.tolist()
         ax.scatter(x, y, s=26, color=colour, marker="osv^DPX*"[i % 8], label=name, zorder=3)
         for k, n in enumerate(sorted(where, key=lambda n: places[n, 1].item())):  # names below and above in turn
