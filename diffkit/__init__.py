@@ -13,7 +13,7 @@ _DEFINED_IN = {
     "processes.sedd": ["SEDD", "UDLM"],
     "processes.hybrid": ["HybridDiffusion"],
     "processes.gaussian.diffusion_lm": ["DiffusionLM"],
-    "processes.gaussian.plaid": ["Plaid"],
+    "processes.gaussian.plaid": ["Plaid", "SoftTokenPlaid"],
     "processes.autoregressive": ["Autoregressive"],
     "processes.block": ["BlockDiffusion"],
     "processes.insertion": ["EditFlow", "FlexMDM"],

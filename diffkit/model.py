@@ -312,9 +312,18 @@ def load_with_tokenizer(
 def start_from(model: DiffusionModel, name_or_folder: str | Path) -> None:
     """Load the weights of a trained model into a new one; what only the new one has stays as it is.
 
+    A network that reads soft tokens, (B, L, V) probabilities, mixes the embeddings of one that reads tokens; and where
+    the time is new (adaln), every gate is opened, so that the network answers as before until it has learned the time.
+
     Raises: as load_model; ValueError if the trained model has a weight that does not fit.
     """
-    given, own = load_model(name_or_folder).state_dict(), model.state_dict()
+    trained = load_model(name_or_folder)
+    given, own, table = trained.state_dict(), model.state_dict(), "denoiser.token_embedding.weight"
+    if model.process.network.input_size == trained.process.vocab_size and not trained.process.network.input_size:
+        given[table] = given[table].T
+    for name, bias in own.items():
+        if name.endswith("modulation.bias") and name not in given:
+            bias.view(6, -1)[[2, 5]] = 1  # the gates, as in Block
     strange = [name for name, value in given.items() if name not in own or own[name].shape != value.shape]
     if strange:
         raise ValueError(

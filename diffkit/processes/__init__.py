@@ -10,7 +10,7 @@ from diffkit.processes.base import Process
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
-from diffkit.processes.gaussian.plaid import Plaid
+from diffkit.processes.gaussian.plaid import Plaid, SoftTokenPlaid
 from diffkit.processes.hybrid import HybridDiffusion
 from diffkit.processes.insertion import EditFlow, FlexMDM
 from diffkit.processes.masked import MaskedDiffusion
@@ -27,6 +27,7 @@ PROCESSES: dict[str, type[Process]] = {
         HybridDiffusion,
         DiffusionLM,
         Plaid,
+        SoftTokenPlaid,
         Autoregressive,
         BlockDiffusion,
         FlexMDM,

@@ -15,7 +15,7 @@ from diffkit.processes.autoregressive import Autoregressive
 from diffkit.processes.block import BlockDiffusion
 from diffkit.processes.d3pm import D3PM, REVERSES
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
-from diffkit.processes.gaussian.plaid import Plaid
+from diffkit.processes.gaussian.plaid import Plaid, SoftTokenPlaid
 from diffkit.processes.hybrid import HybridDiffusion
 from diffkit.processes.insertion import EditFlow, FlexMDM
 from diffkit.processes.masked import MaskedDiffusion
@@ -38,6 +38,7 @@ TRAINED = {  # (process, objective, how the network is told the time)
     "edit flow": (EditFlow, "bound", "adaln"),
     "diffusion_lm": (partial(DiffusionLM, self_conditioned=True), "end_to_end", "adaln"),
     "plaid": (partial(Plaid, self_conditioned=True), "likelihood", "adaln"),
+    "soft_token_plaid": (SoftTokenPlaid, "likelihood", "adaln"),
 }
 
 
@@ -82,6 +83,7 @@ SET = [  # each with settings of its own
     HybridDiffusion(V, MASK, 0.3, "cosine"),
     DiffusionLM(V, MASK, 30, width=6, sampler="ddim", clamp=0.2),
     Plaid(V, MASK, 30, width=6, sampler="ddim", score_temperature=0.9),
+    SoftTokenPlaid(V, MASK, 30, width=6, sampler="ddim", score_temperature=0.9),
     FlexMDM(9, 0, eos_id=3, pad_id=4, schedule="cosine"),
     EditFlow(9, 0, eos_id=3, pad_id=4, schedule="cosine"),
 ]

@@ -15,10 +15,11 @@ from torch.distributions import Normal, kl_divergence
 from toys import ENTROPY, MASK, MICRO, PROBS, TEXTS, L, V, generator, likeness, micro_counts
 
 from diffkit.evaluation.bounds import nelbo
-from diffkit.model import build_model
+from diffkit.model import build_model, quiet, start_from
 from diffkit.processes.gaussian.diffusion_lm import DiffusionLM
 from diffkit.processes.gaussian.embedding_diffusion import MOVERS
-from diffkit.processes.gaussian.plaid import Plaid
+from diffkit.processes.gaussian.plaid import Plaid, SoftTokenPlaid
+from diffkit.processes.sedd import UDLM
 from diffkit.sampling.sampler import denoise_frames, noising_frames, sample
 from diffkit.training.losses import end_to_end, likelihood
 
@@ -378,6 +379,31 @@ def test_a_self_conditioned_model_is_a_function_of_the_state(method):
         assert not torch.equal(model(zt, t), model.denoiser(torch.cat([zt, torch.zeros_like(zt)], -1), t))
     ids = sample(model.process, model, shape=(4, L), steps=3, rng=generator())
     assert ids.shape == (4, L) and (ids != MASK).all()
+
+
+def test_soft_tokens_are_what_a_point_says_of_the_words():
+    """Bayes' rule with all words alike, by densities written out."""
+    process, t = made(SoftTokenPlaid, width=3), 500.0
+    zt, vectors = process.diffuse(TEXTS, t, generator(1)).detach(), process.vectors().detach()
+    signal, noise = (each.item() for each in process.alpha_sigma(t))
+    words = [w for w in range(V) if w != MASK]
+    densities = torch.stack([Normal(signal * vectors[w], noise).log_prob(zt).sum(-1) for w in words], -1)
+    found = process.soft_tokens(zt, t).detach()
+    torch.testing.assert_close(found[..., words], densities.softmax(-1))
+    assert (found[..., MASK] == 0).all() and not found[..., words].eq(0).all()
+
+
+def test_a_network_for_tokens_goes_on_with_soft_tokens(tmp_path):
+    """Where points name their words, it answers as the network whose weights it took answers to the words."""
+    torch.manual_seed(0)
+    tokens = build_model(UDLM(V, MASK), "pico", max_length=L).eval()
+    with quiet():
+        tokens.save_pretrained(tmp_path)
+    points = build_model(made(SoftTokenPlaid, width=64), "pico", max_length=L, time="adaln").eval()
+    start_from(points, tmp_path)
+    zt, t = points.process.vectors()[TEXTS], torch.zeros(len(TEXTS), dtype=torch.float64)
+    with torch.no_grad():
+        torch.testing.assert_close(points(zt, t), tokens(TEXTS, t), atol=2e-3, rtol=0)
 
 
 # --------------------------------------------------------------------------------------------------- as any other model
