@@ -134,10 +134,12 @@ def scaling(
     alt: str,
     laws: Mapping[str, Callable[[float], float]] | None = None,
     errors: Mapping[str, Sequence[tuple[float, float]]] | None = None,
+    others: Mapping[str, Sequence[tuple[float, float]]] | None = None,
 ) -> Picture:
     """Points of each named group on two logarithmic axes; a group with a law gets its line, the others are joined.
 
-    `errors` are intervals of y, (lower, upper) for every point of a group.
+    `errors` are intervals of y, (lower, upper) for every point of a group. `others` are more points (x, y) of a group,
+    small and pale. Up to six different x are written at the axis as they are.
     """
     figure, ax = axes(title, x_label, y_label)
     for i, (name, (x, y)) in enumerate(groups.items()):
@@ -145,10 +147,15 @@ def scaling(
         ax.plot(x, y, "osv^D"[i % 5] + ("" if law else "-"), color=colour, label=name)
         for place, interval in zip(x, (errors or {}).get(name, ()), strict=False):
             ax.plot([place, place], interval, color=colour, linewidth=2, alpha=0.5)
+        for point in (others or {}).get(name, ()):
+            ax.plot(*point, ".", color=colour, alpha=0.4, zorder=1)
         if law:
             ax.plot(x, [law(value) for value in x], color=colour, linewidth=1)
     ax.set(xscale="log", yscale="log")
     ax.xaxis.set_minor_formatter(NullFormatter())  # numbers between the powers of ten run into each other
+    places = sorted({float(value) for x, _ in groups.values() for value in x})
+    if len(places) <= 6:
+        ax.set_xticks(places, [f"{x:,.0f}" if x < 10_000 else f"{x / 1000:,.0f} k" for x in places])
     ax.legend(frameon=False, fontsize=9)
     return Picture(figure, alt)
 

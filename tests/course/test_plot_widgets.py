@@ -47,6 +47,7 @@ FIGURES = {
         y_label="gap",
         laws={"one": float},
         errors={"two": [(0.8, 1.2), (0.4, 0.6)]},
+        others={"one": [(2, 5.0)]},
         **TEXT,
     ),
     "schedules": lambda: plots.schedules([get_schedule("cosine"), get_schedule("linear")], torch.arange(0, 1001, 100)),
