@@ -134,7 +134,4 @@ class SoftTokenPlaid(Plaid):
         return self.log_likelihood(zt, t).softmax(-1)
 
     def call_network(self, network: Denoiser, zt: Tensor, t: Tensor, where: Tensor | None, is_training: bool) -> Tensor:
-        """The network reads `soft_tokens`; no gradient flows through them."""
-        with torch.no_grad():
-            soft = self.soft_tokens(zt, torch.as_tensor(t).expand(len(zt)))
-        return network(soft, t, where)
+        return network(self.soft_tokens(zt, torch.as_tensor(t).expand(len(zt))), t, where)
