@@ -33,6 +33,7 @@ KINDS = {
     "hybrid": "A diffusion model with hybrid noise (MASK and uniform words)",
     "diffusion_lm": "A model of Diffusion-LM, Gaussian diffusion of learned word vectors,",
     "plaid": "A model of Plaid, Gaussian diffusion of word vectors trained by its likelihood,",
+    "soft_token_plaid": "A model of Plaid (Gaussian diffusion of word vectors) whose network reads soft tokens,",
     "autoregressive": "An autoregressive model, the twin of tales-mdlm that writes from left to right,",
 }
 NOTES = {  # on a curve that is not as `diffkit train` writes it

@@ -41,7 +41,7 @@ def stand_in(tmp_path):
 
 def test_there_is_a_config_for_every_size_and_a_default():
     sizes, others = {"default", "nano", "tiny", "small", "medium"}, {"finish", "ar", "conditional", "block", "hybrid"}
-    others |= {"d3pm-absorbing", "d3pm-uniform", "sedd", "diffusion-lm", "plaid", "udlm"}
+    others |= {"d3pm-absorbing", "d3pm-uniform", "sedd", "diffusion-lm", "plaid", "soft-plaid", "udlm"}
     real = {"wikitext2", "openwebtext"} | {
         f"tinystories-{model}{part}" for model in ("mdlm", "block", "ar") for part in ("", "-finish")
     }
