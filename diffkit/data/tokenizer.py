@@ -149,6 +149,8 @@ def load_tokenizer(name_or_folder: str | Path, *, add_mask: bool = True) -> PreT
     Raises:  OSError if there is no such tokenizer, or no network; ValueError if it cannot be used.
     """
     tokenizer = _pretrained(os.path.expanduser(name_or_folder))
+    for name in ("is_local", "local_files_only"):  # how it was found is no part of it, and would be saved with it
+        tokenizer.init_kwargs.pop(name, None)
     # From a model's config.json without a vocabulary, transformers makes a tokenizer that knows only special tokens.
     if len(tokenizer) <= len(tokenizer.all_special_tokens):
         raise ValueError(

@@ -1,6 +1,7 @@
 """Words to ids and back, and what load_tokenizer promises about MASK, PAD and EOS."""
 
 import copy
+import json
 import time
 
 import pytest
@@ -91,6 +92,17 @@ def test_saved_and_loaded_it_is_the_same(tmp_path):
         assert again.get_vocab() == TOKENIZER.get_vocab()
         assert again.decode(again.encode(text)) == text
         assert special_ids(again) == special_ids(TOKENIZER)
+
+
+def test_a_tokenizer_does_not_remember_where_it_was_found(tmp_path):
+    """transformers would save that it came from this disk, and whoever fetched it from the Hub would read that."""
+    TOKENIZER.save_pretrained(tmp_path)
+    load_tokenizer(tmp_path).save_pretrained(tmp_path / "again")
+    first, again = (
+        json.loads((folder / "tokenizer_config.json").read_text(encoding="utf-8"))
+        for folder in (tmp_path, tmp_path / "again")
+    )
+    assert not {"is_local", "local_files_only"} & {*again} and first.keys() >= {"mask_token"} <= again.keys()
 
 
 def test_a_separator_serves_as_eos(tmp_path):
