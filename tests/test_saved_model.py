@@ -1,6 +1,5 @@
 """A model as a folder: whatever wrapped its weights, and with what training held out."""
 
-import json
 import runpy
 import sys
 
@@ -9,6 +8,7 @@ import torch
 from safetensors.torch import load_file, save_file
 from toys import L, masked_diffusion
 
+from diffkit.cli.train import read_log
 from diffkit.model import build_model, held_out_split, load_model
 from diffkit.paths import PRETRAINED
 
@@ -58,10 +58,7 @@ def test_a_run_ships_after_the_model_that_it_started_from(tmp_path, monkeypatch)
     first, run = PRETRAINED / "tinystories-mdlm", PRETRAINED / "tales-ar"
     monkeypatch.setattr(sys, "argv", ["ship_model.py", str(run), str(tmp_path), "--after", str(first)])
     runpy.run_path(str(PRETRAINED.parents[1] / "scripts" / "ship_model.py"), run_name="__main__")
-    steps = {
-        folder: [json.loads(line)["step"] for line in (folder / "training.jsonl").read_text().splitlines()]
-        for folder in (first, run, tmp_path)
-    }
+    steps = {folder: [record["step"] for record in read_log(folder)] for folder in (first, run, tmp_path)}
     assert steps[tmp_path] == steps[first] + [steps[first][-1] + step for step in steps[run]]
     shipped, trained = load_model(tmp_path), load_model(run)
     assert all(

@@ -1,7 +1,6 @@
 """What a GPU must not change. Skipped where there is none: run on a machine with CUDA, `pytest tests/test_cuda.py`."""
 
 import importlib
-import json
 from collections import Counter
 from pathlib import Path
 
@@ -12,6 +11,7 @@ from accelerate.state import AcceleratorState
 from torch import Generator
 
 from diffkit.cli.main import main
+from diffkit.cli.train import read_log
 from diffkit.course.infilling import conditional_gap
 from diffkit.course.network_calls import NoChangeCache
 from diffkit.course.orders import order_bounds
@@ -146,8 +146,7 @@ def test_training_from_the_command_line(tmp_path, capsys):
     for precision in ("no", "bf16"):
         folder = tmp_path / precision
         trained(folder, precision)
-        lines = (folder / "training.jsonl").read_text(encoding="utf-8").splitlines()
-        told.append(torch.tensor([json.loads(line)["loss"] for line in lines]))
+        told.append(torch.tensor([record["loss"] for record in read_log(folder)]))
         assert main(["sample", "--model", str(folder), "--steps", "4", "--seed", "1"]) == 0
     assert "cuda" in capsys.readouterr().out
     assert len(told[0]) == 12 and torch.allclose(told[0], told[1], rtol=0.02)

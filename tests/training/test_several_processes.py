@@ -15,6 +15,7 @@ from cases_for_processes import CASES, SETTINGS, STEPS, command, run
 
 from diffkit.cli.main import main
 from diffkit.cli.settings import DataSettings, build
+from diffkit.cli.train import read_log
 from diffkit.random import SharedGenerator, categorical, normal_like, uniform_numbers
 from diffkit.training import parallel
 from diffkit.training.checkpoint import checkpoints, load_checkpoint
@@ -133,10 +134,7 @@ def test_the_command_line_runs_on_two_processes(two, tmp_path, monkeypatch):
     monkeypatch.chdir(ROOT)
     assert main(command(tmp_path)) == 0
     assert two[2].count("Done.") == 1 and "2 processes" in two[2]
-    losses = [
-        [json.loads(line)["loss"] for line in (folder / "training.jsonl").read_text().splitlines()]
-        for folder in (tmp_path, two[0] / "command")
-    ]
+    losses = [[record["loss"] for record in read_log(folder)] for folder in (tmp_path, two[0] / "command")]
     assert len(losses[1]) == 4 and (two[0] / "command" / "model.safetensors").exists()
     torch.testing.assert_close(losses[1], losses[0], rtol=2e-4, atol=2e-4)
 
