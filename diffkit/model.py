@@ -18,6 +18,7 @@ from transformers import AutoConfig, AutoModel, PretrainedConfig, PreTrainedMode
 from transformers import logging as transformers_logging
 
 from diffkit.data.tokenizer import load_tokenizer
+from diffkit.network.attention import Block
 from diffkit.network.cache import CachedDenoiser, KeyValueCache
 from diffkit.network.dit import DiT, DiTConfig
 from diffkit.network.pretrained import PretrainedDenoiser, PretrainedSettings, borrow
@@ -25,6 +26,7 @@ from diffkit.network.transformer import SIZES, Denoiser, DenoiserConfig
 from diffkit.paths import PRETRAINED
 from diffkit.processes import process_from
 from diffkit.processes.base import Denoise, Network, Process
+from diffkit.processes.gaussian.plaid import SoftTokenPlaid
 from diffkit.processes.masked import MaskedDiffusion
 
 UNREADABLE = (OSError, RuntimeError, SafetensorError, ValueError, KeyError, TypeError, AttributeError, ArithmeticError)
@@ -319,11 +321,9 @@ def start_from(model: DiffusionModel, name_or_folder: str | Path) -> None:
     """
     trained = load_model(name_or_folder)
     given, own, table = trained.state_dict(), model.state_dict(), "denoiser.token_embedding.weight"
-    if model.process.network.input_size == trained.process.vocab_size and not trained.process.network.input_size:
+    reads_tokens, reads_soft_tokens = not trained.process.network.input_size, isinstance(model.process, SoftTokenPlaid)
+    if reads_tokens and reads_soft_tokens and table in given:
         given[table] = given[table].T
-    for name, bias in own.items():
-        if name.endswith("modulation.bias") and name not in given:
-            bias.view(6, -1)[[2, 5]] = 1  # the gates, as in Block
     strange = [name for name, value in given.items() if name not in own or own[name].shape != value.shape]
     if strange:
         raise ValueError(
@@ -331,6 +331,9 @@ def start_from(model: DiffusionModel, name_or_folder: str | Path) -> None:
             f"{strange[0]} {tuple(given[strange[0]].shape)}. Choose the same size, vocabulary and length."
         )
     model.load_state_dict(given, strict=False)
+    for name, block in model.named_modules():
+        if isinstance(block, Block) and f"{name}.modulation.bias" not in given:
+            block.open_gates()
 
 
 @contextmanager

@@ -404,6 +404,11 @@ def test_a_network_for_tokens_goes_on_with_soft_tokens(tmp_path):
     zt, t = points.process.vectors()[TEXTS], torch.zeros(len(TEXTS), dtype=torch.float64)
     with torch.no_grad():
         torch.testing.assert_close(points(zt, t), tokens(TEXTS, t), atol=2e-3, rtol=0)
+    other = build_model(made(SoftTokenPlaid), "nano", max_length=L, time="adaln")
+    before = {name: value.clone() for name, value in other.state_dict().items()}
+    with pytest.raises(ValueError, match="do not fit this model"):
+        start_from(other, tmp_path)
+    assert all(torch.equal(value, before[name]) for name, value in other.state_dict().items()), "refused, yet changed"
 
 
 # --------------------------------------------------------------------------------------------------- as any other model

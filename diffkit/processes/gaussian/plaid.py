@@ -134,4 +134,4 @@ class SoftTokenPlaid(Plaid):
         return self.log_likelihood(zt, t).softmax(-1)
 
     def call_network(self, network: Denoiser, zt: Tensor, t: Tensor, where: Tensor | None, is_training: bool) -> Tensor:
-        return network(self.soft_tokens(zt, torch.as_tensor(t).expand(len(zt))), t, where)
+        return network(self.soft_tokens(zt, t), t, where)
